@@ -1,0 +1,242 @@
+//! The values of the routing model.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+/// ID of a member cluster, as in `remote-clusters`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct ClusterId(pub Arc<str>);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// All that is routed, over every AlbConfig. Listeners are sorted by name; equal input gives equal output.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Ir {
+    /// Every listener, also those without a rule (they answer 404).
+    pub listeners: Vec<Listener>,
+}
+
+/// Identity of a listener: changing any part makes another listener.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct ListenerName {
+    /// Name of the AlbConfig.
+    pub gateway: String,
+    /// TCP port, 1 to 65535.
+    pub port: u16,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocol,
+}
+
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{:?}", self.gateway, self.port, self.protocol)
+    }
+}
+
+/// Protocol of a listener. HTTPS and QUIC are refused with a Problem until the proxy can serve them.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ListenerProtocol {
+    /// Plain HTTP.
+    Http,
+}
+
+/// One (address, port, protocol) that clients connect to, and its ordered rules.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Listener {
+    /// Identity.
+    pub name: ListenerName,
+    /// From `fleetgate.io/addresses`; empty means every VIP of the node.
+    pub addresses: Vec<IpAddr>,
+    /// An idle client connection is closed after this long (1 to 60 s, default 15 s).
+    pub idle_timeout: Duration,
+    /// A backend that has not answered after this long yields 504 (1 to 600 s, default 60 s).
+    pub request_timeout: Duration,
+    /// What happens to `X-Forwarded-For`.
+    pub forwarded_for: ForwardedFor,
+    /// Further headers this listener was explicitly told to send to backends.
+    pub forwarded: ForwardedHeaders,
+    /// Tried in this order; the first whose conditions all hold decides. No match is a 404.
+    pub rules: Vec<Rule>,
+    /// Who steers, and why.
+    pub steering: Steering,
+}
+
+/// Treatment of `X-Forwarded-For` (`xForwardedForConfig`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardedFor {
+    /// The peer's address is appended (the default).
+    Append,
+    /// The header is deleted.
+    Remove,
+    /// The header passes untouched.
+    Keep,
+}
+
+/// Headers added for backends, all off by default.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct ForwardedHeaders {
+    /// `X-Forwarded-Proto`: the listener's protocol.
+    pub proto: bool,
+    /// `X-Forwarded-Port`: the listener's port.
+    pub port: bool,
+    /// `X-Forwarded-Host`: the host the client asked for.
+    pub host: bool,
+    /// `X-Forwarded-Client-srcport`: the client's port.
+    pub client_port: bool,
+}
+
+/// One rule: all conditions hold (AND) -> the group.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Rule {
+    /// `namespace/name` of the Ingress it came from.
+    pub ingress: String,
+    /// Where in that Ingress, e.g. `spec.rules[0].http.paths[1]`.
+    pub place: String,
+    /// 1, 2, 3 ... in the order of evaluation, per listener.
+    pub priority: u32,
+    /// Alternatives; empty matches any host.
+    pub hosts: Vec<HostPattern>,
+    /// Alternatives; empty matches any path.
+    pub paths: Vec<PathPattern>,
+    /// All must match.
+    pub headers: Vec<HeaderMatch>,
+    /// `fleetgate.io/steering` of the Ingress, if it has one.
+    pub steering: Option<SteeringWish>,
+    /// Where matching traffic goes.
+    pub group: Arc<Group>,
+}
+
+/// Host pattern, lower case, without port.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostPattern {
+    /// The whole host, compared without regard to case.
+    Exact(String),
+    /// `*.example.com` of `spec.rules[].host`: exactly one label before this suffix (kept with its dot: `.example.com`).
+    OneLabel(String),
+}
+
+/// Path pattern; case-sensitive, query excluded.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathPattern {
+    /// The whole path.
+    Exact(String),
+    /// Element-wise prefix without trailing slash: `/foo` matches `/foo` and `/foo/...`, never `/foobar`. Empty matches all.
+    Prefix(String),
+}
+
+/// A request header that must be present.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct HeaderMatch {
+    /// Lower-case field name.
+    pub name: String,
+    /// Alternatives: one field line's whole value matches one of these, case-sensitive, `*` any run and `?` one character.
+    pub values: Vec<String>,
+}
+
+/// Who steers: asked for by annotation or flag.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SteeringWish {
+    /// The kernel where the rules allow it.
+    #[default]
+    Auto,
+    /// The kernel, and a Problem where it cannot.
+    Connection,
+    /// The proxy.
+    Request,
+}
+
+/// Who steers a listener.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SteeringMode {
+    /// The kernel picks a backend once per connection.
+    Connection,
+    /// The proxy picks a backend for each request.
+    Request,
+}
+
+/// The decision and its reason, one sentence for people.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Steering {
+    /// Who steers.
+    pub mode: SteeringMode,
+    /// Why, e.g. `rule 2 (demo/gray) reads header "stage"`.
+    pub reason: String,
+}
+
+/// A weighted set of backends: one Service over all clusters, as one Ingress splits it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Group {
+    /// The Service.
+    pub service: ServiceName,
+    /// How clusters share.
+    pub split: Split,
+    /// Whether connections of one client stay together.
+    pub affinity: Affinity,
+    /// Ready pods with a weight above zero, sorted by (cluster, address). Empty: 503.
+    pub backends: Vec<Backend>,
+}
+
+/// A Service port, the same in every cluster.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct ServiceName {
+    /// Namespace.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// As the Ingress wrote it: number or name.
+    pub port: String,
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.namespace, self.name, self.port)
+    }
+}
+
+/// How clusters share a group's traffic.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// No `cluster-weight`: every ready pod of every cluster is equal.
+    Replicas,
+    /// `cluster-weight.<id>` of known clusters, 0 to 100; relative.
+    Clusters(BTreeMap<ClusterId, u8>),
+}
+
+/// Client affinity (`Service.spec.sessionAffinity`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Affinity {
+    /// Each connection (or request) is picked for itself.
+    #[default]
+    None,
+    /// All connections of one client address go to one backend.
+    ClientIp,
+}
+
+/// One ready pod of one cluster.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Backend {
+    /// Cluster that runs it.
+    pub cluster: ClusterId,
+    /// Pod address and target port.
+    pub address: SocketAddr,
+    /// Pod name, or the address where the slice names none.
+    pub pod: Arc<str>,
+    /// Relative weight in [`Group::backends`]: cluster weight x [`WEIGHT_UNIT`] / ready pods of that cluster.
+    pub weight: u32,
+}
+
+/// Weight of a pod where no cluster weight is given; cluster weights are multiples of it.
+pub const WEIGHT_UNIT: u32 = 1_000_000;

@@ -1,0 +1,9 @@
+//! Fleetgate's user space: everything but the packet pipeline.
+//!
+//! Configuration flows in one direction, `io | pure | io`:
+//! `source -> manifest::Snapshot -> ir::build -> Ir -> plan::build -> Plan -> plan::diff -> Steps ->
+//! dataplane::apply`. The proxy receives the same [`ir::Ir`] and serves what must read a request.
+
+pub mod ir;
+pub mod manifest;
+pub mod problem;

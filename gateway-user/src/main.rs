@@ -1,0 +1,2 @@
+//! The `fleetgate` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Kubernetes objects as written, and the snapshot of all of them.

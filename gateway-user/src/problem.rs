@@ -1,0 +1,63 @@
+//! What is wrong with somebody's object, said so that they can mend it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Names one Kubernetes object, or the file that should have held one.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct ObjectRef {
+    /// Member cluster that holds the object; `None` for the fleet.
+    pub cluster: Option<String>,
+    /// Kubernetes kind (`Ingress`, `Service` ...), or `File` for what could not be read as objects.
+    pub kind: String,
+    /// Empty for objects without a namespace.
+    pub namespace: String,
+    /// `metadata.name`, or the path of the file relative to the manifest directory.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        write!(f, "{}", self.name)?;
+        match &self.cluster {
+            Some(cluster) => write!(f, " (cluster {cluster})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How much a problem costs.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The object serves, but not all of what it says.
+    Warning,
+    /// The object as written is not served; its last good version is, if there was one.
+    Error,
+}
+
+/// A user's mistake: a value that is collected and shown, never an error that stops the others.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Problem {
+    /// The object to mend.
+    pub object: ObjectRef,
+    /// Path of the field inside the object, e.g. `metadata.annotations[alb.ingress.kubernetes.io/order]`.
+    pub field: String,
+    /// What is wrong, with the offending value, bounded in length.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// How much it costs.
+    pub severity: Severity,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}; {}", self.object, self.field, self.message, self.remedy)
+    }
+}

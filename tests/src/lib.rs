@@ -1,0 +1,1 @@
+//! What the privileged and end-to-end tests share.

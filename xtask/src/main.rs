@@ -1,0 +1,2 @@
+//! Fleetgate's development commands.
+fn main() {}
