@@ -13,7 +13,7 @@ mod packet;
 mod sample;
 
 use aya_ebpf::{
-    bindings::{sk_action::SK_PASS, xdp_action::XDP_PASS},
+    bindings::{sk_action::SK_PASS, tcx_action_base::TCX_NEXT},
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
     macros::{classifier, sk_lookup, xdp},
     programs::{SkLookupContext, TcContext, XdpContext},
@@ -86,8 +86,8 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
 }
 
 /// Reads the kernel's clocks for the agent and the CLI; never attached, run by BPF_PROG_TEST_RUN.
-#[xdp]
-pub fn fleetgate_clock(_ctx: XdpContext) -> u32 {
+#[classifier]
+pub fn fleetgate_clock(_ctx: TcContext) -> i32 {
     if let Some(clock) = CLOCK.get_ptr_mut(0) {
         // SAFETY: the array has one entry; the helpers take no arguments.
         unsafe {
@@ -97,7 +97,7 @@ pub fn fleetgate_clock(_ctx: XdpContext) -> u32 {
             })
         };
     }
-    XDP_PASS
+    TCX_NEXT
 }
 
 #[cfg(not(test))]

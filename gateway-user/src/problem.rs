@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Names one Kubernetes object, or the file that should have held one.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct ObjectRef {
     /// Member cluster that holds the object; `None` for the fleet.
     pub cluster: Option<String>,
@@ -32,7 +32,7 @@ impl fmt::Display for ObjectRef {
 }
 
 /// How much a problem costs.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The object serves, but not all of what it says.
@@ -42,7 +42,7 @@ pub enum Severity {
 }
 
 /// A user's mistake: a value that is collected and shown, never an error that stops the others.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Problem {
     /// The object to mend.
     pub object: ObjectRef,
