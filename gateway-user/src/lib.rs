@@ -7,5 +7,6 @@
 pub mod dataplane;
 pub mod ir;
 pub mod manifest;
+pub mod network;
 pub mod plan;
 pub mod problem;

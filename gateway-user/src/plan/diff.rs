@@ -7,18 +7,24 @@ use super::model::{Backend, BackendState, Mode, Plan, Ring, Service, ServiceAddr
 pub enum Step {
     /// Write a source address that no backend uses yet.
     Source(u16, Source),
-    /// Write a backend; its counters start anew if `fresh`.
+    /// Write a backend.
     Backend {
+        /// Its id.
         id: u32,
+        /// What to write.
         backend: Backend,
+        /// Another pod than before: its counters start anew.
         fresh: bool,
     },
     /// Fill a region that no service uses yet.
     Ring(Ring),
     /// Replace or add a service entry: the one step that packets notice.
     Service {
+        /// Its address.
         address: ServiceAddr,
+        /// What to write.
         service: Service,
+        /// A new address: its counters start anew.
         fresh: bool,
     },
     /// Remove a service entry.
