@@ -56,6 +56,48 @@ pub struct Problem {
     pub severity: Severity,
 }
 
+impl Problem {
+    /// A problem that keeps the object, or the part of it that `field` names, from being served as written.
+    pub fn error(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            object: object.clone(),
+            field: field.into(),
+            message: message.into(),
+            remedy: remedy.into(),
+            severity: Severity::Error,
+        }
+    }
+
+    /// A problem beside which the object serves.
+    pub fn warning(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(object, field, message, remedy)
+        }
+    }
+}
+
+/// Longest part of somebody's text that a message repeats, in characters.
+const SHOWN_CHARS: usize = 80;
+
+/// Somebody's text, quoted, with control characters escaped and cut to a length that fits a log line.
+pub fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}...", text.get(..cut).unwrap_or_default()),
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

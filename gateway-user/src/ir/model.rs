@@ -4,15 +4,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, net::SocketAddr, sync::Arc, t
 
 use serde::{Deserialize, Serialize};
 
-/// ID of a member cluster, as in `remote-clusters`.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-pub struct ClusterId(pub Arc<str>);
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+<<<<<<< HEAD
+pub use crate::manifest::ClusterId;
+>>>>>>> config
 
 /// All that is routed, over every AlbConfig. Listeners are sorted by name; equal input gives equal output.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
