@@ -7,3 +7,4 @@
 pub mod ir;
 pub mod manifest;
 pub mod problem;
+pub mod proxy;
