@@ -6,9 +6,11 @@
 //! Invariant: this room learns what to serve from a [`RouteTable`] only; it reads no object, map or file, and
 //! binds no address of a client. Which address a client meant is the local address of its connection.
 
+mod attempt;
 mod balance;
 mod body;
 mod exchange;
+mod exchanges;
 mod framing;
 mod gate;
 mod headers;
@@ -33,12 +35,14 @@ use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{sync::watch, task::LocalSet};
 
+use self::{
+    framing::HeadLimits, gate::GateLimits, stats::WorkerStats, upstream::PoolLimits, worker::Shared,
+};
 pub use self::{
     reason::Reason,
     stats::{BackendKey, ProxyStats, StatsSnapshot},
     table::RouteTable,
 };
-use self::{framing::HeadLimits, gate::GateLimits, stats::WorkerStats, upstream::PoolLimits, worker::Shared};
 
 /// Connections that may wait to be accepted, per worker.
 const BACKLOG: i32 = 4096;
@@ -98,9 +102,18 @@ pub enum ProxyError {
 impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(cause) => write!(f, "cannot open the proxy's listening sockets on 127.0.0.1: {cause}; is the loopback device up?"),
-            Self::Runtime(cause) => write!(f, "cannot start the event loop of a proxy worker: {cause}; is the limit of open files too low?"),
-            Self::Thread(cause) => write!(f, "cannot start a proxy worker thread: {cause}; is the limit of processes too low?"),
+            Self::Listen(cause) => write!(
+                f,
+                "cannot open the proxy's listening sockets on 127.0.0.1: {cause}; is the loopback device up?"
+            ),
+            Self::Runtime(cause) => write!(
+                f,
+                "cannot start the event loop of a proxy worker: {cause}; is the limit of open files too low?"
+            ),
+            Self::Thread(cause) => write!(
+                f,
+                "cannot start a proxy worker thread: {cause}; is the limit of processes too low?"
+            ),
         }
     }
 }
@@ -128,27 +141,51 @@ impl Proxy {
         let (stop, stopped) = watch::channel(None);
         let connections = Arc::new(AtomicUsize::new(0));
         let table: Arc<ArcSwap<RouteTable>> = Arc::default();
-        let stats =
-            Arc::new(ProxyStats { workers: (0..workers).map(|_| Arc::new(WorkerStats::default())).collect(), connections: Arc::clone(&connections) });
-        let head = HeadLimits { head_bytes: config.max_head_bytes.min(MAX_HEAD_BYTES), target_bytes: config.max_target_bytes, fields: MAX_FIELDS };
+        let stats = Arc::new(ProxyStats {
+            workers: (0..workers)
+                .map(|_| Arc::new(WorkerStats::default()))
+                .collect(),
+            connections: Arc::clone(&connections),
+        });
+        let head = HeadLimits {
+            head_bytes: config.max_head_bytes.min(MAX_HEAD_BYTES),
+            target_bytes: config.max_target_bytes,
+            fields: MAX_FIELDS,
+        };
         let shared = Shared {
             table: Arc::clone(&table),
             connections,
             max_connections: config.max_connections,
             workers,
-            gate: GateLimits { head, head_timeout: config.head_timeout },
-            pool: PoolLimits { idle_per_backend: config.idle_per_backend, idle_timeout: config.upstream_idle_timeout },
+            gate: GateLimits {
+                head,
+                head_timeout: config.head_timeout,
+            },
+            pool: PoolLimits {
+                idle_per_backend: config.idle_per_backend,
+                idle_timeout: config.upstream_idle_timeout,
+            },
             stall_timeout: config.stall_timeout,
             stop: stopped,
         };
 
         let mut local_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut proxy = Self { sockets: Vec::new(), local_addr, table, stats: Arc::clone(&stats), stop, threads: Vec::new() };
+        let mut proxy = Self {
+            sockets: Vec::new(),
+            local_addr,
+            table,
+            stats: Arc::clone(&stats),
+            stop,
+            threads: Vec::new(),
+        };
         for (index, worker_stats) in stats.workers.iter().enumerate() {
             let socket = listen(local_addr).map_err(ProxyError::Listen)?;
             local_addr = socket.local_addr().map_err(ProxyError::Listen)?;
             proxy.local_addr = local_addr;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Runtime)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(ProxyError::Runtime)?;
             let listener = {
                 let _context = runtime.enter();
                 let own = socket.try_clone().map_err(ProxyError::Listen)?;
@@ -157,7 +194,10 @@ impl Proxy {
             let (shared, worker_stats) = (shared.clone(), Arc::clone(worker_stats));
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))
-                .spawn(move || LocalSet::new().block_on(&runtime, worker::run(index, shared, worker_stats, listener)))
+                .spawn(move || {
+                    LocalSet::new()
+                        .block_on(&runtime, worker::run(index, shared, worker_stats, listener))
+                })
                 .map_err(ProxyError::Thread)?;
             proxy.sockets.push(socket);
             proxy.threads.push(thread);

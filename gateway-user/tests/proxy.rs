@@ -1,4 +1,5 @@
 //! The proxy with real sockets on loopback: what clients get and what backends see.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 #[path = "proxy/balancing.rs"]
 mod balancing;

@@ -14,7 +14,9 @@ pub(super) struct RoundRobin {
 impl RoundRobin {
     /// Starts at a different place for each worker, so that workers do not move in step.
     pub(super) fn new(backends: &[Backend], worker: usize, workers: usize) -> Self {
-        let mut turns = Self { current: vec![0; backends.len()] };
+        let mut turns = Self {
+            current: vec![0; backends.len()],
+        };
         for _ in 0..(backends.len() * worker / workers.max(1)).min(1024) {
             turns.next(backends, |_| true);
         }
@@ -22,7 +24,11 @@ impl RoundRobin {
     }
 
     /// The next backend among those that are eligible; none if none is.
-    pub(super) fn next(&mut self, backends: &[Backend], eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn next(
+        &mut self,
+        backends: &[Backend],
+        eligible: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let mut total = 0;
         let mut best: Option<usize> = None;
         for (index, backend) in backends.iter().enumerate() {
@@ -42,7 +48,12 @@ impl RoundRobin {
 }
 
 /// Picks for one request: by turns, or always the same one for a client where the group says so.
-pub(super) fn pick(group: &Group, turns: &mut RoundRobin, client: IpAddr, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+pub(super) fn pick(
+    group: &Group,
+    turns: &mut RoundRobin,
+    client: IpAddr,
+    eligible: impl Fn(usize) -> bool,
+) -> Option<usize> {
     match group.affinity {
         Affinity::None => turns.next(&group.backends, eligible),
         Affinity::ClientIp => rendezvous(&group.backends, client, eligible),
@@ -51,7 +62,11 @@ pub(super) fn pick(group: &Group, turns: &mut RoundRobin, client: IpAddr, eligib
 
 /// Weighted rendezvous hashing: losing a backend moves only its own clients, and every worker and node agrees.
 /// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005 (logarithmic method).
-fn rendezvous(backends: &[Backend], client: IpAddr, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+fn rendezvous(
+    backends: &[Backend],
+    client: IpAddr,
+    eligible: impl Fn(usize) -> bool,
+) -> Option<usize> {
     let score = |backend: &Backend| {
         // 53 bits fill a double exactly; never 0, whose logarithm has no value.
         let unit = ((mix(client, backend.address) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
@@ -72,7 +87,11 @@ fn mix(client: IpAddr, backend: SocketAddr) -> u64 {
         IpAddr::V6(v6) => v6.octets(),
     };
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in octets(client).into_iter().chain(octets(backend.ip())).chain(backend.port().to_be_bytes()) {
+    for byte in octets(client)
+        .into_iter()
+        .chain(octets(backend.ip()))
+        .chain(backend.port().to_be_bytes())
+    {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -99,9 +118,15 @@ mod tests {
     fn turns_are_smooth_and_shares_exact() {
         let backends = backends(&[5, 1, 1]);
         let mut turns = RoundRobin::new(&backends, 0, 1);
-        let order: Vec<_> = (0..7).map(|_| turns.next(&backends, |_| true).expect("some")).collect();
+        let order: Vec<_> = (0..7)
+            .map(|_| turns.next(&backends, |_| true).expect("some"))
+            .collect();
         assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
-        let backends = super::tests::backends(&[30_000_000, 30_000_000, 13_333_333, 13_333_333, 13_333_333]);
+    }
+
+    #[test]
+    fn every_worker_splits_60_to_40_exactly() {
+        let backends = backends(&[30_000_000, 30_000_000, 13_333_333, 13_333_333, 13_333_333]);
         for worker in 0..4 {
             let mut turns = RoundRobin::new(&backends, worker, 4);
             let mut hits = [0_i32; 5];
@@ -132,9 +157,15 @@ mod tests {
             let before = rendezvous(&backends, client, |_| true).expect("some");
             hits[before] += 1;
             if before != 2 {
-                assert_eq!(rendezvous(&backends, client, |index| index != 2), Some(before));
+                assert_eq!(
+                    rendezvous(&backends, client, |index| index != 2),
+                    Some(before)
+                );
             }
         }
-        assert!((900..1100).contains(&hits[0]) && (2850..3150).contains(&hits[3]), "{hits:?}");
+        assert!(
+            (900..1100).contains(&hits[0]) && (2850..3150).contains(&hits[3]),
+            "{hits:?}"
+        );
     }
 }

@@ -16,7 +16,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    gate::{Exchanges, InFlight},
+    exchanges::{Exchanges, InFlight},
     upstream::Lease,
 };
 
@@ -102,10 +102,22 @@ pub(super) struct RequestStream {
 }
 
 impl RequestBody {
-    pub(super) fn stream(incoming: Incoming, exchanges: Arc<Exchanges>, number: u64, progress: Arc<Progress>, expects: bool) -> Self {
+    pub(super) fn stream(
+        incoming: Incoming,
+        exchanges: Arc<Exchanges>,
+        number: u64,
+        progress: Arc<Progress>,
+        expects: bool,
+    ) -> Self {
         let patience = expects.then(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
         progress.go.store(!expects, Relaxed);
-        Self::Stream(RequestStream { incoming, exchanges, number, progress, patience })
+        Self::Stream(RequestStream {
+            incoming,
+            exchanges,
+            number,
+            progress,
+            patience,
+        })
     }
 }
 
@@ -113,12 +125,19 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Stream(stream) = self.get_mut() else { return Poll::Ready(None) };
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Stream(stream) = self.get_mut() else {
+            return Poll::Ready(None);
+        };
         let progress = &stream.progress;
         progress.waker.register(cx.waker());
         if progress.aborted.load(Relaxed) {
-            return Poll::Ready(Some(Err("the exchange ended before the request body".into())));
+            return Poll::Ready(Some(Err(
+                "the exchange ended before the request body".into()
+            )));
         }
         if let Some(patience) = &mut stream.patience {
             if !progress.go.load(Relaxed) && patience.as_mut().poll(cx).is_pending() {
@@ -131,7 +150,9 @@ impl Body for RequestBody {
         let frame = match std::task::ready!(polled) {
             Some(Ok(frame)) => {
                 let elapsed = progress.started.elapsed().as_micros();
-                progress.moved_us.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Relaxed);
+                progress
+                    .moved_us
+                    .store(u64::try_from(elapsed).unwrap_or(u64::MAX), Relaxed);
                 Some(Ok(frame))
             }
             Some(Err(err)) => Some(Err(err.into())),
@@ -140,7 +161,9 @@ impl Body for RequestBody {
                 progress.done.store(true, Relaxed);
                 None
             }
-            None => Some(Err("the client left before the end of its request body".into())),
+            None => Some(Err(
+                "the client left before the end of its request body".into()
+            )),
         };
         if stream.incoming.is_end_stream() && stream.exchanges.body_complete(stream.number) {
             progress.done.store(true, Relaxed);
@@ -179,11 +202,19 @@ enum Source {
 
 impl ResponseBody {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { source: Source::Full((!bytes.is_empty()).then_some(bytes)), lease: None, in_flight: None }
+        Self {
+            source: Source::Full((!bytes.is_empty()).then_some(bytes)),
+            lease: None,
+            in_flight: None,
+        }
     }
 
     pub(super) fn stream(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self { source: Source::Stream(incoming), lease: Some(lease), in_flight: None };
+        let mut body = Self {
+            source: Source::Stream(incoming),
+            lease: Some(lease),
+            in_flight: None,
+        };
         body.release_at_end();
         body
     }
@@ -208,7 +239,10 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
         match &mut body.source {
             Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -237,7 +271,9 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Source::Stream(incoming) => incoming.size_hint(),
         }
     }

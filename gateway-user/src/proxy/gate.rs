@@ -6,16 +6,12 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -23,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    exchanges::Exchanges,
     framing::{Framing, HeadLimits, chunked::Chunked, head},
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
@@ -35,91 +32,6 @@ const STASH_KEPT_BYTES: usize = 16 * 1024;
 /// After the last reply, what the client still sends is read and dropped: this much, this long.
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
-
-/// What the gate and the exchanges of one client connection tell each other.
-#[derive(Debug, Default)]
-pub(super) struct Exchanges {
-    /// Heads handed to the codec.
-    begun: AtomicU64,
-    /// Requests whose response is written or given up.
-    finished: AtomicU64,
-    /// Requests whose body was seen to its end.
-    bodies: AtomicU64,
-    /// The number of the request that offers an upgrade; 0 is none.
-    offered: AtomicU64,
-    upgrade: AtomicU8,
-    /// Bytes in both directions; stands still when the connection stalls.
-    moved: AtomicU64,
-    /// A backend's response head is awaited, under its own timeout.
-    pub(super) awaiting: AtomicBool,
-    idle_timeout_ms: AtomicU64,
-    refusal: Mutex<Option<Refusal>>,
-    reader: AtomicWaker,
-}
-
-const UPGRADE_UNDECIDED: u8 = 0;
-const UPGRADE_GRANTED: u8 = 1;
-const UPGRADE_DENIED: u8 = 2;
-
-impl Exchanges {
-    /// Whether the body of the `number`th request (from 1) was seen to its end.
-    pub(super) fn body_complete(&self, number: u64) -> bool {
-        self.bodies.load(Relaxed) >= number
-    }
-
-    /// The `number` of a request whose service call is running.
-    pub(super) fn current(&self) -> u64 {
-        self.finished.load(Relaxed) + 1
-    }
-
-    pub(super) fn in_flight(&self) -> bool {
-        self.begun.load(Relaxed) > self.finished.load(Relaxed)
-    }
-
-    pub(super) fn moved(&self) -> u64 {
-        self.moved.load(Relaxed)
-    }
-
-    pub(super) fn idle_timeout(&self, timeout: Duration) {
-        self.idle_timeout_ms.store(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    /// Why the body of the running request was refused.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Everything after the current head belongs to another protocol.
-    pub(super) fn grant_upgrade(&self) {
-        self.upgrade.store(UPGRADE_GRANTED, Relaxed);
-        self.reader.wake();
-    }
-
-    /// Whether the running request offers an upgrade.
-    pub(super) fn offers_upgrade(&self) -> bool {
-        self.offered.load(Relaxed) == self.current()
-    }
-
-    fn finish(&self) {
-        let offers_upgrade = self.offers_upgrade();
-        self.finished.fetch_add(1, Relaxed);
-        if offers_upgrade {
-            // An upgrade that was not granted by now never will be.
-            let _ = self.upgrade.compare_exchange(UPGRADE_UNDECIDED, UPGRADE_DENIED, Relaxed, Relaxed);
-        }
-        self.reader.wake();
-    }
-}
-
-/// Held by a request until its response is written or given up.
-#[derive(Debug)]
-pub(super) struct InFlight(pub(super) Arc<Exchanges>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.finish();
-    }
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -173,7 +85,13 @@ enum Closing {
 }
 
 impl Gate {
-    pub(super) fn new(stream: TcpStream, exchanges: Arc<Exchanges>, stats: Arc<WorkerStats>, limits: GateLimits, count: ConnectionCount) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        exchanges: Arc<Exchanges>,
+        stats: Arc<WorkerStats>,
+        limits: GateLimits,
+        count: ConnectionCount,
+    ) -> Self {
         Self {
             stream,
             exchanges,
@@ -213,7 +131,9 @@ impl Gate {
                 }
                 let verdict = match scan.end(fresh, self.limits.head) {
                     Ok(None) => return Ok(false),
-                    Ok(Some(end)) => head::read(&fresh[..end], self.limits.head).map(|head| (end, head)),
+                    Ok(Some(end)) => {
+                        head::read(&fresh[..end], self.limits.head).map(|head| (end, head))
+                    }
                     Err(refusal) => Err(refusal),
                 };
                 match verdict {
@@ -223,7 +143,9 @@ impl Gate {
                 Ok(true)
             }
             Phase::Fixed(left) => {
-                let step = fresh.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let step = fresh
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
                 self.ready += step;
                 *left -= step as u64;
                 if *left == 0 {
@@ -252,13 +174,12 @@ impl Gate {
 
     fn admit(&mut self, end: usize, head: head::Head) {
         self.ready += end;
-        let number = self.exchanges.begun.fetch_add(1, Relaxed) + 1;
+        let offered = head.upgrade && head.framing == Framing::Fixed(0);
+        self.exchanges.begin(offered);
         self.phase = match head.framing {
             Framing::Fixed(0) => {
-                self.exchanges.bodies.fetch_add(1, Relaxed);
-                if head.upgrade {
-                    self.exchanges.offered.store(number, Relaxed);
-                    self.exchanges.upgrade.store(UPGRADE_UNDECIDED, Relaxed);
+                self.exchanges.body_ended();
+                if offered {
                     Phase::Offered
                 } else {
                     Phase::Head(head::Scan::default())
@@ -270,13 +191,13 @@ impl Gate {
     }
 
     fn body_ended(&mut self) {
-        self.exchanges.bodies.fetch_add(1, Relaxed);
+        self.exchanges.body_ended();
         self.phase = Phase::Head(head::Scan::default());
     }
 
     /// The head went to the backend already: the exchange is broken off by an error of the body.
     fn refuse_body(&mut self, refusal: Refusal) -> io::Error {
-        *self.exchanges.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        self.exchanges.refuse_body(refusal);
         self.phase = Phase::Refused;
         io::Error::new(io::ErrorKind::InvalidData, refusal.detail)
     }
@@ -306,12 +227,19 @@ impl Gate {
     }
 
     fn count_read(&self, bytes: usize) {
-        self.stats.downstream_received.fetch_add(bytes as u64, Relaxed);
-        self.exchanges.moved.fetch_add(bytes as u64, Relaxed);
+        self.stats
+            .downstream_received
+            .fetch_add(bytes as u64, Relaxed);
+        self.exchanges.count(bytes);
     }
 
     /// Reads bytes that need no look straight into the codec's buffer.
-    fn poll_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, most: u64) -> Poll<io::Result<usize>> {
+    fn poll_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        most: u64,
+    ) -> Poll<io::Result<usize>> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let read = ready!(poll_read_buf(&self.stream, cx, &mut buf.limit(most)))?;
         self.count_read(read);
@@ -321,7 +249,7 @@ impl Gate {
 
     /// Whether the wait the gate is in has taken too long; otherwise the task is woken when it will have.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Wait> {
-        let begun = self.exchanges.begun.load(Relaxed);
+        let begun = self.exchanges.begun();
         let wait = match self.phase {
             Phase::Head(_) if self.stash.len() > self.ready => Wait::Head(begun),
             Phase::Head(_) if !self.exchanges.in_flight() => Wait::Idle(begun),
@@ -335,14 +263,16 @@ impl Gate {
             _ => {
                 let span = match wait {
                     Wait::Head(_) => self.limits.head_timeout,
-                    Wait::Idle(_) => Duration::from_millis(self.exchanges.idle_timeout_ms.load(Relaxed)),
+                    Wait::Idle(_) => self.exchanges.idle_limit(),
                 };
                 let deadline = Instant::now() + span;
                 self.wait = Some((wait, deadline));
                 deadline
             }
         };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         // Moving a timer costs; one that fires early is simply set again.
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
@@ -359,7 +289,11 @@ impl Gate {
 }
 
 /// Reads without writing zeros first.
-pub(super) fn poll_read_buf(stream: &TcpStream, cx: &mut Context<'_>, buf: &mut impl BufMut) -> Poll<io::Result<usize>> {
+pub(super) fn poll_read_buf(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut impl BufMut,
+) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
         match stream.try_read_buf(buf) {
@@ -370,7 +304,11 @@ pub(super) fn poll_read_buf(stream: &TcpStream, cx: &mut Context<'_>, buf: &mut 
 }
 
 impl AsyncRead for Gate {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let gate = self.get_mut();
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -384,23 +322,29 @@ impl AsyncRead for Gate {
             }
             match &gate.phase {
                 Phase::Refused => {
-                    gate.exchanges.reader.register(cx.waker());
+                    gate.exchanges.register(cx.waker());
                     // The end is reported once nothing is owed, so that replies stay in order.
-                    return if gate.exchanges.in_flight() { Poll::Pending } else { Poll::Ready(Ok(())) };
+                    return if gate.exchanges.in_flight() {
+                        Poll::Pending
+                    } else {
+                        Poll::Ready(Ok(()))
+                    };
                 }
                 Phase::Offered => {
-                    gate.exchanges.reader.register(cx.waker());
-                    match gate.exchanges.upgrade.load(Relaxed) {
-                        UPGRADE_GRANTED => {
+                    gate.exchanges.register(cx.waker());
+                    match gate.exchanges.upgrade_granted() {
+                        Some(true) => {
                             gate.phase = Phase::Tunnel;
                             continue;
                         }
-                        UPGRADE_DENIED => {
+                        Some(false) => {
                             gate.phase = Phase::Head(head::Scan::default());
                             continue;
                         }
-                        _ if gate.stash.len() - gate.ready >= STASH_KEPT_BYTES => return Poll::Pending,
-                        _ => {}
+                        None if gate.stash.len() - gate.ready >= STASH_KEPT_BYTES => {
+                            return Poll::Pending;
+                        }
+                        None => {}
                     }
                 }
                 _ => {}
@@ -439,10 +383,13 @@ impl AsyncRead for Gate {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(err)) => return Poll::Ready(Err(err)),
                 Poll::Pending => {
-                    gate.exchanges.reader.register(cx.waker());
+                    gate.exchanges.register(cx.waker());
                     match ready!(gate.poll_expired(cx)) {
                         Wait::Idle(_) => return Poll::Ready(Ok(())),
-                        Wait::Head(_) => gate.refuse(Refusal::close(Reason::RequestTimeout, "the request head did not arrive in time")),
+                        Wait::Head(_) => gate.refuse(Refusal::close(
+                            Reason::RequestTimeout,
+                            "the request head did not arrive in time",
+                        )),
                     }
                 }
             }
@@ -451,14 +398,22 @@ impl AsyncRead for Gate {
 }
 
 impl AsyncWrite for Gate {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
         let written = ready!(Pin::new(&mut gate.stream).poll_write(cx, bytes))?;
         gate.count_written(written);
         Poll::Ready(Ok(written))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
         let written = ready!(Pin::new(&mut gate.stream).poll_write_vectored(cx, slices))?;
         gate.count_written(written);
@@ -482,7 +437,8 @@ impl AsyncWrite for Gate {
         }
         if gate.closing == Closing::No {
             ready!(Pin::new(&mut gate.stream).poll_shutdown(cx))?;
-            let unread = gate.stash.len() > gate.at || !matches!(gate.phase, Phase::Head(_) | Phase::Tunnel);
+            let unread =
+                gate.stash.len() > gate.at || !matches!(gate.phase, Phase::Head(_) | Phase::Tunnel);
             if gate.peer_closed || !unread {
                 return Poll::Ready(Ok(()));
             }
@@ -495,7 +451,9 @@ impl AsyncWrite for Gate {
             let mut sink = ReadBuf::new(&mut scratch);
             match Pin::new(&mut gate.stream).poll_read(cx, &mut sink) {
                 Poll::Ready(Ok(())) if !sink.filled().is_empty() && left > 0 => {
-                    gate.closing = Closing::Lingering { left: left.saturating_sub(sink.filled().len()) };
+                    gate.closing = Closing::Lingering {
+                        left: left.saturating_sub(sink.filled().len()),
+                    };
                 }
                 Poll::Ready(_) => break,
                 Poll::Pending => match &mut gate.sleep {
@@ -514,6 +472,6 @@ impl AsyncWrite for Gate {
 impl Gate {
     fn count_written(&self, bytes: usize) {
         self.stats.downstream_sent.fetch_add(bytes as u64, Relaxed);
-        self.exchanges.moved.fetch_add(bytes as u64, Relaxed);
+        self.exchanges.count(bytes);
     }
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use hyper::{
     HeaderMap,
     header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -45,8 +46,19 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Makes a client's header fields those of the request to a backend.
-pub(super) fn prepare_request(headers: &mut HeaderMap, listener: &Listener, client: SocketAddr, host: &str, upgrade: bool, expects: bool) {
-    let upgrade = if upgrade { headers.get(UPGRADE).cloned() } else { None };
+pub(super) fn prepare_request(
+    headers: &mut HeaderMap,
+    listener: &Listener,
+    client: SocketAddr,
+    host: &str,
+    upgrade: bool,
+    expects: bool,
+) {
+    let upgrade = if upgrade {
+        headers.get(UPGRADE).cloned()
+    } else {
+        None
+    };
     let trailers = te_trailers(headers);
     remove_hop_by_hop(headers);
     headers.remove(TE);
@@ -121,14 +133,21 @@ pub(super) fn host_of(authority: &str) -> Option<&str> {
     let bytes = authority.as_bytes();
     let host_len = if bytes.first() == Some(&b'[') {
         let end = bytes.iter().position(|byte| *byte == b']')?;
-        if !bytes[1..end].iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
+        if !bytes[1..end]
+            .iter()
+            .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+        {
             return None;
         }
         end + 1
     } else {
-        let end = bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len());
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == b':')
+            .unwrap_or(bytes.len());
         // RFC 3986 section 3.2.2: reg-name.
-        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
+        let allowed =
+            |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
         if !bytes[..end].iter().all(allowed) {
             return None;
         }
@@ -136,10 +155,16 @@ pub(super) fn host_of(authority: &str) -> Option<&str> {
     };
     let port_is_valid = match bytes.get(host_len) {
         None => true,
-        Some(b':') => bytes[host_len + 1..].len() <= 5 && bytes[host_len + 1..].iter().all(u8::is_ascii_digit),
+        Some(b':') => {
+            bytes[host_len + 1..].len() <= 5 && bytes[host_len + 1..].iter().all(u8::is_ascii_digit)
+        }
         Some(_) => false,
     };
-    if port_is_valid { authority.get(..host_len) } else { None }
+    if port_is_valid {
+        authority.get(..host_len)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -169,10 +194,21 @@ mod tests {
     #[test]
     fn what_connection_nominates_goes_but_framing_and_routing_stay() {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("connection", "close, x-a, content-length, host"), ("connection", "X-B"), ("x-a", "1"), ("x-b", "1"), ("x-c", "1"), ("keep-alive", "5"), ("content-length", "3"), ("host", "h"), ("trailer", "x")]
-        {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        for (name, value) in [
+            ("connection", "close, x-a, content-length, host"),
+            ("connection", "X-B"),
+            ("x-a", "1"),
+            ("x-b", "1"),
+            ("x-c", "1"),
+            ("keep-alive", "5"),
+            ("content-length", "3"),
+            ("host", "h"),
+            ("trailer", "x"),
+        ] {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         remove_hop_by_hop(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();

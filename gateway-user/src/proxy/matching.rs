@@ -7,14 +7,25 @@ use hyper::HeaderMap;
 use crate::ir::{HeaderMatch, HostPattern, Listener, PathPattern, Rule};
 
 /// Index of the first rule whose conditions all hold. `host` comes without its port, `path` without its query.
-pub(super) fn first_match(listener: &Listener, host: &str, path: &str, headers: &HeaderMap) -> Option<usize> {
-    listener.rules.iter().position(|rule| matches(rule, host, path, headers))
+pub(super) fn first_match(
+    listener: &Listener,
+    host: &str,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<usize> {
+    listener
+        .rules
+        .iter()
+        .position(|rule| matches(rule, host, path, headers))
 }
 
 fn matches(rule: &Rule, host: &str, path: &str, headers: &HeaderMap) -> bool {
     (rule.hosts.is_empty() || rule.hosts.iter().any(|pattern| host_matches(pattern, host)))
         && (rule.paths.is_empty() || rule.paths.iter().any(|pattern| path_matches(pattern, path)))
-        && rule.headers.iter().all(|wanted| header_matches(wanted, headers))
+        && rule
+            .headers
+            .iter()
+            .all(|wanted| header_matches(wanted, headers))
 }
 
 fn host_matches(pattern: &HostPattern, host: &str) -> bool {
@@ -22,7 +33,9 @@ fn host_matches(pattern: &HostPattern, host: &str) -> bool {
         HostPattern::Exact(name) => name.eq_ignore_ascii_case(host),
         HostPattern::OneLabel(suffix) => {
             let (host, suffix) = (host.as_bytes(), suffix.as_bytes());
-            let Some(label_len) = host.len().checked_sub(suffix.len()) else { return false };
+            let Some(label_len) = host.len().checked_sub(suffix.len()) else {
+                return false;
+            };
             let (label, rest) = host.split_at(label_len);
             !label.is_empty() && !label.contains(&b'.') && rest.eq_ignore_ascii_case(suffix)
         }
@@ -32,14 +45,19 @@ fn host_matches(pattern: &HostPattern, host: &str) -> bool {
 fn path_matches(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
         PathPattern::Exact(whole) => whole == path,
-        PathPattern::Prefix(prefix) => {
-            path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.is_empty())
-        }
+        PathPattern::Prefix(prefix) => path
+            .strip_prefix(prefix.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.is_empty()),
     }
 }
 
 fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
-    headers.get_all(wanted.name.as_str()).iter().any(|line| wanted.values.iter().any(|glob| glob_matches(glob.as_bytes(), line.as_bytes())))
+    headers.get_all(wanted.name.as_str()).iter().any(|line| {
+        wanted
+            .values
+            .iter()
+            .any(|glob| glob_matches(glob.as_bytes(), line.as_bytes()))
+    })
 }
 
 /// `*` is any run (also none), `?` one byte. Goes back only to the last `*`, so the cost is at most the product of the lengths.
@@ -57,7 +75,9 @@ fn glob_matches(glob: &[u8], text: &[u8]) -> bool {
                 t += 1;
             }
             _ => {
-                let Some((after, from)) = star else { return false };
+                let Some((after, from)) = star else {
+                    return false;
+                };
                 star = Some((after, from + 1));
                 g = after;
                 t = from + 1;
@@ -74,7 +94,13 @@ mod tests {
     #[test]
     fn a_prefix_matches_whole_elements_only() {
         let prefix = PathPattern::Prefix("/foo".into());
-        for (path, expected) in [("/foo", true), ("/foo/", true), ("/foo/bar", true), ("/foobar", false), ("/Foo", false)] {
+        for (path, expected) in [
+            ("/foo", true),
+            ("/foo/", true),
+            ("/foo/bar", true),
+            ("/foobar", false),
+            ("/Foo", false),
+        ] {
             assert_eq!(path_matches(&prefix, path), expected, "{path}");
         }
         assert!(path_matches(&PathPattern::Prefix(String::new()), "*"));
@@ -83,9 +109,14 @@ mod tests {
     #[test]
     fn a_one_label_host_covers_exactly_one_label() {
         let pattern = HostPattern::OneLabel(".example.com".into());
-        for (host, expected) in
-            [("a.example.com", true), ("A.EXAMPLE.com", true), ("a.b.example.com", false), (".example.com", false), ("example.com", false), ("xexample.com", false)]
-        {
+        for (host, expected) in [
+            ("a.example.com", true),
+            ("A.EXAMPLE.com", true),
+            ("a.b.example.com", false),
+            (".example.com", false),
+            ("example.com", false),
+            ("xexample.com", false),
+        ] {
             assert_eq!(host_matches(&pattern, host), expected, "{host}");
         }
     }
@@ -102,10 +133,17 @@ mod tests {
             ("a*b*c", "a123b456", false),
             ("*.example.*", "www.example.org", true),
         ] {
-            assert_eq!(glob_matches(glob.as_bytes(), text.as_bytes()), expected, "{glob} {text}");
+            assert_eq!(
+                glob_matches(glob.as_bytes(), text.as_bytes()),
+                expected,
+                "{glob} {text}"
+            );
         }
         let started = std::time::Instant::now();
-        assert!(!glob_matches("*a".repeat(60).as_bytes(), format!("{}b", "a".repeat(8000)).as_bytes()));
+        assert!(!glob_matches(
+            "*a".repeat(60).as_bytes(),
+            format!("{}b", "a".repeat(8000)).as_bytes()
+        ));
         assert!(started.elapsed() < std::time::Duration::from_secs(2));
     }
 }

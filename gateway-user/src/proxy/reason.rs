@@ -101,7 +101,9 @@ impl Reason {
         match self {
             Self::NoListener | Self::NoRule => StatusCode::NOT_FOUND,
             Self::NoServer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectRefused | Self::BackendClosed | Self::BadResponse => StatusCode::BAD_GATEWAY,
+            Self::ConnectRefused | Self::BackendClosed | Self::BadResponse => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -127,12 +129,20 @@ pub(super) struct Refusal {
 impl Refusal {
     /// The connection may serve further requests.
     pub(super) const fn keep(reason: Reason, detail: &'static str) -> Self {
-        Self { reason, detail, close: false }
+        Self {
+            reason,
+            detail,
+            close: false,
+        }
     }
 
     /// Where the next request starts is unknown, or not to be trusted.
     pub(super) const fn close(reason: Reason, detail: &'static str) -> Self {
-        Self { reason, detail, close: true }
+        Self {
+            reason,
+            detail,
+            close: true,
+        }
     }
 
     /// As a response that hyper writes.
@@ -142,7 +152,10 @@ impl Refusal {
         *response.status_mut() = self.reason.status();
         let headers = response.headers_mut();
         headers.insert(SERVER, HeaderValue::from_static("fleetgate"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
         headers.insert(REASON_HEADER, HeaderValue::from_static(self.reason.label()));
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

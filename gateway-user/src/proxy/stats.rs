@@ -64,7 +64,11 @@ impl WorkerStats {
 
     /// The counter of one backend, to be kept by whoever counts.
     pub(super) fn backend(&self, service: &ServiceName, backend: &Backend) -> Arc<AtomicU64> {
-        let key = BackendKey { service: service.clone(), cluster: backend.cluster.clone(), backend: backend.address };
+        let key = BackendKey {
+            service: service.clone(),
+            cluster: backend.cluster.clone(),
+            backend: backend.address,
+        };
         let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
         if backends.len() >= BACKENDS_COUNTED && !backends.contains_key(&key) {
             // Backends come and go; those that nobody counts for any more make room.
@@ -85,7 +89,11 @@ impl ConnectionCount {
     /// None when `most` are open.
     pub(super) fn claim(connections: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
         let count = Self(Arc::clone(connections));
-        if connections.fetch_add(1, Relaxed) < most { Some(count) } else { None }
+        if connections.fetch_add(1, Relaxed) < most {
+            Some(count)
+        } else {
+            None
+        }
     }
 }
 
@@ -129,17 +137,29 @@ pub struct StatsSnapshot {
 impl StatsSnapshot {
     /// How often the proxy answered by itself for this reason.
     pub fn reason(&self, reason: Reason) -> u64 {
-        self.reasons.get(reason as usize).map_or(0, |(_, count)| *count)
+        self.reasons
+            .get(reason as usize)
+            .map_or(0, |(_, count)| *count)
     }
 }
 
 impl ProxyStats {
     /// Adds the workers up. Counters are read one after the other, not at one instant.
     pub fn snapshot(&self) -> StatsSnapshot {
-        let sum = |field: fn(&WorkerStats) -> &AtomicU64| self.workers.iter().map(|worker| field(worker).load(Relaxed)).sum::<u64>();
+        let sum = |field: fn(&WorkerStats) -> &AtomicU64| {
+            self.workers
+                .iter()
+                .map(|worker| field(worker).load(Relaxed))
+                .sum::<u64>()
+        };
         let mut backends: HashMap<BackendKey, u64> = HashMap::new();
         for worker in &self.workers {
-            for (key, counter) in worker.backends.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (key, counter) in worker
+                .backends
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+            {
                 *backends.entry(key.clone()).or_default() += counter.load(Relaxed);
             }
         }
@@ -158,7 +178,15 @@ impl ProxyStats {
             responses,
             reasons: Reason::ALL
                 .iter()
-                .map(|reason| (reason.label(), self.workers.iter().map(|worker| worker.reasons[*reason as usize].load(Relaxed)).sum()))
+                .map(|reason| {
+                    (
+                        reason.label(),
+                        self.workers
+                            .iter()
+                            .map(|worker| worker.reasons[*reason as usize].load(Relaxed))
+                            .sum(),
+                    )
+                })
                 .collect(),
             downstream_received_bytes: sum(|worker| &worker.downstream_received),
             downstream_sent_bytes: sum(|worker| &worker.downstream_sent),

@@ -28,19 +28,37 @@ impl RouteTable {
     pub fn build(ir: &Ir, vips: &[IpAddr]) -> Self {
         let mut table = Self::default();
         let mut known: HashMap<*const Group, usize> = HashMap::new();
-        for listener in ir.listeners.iter().filter(|listener| listener.steering.mode == SteeringMode::Request) {
+        for listener in ir
+            .listeners
+            .iter()
+            .filter(|listener| listener.steering.mode == SteeringMode::Request)
+        {
             let mut index = |group: &Arc<Group>| {
                 *known.entry(Arc::as_ptr(group)).or_insert_with(|| {
                     table.groups.push(Arc::clone(group));
                     table.groups.len() - 1
                 })
             };
-            let groups = listener.rules.iter().map(|rule| index(&rule.group)).collect();
-            let routes = Arc::new(Routes { listener: listener.clone(), groups });
-            let addresses = if listener.addresses.is_empty() { vips } else { &listener.addresses };
+            let groups = listener
+                .rules
+                .iter()
+                .map(|rule| index(&rule.group))
+                .collect();
+            let routes = Arc::new(Routes {
+                listener: listener.clone(),
+                groups,
+            });
+            let addresses = if listener.addresses.is_empty() {
+                vips
+            } else {
+                &listener.addresses
+            };
             for address in addresses {
                 let address = SocketAddr::new(address.to_canonical(), listener.name.port);
-                table.listeners.entry(address).or_insert_with(|| Arc::clone(&routes));
+                table
+                    .listeners
+                    .entry(address)
+                    .or_insert_with(|| Arc::clone(&routes));
             }
         }
         table
@@ -48,6 +66,7 @@ impl RouteTable {
 
     /// The listener at the address a client connected to.
     pub(super) fn routes(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
-        self.listeners.get(&SocketAddr::new(local.ip().to_canonical(), local.port()))
+        self.listeners
+            .get(&SocketAddr::new(local.ip().to_canonical(), local.port()))
     }
 }

@@ -79,11 +79,20 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(limits: PoolLimits) -> Self {
-        Self { idle: RefCell::default(), limits, closed: Cell::new(false) }
+        Self {
+            idle: RefCell::default(),
+            limits,
+            closed: Cell::new(false),
+        }
     }
 
     /// A connection that was alive a moment ago; `certain` looks into the socket too.
-    pub(super) fn take(&self, address: SocketAddr, now: Instant, certain: bool) -> Option<Upstream> {
+    pub(super) fn take(
+        &self,
+        address: SocketAddr,
+        now: Instant,
+        certain: bool,
+    ) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&address)?;
         while let Some((upstream, since)) = stack.pop() {
@@ -107,14 +116,23 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.entry(upstream.address).or_default();
         if stack.len() < self.limits.idle_per_backend {
-            stack.push((Upstream { reused: true, ..upstream }, Instant::now()));
+            stack.push((
+                Upstream {
+                    reused: true,
+                    ..upstream
+                },
+                Instant::now(),
+            ));
         }
     }
 
     /// Drops what is too old or closed.
     pub(super) fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, stack| {
-            stack.retain(|(upstream, since)| !upstream.sender.is_closed() && now.saturating_duration_since(*since) < self.limits.idle_timeout);
+            stack.retain(|(upstream, since)| {
+                !upstream.sender.is_closed()
+                    && now.saturating_duration_since(*since) < self.limits.idle_timeout
+            });
             !stack.is_empty()
         });
     }
@@ -139,7 +157,10 @@ pub(super) struct Lease {
 impl Lease {
     /// The response is complete.
     pub(super) fn release(mut self) {
-        let sent = self.progress.as_ref().is_none_or(|progress| progress.done());
+        let sent = self
+            .progress
+            .as_ref()
+            .is_none_or(|progress| progress.done());
         if self.keep
             && sent
             && let Some(upstream) = self.upstream.take()
@@ -159,9 +180,14 @@ impl Drop for Lease {
 
 /// Connects and starts the codec on this worker.
 pub(super) async fn connect(address: SocketAddr, patience: Duration) -> io::Result<Upstream> {
-    let stream = tokio::time::timeout(patience, TcpStream::connect(address)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let stream = tokio::time::timeout(patience, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
-    let socket = Arc::new(Socket { stream, received: AtomicU64::new(0) });
+    let socket = Arc::new(Socket {
+        stream,
+        received: AtomicU64::new(0),
+    });
     let io = TokioIo::new(SocketIo(Arc::clone(&socket)));
     let mut builder = http1::Builder::new();
     builder.max_buf_size(CODEC_BUFFER_BYTES);
@@ -171,14 +197,23 @@ pub(super) async fn connect(address: SocketAddr, patience: Duration) -> io::Resu
             tracing::debug!(backend = %address, error = %err, "a connection to a backend broke");
         }
     });
-    Ok(Upstream { sender, socket, address, reused: false })
+    Ok(Upstream {
+        sender,
+        socket,
+        address,
+        reused: false,
+    })
 }
 
 #[derive(Debug)]
 struct SocketIo(Arc<Socket>);
 
 impl AsyncRead for SocketIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = ready!(poll_read_buf(&self.0.stream, cx, buf))?;
         self.0.received.fetch_add(read as u64, Relaxed);
         Poll::Ready(Ok(()))
@@ -186,7 +221,11 @@ impl AsyncRead for SocketIo {
 }
 
 impl SocketIo {
-    fn poll_with(&self, cx: &mut Context<'_>, write: impl Fn(&TcpStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+    fn poll_with(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.0.stream.poll_write_ready(cx))?;
             match write(&self.0.stream) {
@@ -198,11 +237,19 @@ impl SocketIo {
 }
 
 impl AsyncWrite for SocketIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_with(cx, |stream| stream.try_write(bytes))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.poll_with(cx, |stream| stream.try_write_vectored(slices))
     }
 

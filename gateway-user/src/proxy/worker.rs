@@ -25,7 +25,8 @@ use super::{
     RouteTable,
     balance::{self, RoundRobin},
     exchange::{self, Downstream},
-    gate::{Exchanges, Gate, GateLimits},
+    exchanges::Exchanges,
+    gate::{Gate, GateLimits},
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
     upstream::{Pool, PoolLimits},
@@ -106,11 +107,19 @@ impl Current {
     fn inherit(&self, before: &Self) {
         let mut states: HashMap<&ServiceName, Vec<Rc<GroupState>>> = HashMap::new();
         for state in before.groups.iter().filter_map(OnceCell::get) {
-            states.entry(&state.group.service).or_default().push(Rc::clone(state));
+            states
+                .entry(&state.group.service)
+                .or_default()
+                .push(Rc::clone(state));
         }
         for (group, cell) in self.table.groups.iter().zip(&self.groups) {
-            let Some(candidates) = states.get_mut(&group.service) else { continue };
-            if let Some(at) = candidates.iter().position(|state| Arc::ptr_eq(&state.group, group) || state.group == *group) {
+            let Some(candidates) = states.get_mut(&group.service) else {
+                continue;
+            };
+            if let Some(at) = candidates
+                .iter()
+                .position(|state| Arc::ptr_eq(&state.group, group) || state.group == *group)
+            {
                 let _ = cell.set(candidates.remove(at));
             }
         }
@@ -153,21 +162,43 @@ impl Worker {
             Rc::new(GroupState {
                 group: Arc::clone(group),
                 turns: RefCell::new(RoundRobin::new(&group.backends, self.index, self.workers)),
-                counters: group.backends.iter().map(|backend| self.stats.backend(&group.service, backend)).collect(),
+                counters: group
+                    .backends
+                    .iter()
+                    .map(|backend| self.stats.backend(&group.service, backend))
+                    .collect(),
             })
         });
         Some(Rc::clone(state))
     }
 
     /// A backend not tried yet; one that refused a connection lately only if there is no other.
-    pub(super) fn pick(&self, state: &GroupState, client: IpAddr, tried: &[usize], now: Instant) -> Option<usize> {
+    pub(super) fn pick(
+        &self,
+        state: &GroupState,
+        client: IpAddr,
+        tried: &[usize],
+        now: Instant,
+    ) -> Option<usize> {
         let marks = self.marks.borrow();
         let marked = |index: usize| {
-            !marks.is_empty() && state.group.backends.get(index).and_then(|backend| marks.get(&backend.address)).is_some_and(|until| *until > now)
+            !marks.is_empty()
+                && state
+                    .group
+                    .backends
+                    .get(index)
+                    .and_then(|backend| marks.get(&backend.address))
+                    .is_some_and(|until| *until > now)
         };
         let mut turns = state.turns.borrow_mut();
-        balance::pick(&state.group, &mut turns, client, |index| !tried.contains(&index) && !marked(index))
-            .or_else(|| balance::pick(&state.group, &mut turns, client, |index| !tried.contains(&index)))
+        balance::pick(&state.group, &mut turns, client, |index| {
+            !tried.contains(&index) && !marked(index)
+        })
+        .or_else(|| {
+            balance::pick(&state.group, &mut turns, client, |index| {
+                !tried.contains(&index)
+            })
+        })
     }
 
     /// Remembers that a backend refused a connection.
@@ -186,7 +217,12 @@ impl Worker {
 }
 
 /// Accepts until told to stop, then waits for what is under way, at most for the grace.
-pub(super) async fn run(index: usize, shared: Shared, stats: Arc<WorkerStats>, listener: TcpListener) {
+pub(super) async fn run(
+    index: usize,
+    shared: Shared,
+    stats: Arc<WorkerStats>,
+    listener: TcpListener,
+) {
     let worker = Rc::new(Worker::new(index, &shared, stats));
     let mut stop = shared.stop.clone();
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
@@ -219,31 +255,60 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
         worker.stats.reason(Reason::Overloaded);
         worker.stats.response(Reason::Overloaded.status());
         // The reply fits an empty socket buffer; a client that has not even that much room gets nothing.
-        let _ = stream.try_write(&Refusal::close(Reason::Overloaded, "too many connections are open").bytes());
+        let _ = stream.try_write(
+            &Refusal::close(Reason::Overloaded, "too many connections are open").bytes(),
+        );
         return;
     };
     // A client that is gone already has no address.
-    let Ok(local) = stream.local_addr() else { return };
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     if let Err(err) = stream.set_nodelay(true) {
         tracing::debug!(error = %err, "cannot set TCP_NODELAY on a client connection");
     }
     let exchanges = Arc::new(Exchanges::default());
-    exchanges.idle_timeout(worker.current().table.routes(local).map_or(FIRST_IDLE, |routes| routes.listener.idle_timeout));
-    let gate = Gate::new(stream, Arc::clone(&exchanges), Arc::clone(&worker.stats), shared.gate, count);
-    let down = Rc::new(Downstream { local, client, exchanges });
+    exchanges.idle_timeout(
+        worker
+            .current()
+            .table
+            .routes(local)
+            .map_or(FIRST_IDLE, |routes| routes.listener.idle_timeout),
+    );
+    let gate = Gate::new(
+        stream,
+        Arc::clone(&exchanges),
+        Arc::clone(&worker.stats),
+        shared.gate,
+        count,
+    );
+    let down = Rc::new(Downstream {
+        local,
+        client,
+        exchanges,
+    });
     tokio::task::spawn_local(converse(Rc::clone(worker), shared.stop.clone(), gate, down));
 }
 
 /// Serves one client connection to its end.
-async fn converse(worker: Rc<Worker>, mut stop: watch::Receiver<Option<Duration>>, gate: Gate, down: Rc<Downstream>) {
+async fn converse(
+    worker: Rc<Worker>,
+    mut stop: watch::Receiver<Option<Duration>>,
+    gate: Gate,
+    down: Rc<Downstream>,
+) {
     let service = {
         let (worker, down) = (Rc::clone(&worker), Rc::clone(&down));
         service_fn(move |request| exchange::serve(Rc::clone(&worker), Rc::clone(&down), request))
     };
     let mut builder = http1::Builder::new();
     // The gate keeps the deadlines: hyper's cannot tell an idle connection from a slow head.
-    builder.header_read_timeout(None).max_buf_size(CODEC_BUFFER_BYTES);
-    let connection = builder.serve_connection(TokioIo::new(gate), service).with_upgrades();
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(CODEC_BUFFER_BYTES);
+    let connection = builder
+        .serve_connection(TokioIo::new(gate), service)
+        .with_upgrades();
     let stall = tokio::time::sleep(worker.stall_timeout);
     tokio::pin!(connection, stall);
     let mut stopping = false;

@@ -19,9 +19,24 @@ use super::support::{Gateway, Origin, backend, closed_port, group, ok, rule};
 
 #[test]
 fn the_first_rule_whose_conditions_all_hold_decides() {
-    let origins: Vec<Origin> = ["gray", "host", "path", "rest"].into_iter().map(|name| Origin::fixed(ok(name))).collect();
-    let mut rules: Vec<_> = origins.iter().enumerate().map(|(index, origin)| rule(group(&format!("s{index}"), vec![backend("c1", origin.address, 1)]))).collect();
-    rules[0].headers = vec![HeaderMatch { name: "stage".into(), values: vec!["gray".into(), "can?ry*".into()] }];
+    let origins: Vec<Origin> = ["gray", "host", "path", "rest"]
+        .into_iter()
+        .map(|name| Origin::fixed(ok(name)))
+        .collect();
+    let mut rules: Vec<_> = origins
+        .iter()
+        .enumerate()
+        .map(|(index, origin)| {
+            rule(group(
+                &format!("s{index}"),
+                vec![backend("c1", origin.address, 1)],
+            ))
+        })
+        .collect();
+    rules[0].headers = vec![HeaderMatch {
+        name: "stage".into(),
+        values: vec!["gray".into(), "can?ry*".into()],
+    }];
     rules[1].hosts = vec![HostPattern::OneLabel(".example.com".into())];
     rules[2].paths = vec![PathPattern::Prefix("/foo".into())];
     rules[3].paths = vec![PathPattern::Exact("/".into())];
@@ -34,7 +49,11 @@ fn the_first_rule_whose_conditions_all_hold_decides() {
         ("/foo", "Host: A.Example.COM:81", "host"),
         ("/foo/bar?x", "Host: a.b.example.com", "path"),
         ("/?x=/foo", "Host: b", "rest"),
-        ("/foobar", "Host: b", "no-rule: no rule of this listener matches the request\n"),
+        (
+            "/foobar",
+            "Host: b",
+            "no-rule: no rule of this listener matches the request\n",
+        ),
     ] {
         client.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n\r\n"));
         assert_eq!(client.reply().unwrap().text(), expected, "{path} {fields}");
@@ -43,11 +62,19 @@ fn the_first_rule_whose_conditions_all_hold_decides() {
 
 /// Origins c1/2 and c2/3, and a group that splits them 60/40.
 fn sixty_forty() -> (Vec<Origin>, Arc<Group>) {
-    let origins: Vec<Origin> = (0..5).map(|index| Origin::fixed(ok(&index.to_string()))).collect();
+    let origins: Vec<Origin> = (0..5)
+        .map(|index| Origin::fixed(ok(&index.to_string())))
+        .collect();
     let backends: Vec<Backend> = origins
         .iter()
         .enumerate()
-        .map(|(index, origin)| if index < 2 { backend("c1", origin.address, 30_000_000) } else { backend("c2", origin.address, 13_333_333) })
+        .map(|(index, origin)| {
+            if index < 2 {
+                backend("c1", origin.address, 30_000_000)
+            } else {
+                backend("c2", origin.address, 13_333_333)
+            }
+        })
         .collect();
     (origins, group("web", backends))
 }
@@ -66,9 +93,17 @@ fn clusters_and_pods_get_their_shares_over_2000_requests() {
         let hits: Vec<usize> = origins.iter().map(|origin| origin.seen().len()).collect();
         assert_eq!(hits.iter().sum::<usize>(), 2000);
         for (hit, expected) in hits.iter().zip([600, 600, 267, 267, 267]) {
-            assert!(hit.abs_diff(expected) <= 4, "{connections} connections: {hits:?}");
+            assert!(
+                hit.abs_diff(expected) <= 4,
+                "{connections} connections: {hits:?}"
+            );
         }
-        let counted: Vec<u64> = gateway.stats().backends.iter().map(|(_, count)| *count).collect();
+        let counted: Vec<u64> = gateway
+            .stats()
+            .backends
+            .iter()
+            .map(|(_, count)| *count)
+            .collect();
         assert_eq!(counted.iter().sum::<u64>(), 2000);
     }
 }
@@ -110,12 +145,20 @@ fn a_live_change_of_weights_loses_no_request() {
         .collect();
     for round in 0..60 {
         let keep = 1 + round % 5;
-        let changed = Group { backends: group.backends[..keep].to_vec(), ..Group::clone(&group) };
+        let changed = Group {
+            backends: group.backends[..keep].to_vec(),
+            ..Group::clone(&group)
+        };
         gateway.change(|listener| listener.rules = vec![rule(Arc::new(changed))]);
         thread::sleep(Duration::from_millis(20));
     }
     // After a swap no new request goes to a backend that left.
-    gateway.change(|listener| listener.rules = vec![rule(Arc::new(Group { backends: group.backends[..1].to_vec(), ..Group::clone(&group) }))]);
+    gateway.change(|listener| {
+        listener.rules = vec![rule(Arc::new(Group {
+            backends: group.backends[..1].to_vec(),
+            ..Group::clone(&group)
+        }))]
+    });
     thread::sleep(Duration::from_millis(100));
     let before = origins[1].seen().len();
     thread::sleep(Duration::from_millis(200));
@@ -133,12 +176,21 @@ fn a_live_change_of_weights_loses_no_request() {
 #[test]
 fn a_group_with_affinity_serves_a_client_from_one_backend() {
     let (origins, group) = sixty_forty();
-    let sticky = Arc::new(Group { affinity: Affinity::ClientIp, ..Group::clone(&group) });
+    let sticky = Arc::new(Group {
+        affinity: Affinity::ClientIp,
+        ..Group::clone(&group)
+    });
     let gateway = Gateway::start(vec![rule(sticky)]);
     for _ in 0..40 {
         assert_eq!(gateway.client().get("/").status, 200);
     }
-    assert_eq!(origins.iter().filter(|origin| !origin.seen().is_empty()).count(), 1);
+    assert_eq!(
+        origins
+            .iter()
+            .filter(|origin| !origin.seen().is_empty())
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -146,8 +198,14 @@ fn a_backend_that_refuses_is_passed_over_and_nobody_notices() {
     let live = Origin::fixed(ok("live"));
     let dead = closed_port();
     let gateway = Gateway::with(
-        ProxyConfig { workers: 1, ..ProxyConfig::default() },
-        vec![rule(group("web", vec![backend("c1", dead, 10), backend("c1", live.address, 1)]))],
+        ProxyConfig {
+            workers: 1,
+            ..ProxyConfig::default()
+        },
+        vec![rule(group(
+            "web",
+            vec![backend("c1", dead, 10), backend("c1", live.address, 1)],
+        ))],
     );
     let mut client = gateway.client();
     for _ in 0..50 {
@@ -156,20 +214,27 @@ fn a_backend_that_refuses_is_passed_over_and_nobody_notices() {
     }
     assert_eq!(live.seen().len(), 50);
     assert!(live.seen().iter().all(|seen| seen.body == b"body"));
-    assert!(gateway.stats().retries <= 3, "a backend that refused is tried last for a while: {}", gateway.stats().retries);
+    assert!(
+        gateway.stats().retries <= 3,
+        "a backend that refused is tried last for a while: {}",
+        gateway.stats().retries
+    );
 }
 
 #[test]
 fn a_pooled_connection_that_closed_is_replaced_without_an_error() {
     // Each connection serves two requests, then closes without having said so.
-    let origin = Origin::raw(|seen, number, stream| {
+    let origin = Origin::raw(|seen, stream| {
         let mut reader = std::io::BufReader::new(stream.try_clone()?);
         for _ in 0..2 {
             let head = super::support::read_head(&mut reader)?;
             if head.starts_with("POST") {
                 std::io::Read::read_exact(&mut reader, &mut [0; 4])?;
             }
-            seen.lock().unwrap().push(super::support::Seen { head, connection: number, ..Default::default() });
+            seen.lock().unwrap().push(super::support::Seen {
+                head,
+                ..Default::default()
+            });
             stream.write_all(&ok("ok"))?;
         }
         Ok(())

@@ -25,7 +25,14 @@ fn both_sides_keep_their_connections() {
     assert_eq!(seen[0].line(), "GET /a?b=c HTTP/1.1");
     assert_eq!(seen[0].header("host"), ["demo"]);
     let stats = gateway.stats();
-    assert_eq!((stats.accepted_connections, stats.active_connections, stats.requests), (1, 1, 50));
+    assert_eq!(
+        (
+            stats.accepted_connections,
+            stats.active_connections,
+            stats.requests
+        ),
+        (1, 1, 50)
+    );
     assert_eq!((stats.upstream_opened, stats.upstream_reused), (1, 49));
     assert_eq!(stats.responses, [0, 50, 0, 0, 0]);
     assert_eq!(stats.backends.len(), 1);
@@ -40,13 +47,22 @@ fn pipelined_requests_are_answered_in_order() {
     let mut client = gateway.client();
     let mut burst = Vec::new();
     for number in 0..20 {
-        burst.extend_from_slice(format!("POST /{number} HTTP/1.1\r\nHost: demo\r\nContent-Length: 3\r\n\r\nabc").as_bytes());
+        burst.extend_from_slice(
+            format!("POST /{number} HTTP/1.1\r\nHost: demo\r\nContent-Length: 3\r\n\r\nabc")
+                .as_bytes(),
+        );
         burst.extend_from_slice(format!("PUT /{number} HTTP/1.1\r\nHost: demo\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").as_bytes());
     }
     client.send(&burst);
     for number in 0..20 {
-        assert_eq!(client.reply().unwrap().text(), format!("POST /{number} HTTP/1.1"));
-        assert_eq!(client.reply().unwrap().text(), format!("PUT /{number} HTTP/1.1"));
+        assert_eq!(
+            client.reply().unwrap().text(),
+            format!("POST /{number} HTTP/1.1")
+        );
+        assert_eq!(
+            client.reply().unwrap().text(),
+            format!("PUT /{number} HTTP/1.1")
+        );
     }
     assert!(origin.seen().iter().all(|seen| seen.body == b"abc"));
 }
@@ -64,7 +80,10 @@ fn chunked_bodies_and_trailers_pass_both_ways() {
     assert_eq!(reply.trailers, ["x-sum: 42"]);
     assert_eq!(reply.header("transfer-encoding"), ["chunked"]);
     let seen = &origin.seen()[0];
-    assert_eq!((seen.body.as_slice(), seen.trailers.as_slice()), (&b"abcde"[..], &["x-req: 7".to_owned()][..]));
+    assert_eq!(
+        (seen.body.as_slice(), seen.trailers.as_slice()),
+        (&b"abcde"[..], &["x-req: 7".to_owned()][..])
+    );
     assert_eq!(seen.header("te"), ["trailers"]);
     assert_eq!(client.get("/").status, 200, "the connection goes on");
 }
@@ -81,13 +100,39 @@ fn hop_by_hop_fields_end_at_the_proxy_in_both_directions() {
     );
     let reply = client.reply().unwrap();
     let seen = &origin.seen()[0];
-    for name in ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "x-secret", "transfer-encoding"] {
-        assert!(seen.header(name).is_empty(), "{name} reached the backend:\n{}", seen.head);
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+        "x-secret",
+        "transfer-encoding",
+    ] {
+        assert!(
+            seen.header(name).is_empty(),
+            "{name} reached the backend:\n{}",
+            seen.head
+        );
     }
-    for name in ["connection", "keep-alive", "proxy-connection", "upgrade", "x-hop"] {
-        assert!(reply.header(name).is_empty(), "{name} reached the client:\n{}", reply.head);
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "x-hop",
+    ] {
+        assert!(
+            reply.header(name).is_empty(),
+            "{name} reached the client:\n{}",
+            reply.head
+        );
     }
-    assert_eq!((seen.header("x-end"), seen.header("host")), (vec!["1".to_owned()], vec!["demo".to_owned()]));
+    assert_eq!(
+        (seen.header("x-end"), seen.header("host")),
+        (vec!["1".to_owned()], vec!["demo".to_owned()])
+    );
     assert_eq!(reply.header("x-end"), ["1"]);
 }
 
@@ -105,18 +150,40 @@ fn forwarded_headers_follow_the_listener() {
         assert_eq!(client.reply().unwrap().status, 200);
         origin.seen().pop().unwrap()
     };
-    let seen = ask(&mut gateway, ForwardedFor::Append, ForwardedHeaders::default());
-    assert_eq!(seen.header("x-forwarded-for"), ["1.2.3.4, 5.6.7.8, 127.0.0.1"]);
+    let seen = ask(
+        &mut gateway,
+        ForwardedFor::Append,
+        ForwardedHeaders::default(),
+    );
+    assert_eq!(
+        seen.header("x-forwarded-for"),
+        ["1.2.3.4, 5.6.7.8, 127.0.0.1"]
+    );
     assert_eq!(seen.header("x-forwarded-proto"), ["gopher"]);
-    let seen = ask(&mut gateway, ForwardedFor::Remove, ForwardedHeaders::default());
+    let seen = ask(
+        &mut gateway,
+        ForwardedFor::Remove,
+        ForwardedHeaders::default(),
+    );
     assert!(seen.header("x-forwarded-for").is_empty());
-    let all = ForwardedHeaders { proto: true, port: true, host: true, client_port: true };
+    let all = ForwardedHeaders {
+        proto: true,
+        port: true,
+        host: true,
+        client_port: true,
+    };
     let seen = ask(&mut gateway, ForwardedFor::Keep, all);
     assert_eq!(seen.header("x-forwarded-for"), ["1.2.3.4", "5.6.7.8"]);
     assert_eq!(seen.header("x-forwarded-proto"), ["http"]);
-    assert_eq!(seen.header("x-forwarded-port"), [gateway.proxy.local_addr().port().to_string()]);
+    assert_eq!(
+        seen.header("x-forwarded-port"),
+        [gateway.proxy.local_addr().port().to_string()]
+    );
     assert_eq!(seen.header("x-forwarded-host"), ["Demo:8080"]);
-    assert_eq!(seen.header("x-forwarded-client-srcport"), [client.stream().local_addr().unwrap().port().to_string()]);
+    assert_eq!(
+        seen.header("x-forwarded-client-srcport"),
+        [client.stream().local_addr().unwrap().port().to_string()]
+    );
 }
 
 #[test]
@@ -127,12 +194,17 @@ fn an_absolute_target_is_routed_and_rewritten() {
     client.send("GET http://other.example:81?x=1 HTTP/1.1\r\nHost: demo\r\n\r\n");
     assert_eq!(client.reply().unwrap().status, 200);
     let seen = &origin.seen()[0];
-    assert_eq!((seen.line(), seen.header("host")), ("GET /?x=1 HTTP/1.1", vec!["other.example:81".to_owned()]));
+    assert_eq!(
+        (seen.line(), seen.header("host")),
+        ("GET /?x=1 HTTP/1.1", vec!["other.example:81".to_owned()])
+    );
 }
 
 #[test]
 fn http_1_0_clients_are_served_without_chunks() {
-    let origin = Origin::fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    let origin = Origin::fixed(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    );
     let gateway = Gateway::to(&origin);
     let mut client = gateway.client();
     client.send("GET / HTTP/1.0\r\n\r\n");
@@ -140,7 +212,10 @@ fn http_1_0_clients_are_served_without_chunks() {
     assert!(reply.header("transfer-encoding").is_empty());
     assert_eq!(reply.text(), "hello");
     assert_eq!(origin.seen()[0].line(), "GET / HTTP/1.1");
-    assert_eq!(origin.seen()[0].header("host"), [gateway.proxy.local_addr().to_string()]);
+    assert_eq!(
+        origin.seen()[0].header("host"),
+        [gateway.proxy.local_addr().to_string()]
+    );
 
     let origin = Origin::fixed(ok("kept"));
     let gateway = Gateway::to(&origin);
@@ -155,7 +230,8 @@ fn http_1_0_clients_are_served_without_chunks() {
 fn responses_without_a_body_keep_the_connection_in_step() {
     let origin = Origin::answering(|seen, stream| match seen.line().split(' ').nth(1) {
         Some("/204") => stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n"),
-        Some("/304") => stream.write_all(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\n"),
+        Some("/304") => stream
+            .write_all(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\n"),
         Some("/head") => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n"),
         _ => stream.write_all(&ok("body")),
     });
@@ -165,7 +241,10 @@ fn responses_without_a_body_keep_the_connection_in_step() {
         assert_eq!(client.get("/204").status, 204);
         assert_eq!(client.get("/304").status, 304);
         client.send("HEAD /head HTTP/1.1\r\nHost: demo\r\n\r\n");
-        assert_eq!(client.reply_to("HEAD").unwrap().header("content-length"), ["12345"]);
+        assert_eq!(
+            client.reply_to("HEAD").unwrap().header("content-length"),
+            ["12345"]
+        );
         assert_eq!(client.get("/").text(), "body");
     }
     assert_eq!(origin.connections(), 1);
@@ -173,7 +252,9 @@ fn responses_without_a_body_keep_the_connection_in_step() {
 
 #[test]
 fn early_hints_of_a_backend_do_not_disturb_the_final_response() {
-    let origin = Origin::fixed("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let origin = Origin::fixed(
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    );
     let gateway = Gateway::to(&origin);
     let mut client = gateway.client();
     assert_eq!(client.get("/").text(), "ok");
@@ -182,13 +263,18 @@ fn early_hints_of_a_backend_do_not_disturb_the_final_response() {
 
 #[test]
 fn a_client_that_expects_100_is_told_to_continue_only_when_the_backend_wants_the_body() {
-    let origin = Origin::raw(|seen, number, stream| {
+    let origin = Origin::raw(|seen, stream| {
         let mut reader = std::io::BufReader::new(stream.try_clone()?);
         let head = super::support::read_head(&mut reader)?;
         let refuses = head.contains("/refuse");
-        let mut request = super::support::Seen { head, connection: number, ..Default::default() };
+        let mut request = super::support::Seen {
+            head,
+            ..Default::default()
+        };
         if refuses {
-            stream.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+            stream.write_all(
+                b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            )?;
         } else {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             request.body = vec![0; 5];
@@ -200,7 +286,9 @@ fn a_client_that_expects_100_is_told_to_continue_only_when_the_backend_wants_the
     });
     let gateway = Gateway::to(&origin);
     let mut client = gateway.client();
-    client.send("PUT /take HTTP/1.1\r\nHost: demo\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    client.send(
+        "PUT /take HTTP/1.1\r\nHost: demo\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert_eq!(client.reply().unwrap().status, 100);
     client.send("hello");
     assert_eq!(client.reply().unwrap().text(), "took it");
@@ -208,7 +296,9 @@ fn a_client_that_expects_100_is_told_to_continue_only_when_the_backend_wants_the
     assert_eq!(origin.seen()[0].header("expect"), ["100-continue"]);
 
     let mut client = gateway.client();
-    client.send("PUT /refuse HTTP/1.1\r\nHost: demo\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    client.send(
+        "PUT /refuse HTTP/1.1\r\nHost: demo\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert_eq!(client.reply().unwrap().status, 413, "no 100 comes first");
 }
 
@@ -217,7 +307,13 @@ const LARGE: usize = 10 * 1024 * 1024;
 #[test]
 fn large_bodies_pass_both_ways_unchanged() {
     let origin = Origin::answering(|seen, stream| {
-        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len()).as_bytes())?;
+        stream.write_all(
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                seen.body.len()
+            )
+            .as_bytes(),
+        )?;
         stream.write_all(&seen.body)
     });
     let gateway = Gateway::to(&origin);
@@ -228,7 +324,11 @@ fn large_bodies_pass_both_ways_unchanged() {
         let sent = body.clone();
         let sender = thread::spawn(move || {
             if chunked {
-                writer.write_all(b"POST / HTTP/1.1\r\nHost: demo\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+                writer
+                    .write_all(
+                        b"POST / HTTP/1.1\r\nHost: demo\r\nTransfer-Encoding: chunked\r\n\r\n",
+                    )
+                    .unwrap();
                 for piece in sent.chunks(70_001) {
                     write!(writer, "{:x}\r\n", piece.len()).unwrap();
                     writer.write_all(piece).unwrap();
@@ -236,13 +336,22 @@ fn large_bodies_pass_both_ways_unchanged() {
                 }
                 writer.write_all(b"0\r\n\r\n").unwrap();
             } else {
-                write!(writer, "POST / HTTP/1.1\r\nHost: demo\r\nContent-Length: {}\r\n\r\n", sent.len()).unwrap();
+                write!(
+                    writer,
+                    "POST / HTTP/1.1\r\nHost: demo\r\nContent-Length: {}\r\n\r\n",
+                    sent.len()
+                )
+                .unwrap();
                 writer.write_all(&sent).unwrap();
             }
         });
         let reply = client.reply().unwrap();
         sender.join().unwrap();
-        assert!(reply.body == body, "chunked {chunked}: {} bytes came back", reply.body.len());
+        assert!(
+            reply.body == body,
+            "chunked {chunked}: {} bytes came back",
+            reply.body.len()
+        );
     }
 }
 
@@ -277,7 +386,10 @@ fn a_slow_reader_holds_the_backend_back() {
         thread::sleep(Duration::from_millis(300));
     }
     let held = written.load(SeqCst);
-    assert!(held < TOTAL / 2, "{held} bytes left the backend although nobody reads");
+    assert!(
+        held < TOTAL / 2,
+        "{held} bytes left the backend although nobody reads"
+    );
     let reply = client.reply().unwrap();
     assert_eq!(reply.body.len(), TOTAL);
     eventually("the backend is done", || written.load(SeqCst) == TOTAL);
@@ -298,9 +410,14 @@ fn an_upgraded_connection_carries_bytes_both_ways() {
     });
     let gateway = Gateway::to(&origin);
     let mut client = gateway.client();
-    client.send("GET /chat HTTP/1.1\r\nHost: demo\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n\0early");
+    client.send(
+        "GET /chat HTTP/1.1\r\nHost: demo\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n\0early",
+    );
     let reply = client.reply().unwrap();
-    assert_eq!((reply.status, reply.header("upgrade")), (101, vec!["echo".to_owned()]));
+    assert_eq!(
+        (reply.status, reply.header("upgrade")),
+        (101, vec!["echo".to_owned()])
+    );
     let mut heard = Vec::new();
     let mut buf = [0; 64];
     while heard.len() < b"hello \0early".len() {
@@ -314,7 +431,9 @@ fn an_upgraded_connection_carries_bytes_both_ways() {
     assert_eq!(&buf[..read], b"more");
     assert_eq!(origin.seen()[0].header("upgrade"), ["echo"]);
     drop(client);
-    eventually("the tunnel ends with the client", || gateway.stats().active_connections == 0);
+    eventually("the tunnel ends with the client", || {
+        gateway.stats().active_connections == 0
+    });
 }
 
 #[test]

@@ -13,43 +13,48 @@ use std::{
 
 use gateway_user::{
     ir::{
-        Affinity, Backend, ClusterId, ForwardedFor, ForwardedHeaders, Group, Ir, Listener, ListenerName, ListenerProtocol, Rule, ServiceName, Split,
-        Steering, SteeringMode,
+        Affinity, Backend, ClusterId, ForwardedFor, ForwardedHeaders, Group, Ir, Listener,
+        ListenerName, ListenerProtocol, Rule, ServiceName, Split, Steering, SteeringMode,
     },
     proxy::{Proxy, ProxyConfig, RouteTable, StatsSnapshot},
 };
 
 /// What a backend received.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    pub head: String,
-    pub body: Vec<u8>,
-    pub trailers: Vec<String>,
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<String>,
     /// The body arrived to its end.
-    pub complete: bool,
-    pub connection: usize,
+    pub(crate) complete: bool,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> Vec<String> {
+    pub(crate) fn header(&self, name: &str) -> Vec<String> {
         header_values(&self.head, name)
     }
 
-    pub fn line(&self) -> &str {
+    pub(crate) fn line(&self) -> &str {
         self.head.lines().next().unwrap_or_default()
     }
 }
 
 fn header_values(head: &str, name: &str) -> Vec<String> {
-    head.lines().skip(1).filter_map(|line| line.split_once(':')).filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).collect()
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim().to_owned())
+        .collect()
 }
 
 /// A backend on loopback; one thread per connection.
 #[derive(Debug)]
-pub struct Origin {
-    pub address: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
@@ -61,23 +66,29 @@ impl Drop for Origin {
     }
 }
 
-pub fn ok(body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+pub(crate) fn ok(body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 impl Origin {
     /// Answers every complete request with these bytes.
-    pub fn fixed(reply: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn fixed(reply: impl Into<Vec<u8>>) -> Self {
         let reply = reply.into();
         Self::answering(move |_, stream| stream.write_all(&reply))
     }
 
     /// Reads each request whole, records it, and lets `answer` write; an error of it ends the connection.
-    pub fn answering(answer: impl Fn(&Seen, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self::raw(move |seen, number, stream| {
+    pub(crate) fn answering(
+        answer: impl Fn(&Seen, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::raw(move |seen, stream| {
             let mut reader = BufReader::new(stream.try_clone()?);
             loop {
-                let mut request = Seen { connection: number, ..Seen::default() };
+                let mut request = Seen { ..Seen::default() };
                 request.head = read_head(&mut reader)?;
                 let outcome = read_body(&mut reader, &mut request);
                 request.complete = outcome.is_ok();
@@ -89,11 +100,20 @@ impl Origin {
     }
 
     /// Full control over each connection.
-    pub fn raw(serve: impl Fn(&Mutex<Vec<Seen>>, usize, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(crate) fn raw(
+        serve: impl Fn(&Mutex<Vec<Seen>>, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let origin = Self { address, seen: Arc::default(), connections: Arc::default(), stop: Arc::default() };
-        let (seen, connections, stop) = (Arc::clone(&origin.seen), Arc::clone(&origin.connections), Arc::clone(&origin.stop));
+        let origin = Self {
+            address,
+            seen: Arc::default(),
+            connections: Arc::default(),
+            ended: Arc::default(),
+            stop: Arc::default(),
+        };
+        let (seen, stop) = (Arc::clone(&origin.seen), Arc::clone(&origin.stop));
+        let (connections, ended) = (Arc::clone(&origin.connections), Arc::clone(&origin.ended));
         let serve = Arc::new(serve);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -102,27 +122,36 @@ impl Origin {
                 }
                 let Ok(mut stream) = stream else { continue };
                 stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-                let number = connections.fetch_add(1, SeqCst);
-                let (seen, serve) = (Arc::clone(&seen), Arc::clone(&serve));
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(30)))
+                    .unwrap();
+                connections.fetch_add(1, SeqCst);
+                let (seen, serve, ended) =
+                    (Arc::clone(&seen), Arc::clone(&serve), Arc::clone(&ended));
                 thread::spawn(move || {
-                    let _ = serve(&seen, number, &mut stream);
+                    let _ = serve(&seen, &mut stream);
+                    ended.fetch_add(1, SeqCst);
                 });
             }
         });
         origin
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    pub fn connections(&self) -> usize {
+    /// Connections that were opened and have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.ended.load(SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
     }
 }
 
-pub fn read_head(reader: &mut impl BufRead) -> io::Result<String> {
+pub(crate) fn read_head(reader: &mut impl BufRead) -> io::Result<String> {
     let mut head = String::new();
     loop {
         let mut line = Vec::new();
@@ -140,7 +169,11 @@ fn read_body(reader: &mut impl BufRead, message: &mut Seen) -> io::Result<()> {
     if let Some(length) = message.header("content-length").first() {
         let length: u64 = length.parse().map_err(|_| io::ErrorKind::InvalidData)?;
         let read = reader.take(length).read_to_end(&mut message.body)?;
-        return if read as u64 == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        return if read as u64 == length {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        };
     }
     if message.header("transfer-encoding").is_empty() {
         return Ok(());
@@ -148,10 +181,14 @@ fn read_body(reader: &mut impl BufRead, message: &mut Seen) -> io::Result<()> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let size = u64::from_str_radix(line.trim(), 16).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let size =
+            u64::from_str_radix(line.trim(), 16).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         if size == 0 {
             let trailers = read_head(reader)?;
-            message.trailers = trailers.lines().map(|line| line.trim().to_owned()).collect();
+            message.trailers = trailers
+                .lines()
+                .map(|line| line.trim().to_owned())
+                .collect();
             return Ok(());
         }
         if reader.take(size).read_to_end(&mut message.body)? as u64 != size {
@@ -163,97 +200,130 @@ fn read_body(reader: &mut impl BufRead, message: &mut Seen) -> io::Result<()> {
 
 /// A response as the client got it.
 #[derive(Clone, Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
-    pub trailers: Vec<String>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<String>,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Vec<String> {
+    pub(crate) fn header(&self, name: &str) -> Vec<String> {
         header_values(&self.head, name)
     }
 
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         self.header("x-fleetgate-reason").join(",")
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 /// One client connection.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     reader: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub fn connect(proxy: &Proxy) -> Self {
+    pub(crate) fn connect(proxy: &Proxy) -> Self {
         let stream = TcpStream::connect(proxy.local_addr()).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { reader: BufReader::new(stream) }
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Self {
+            reader: BufReader::new(stream),
+        }
     }
 
-    pub fn stream(&mut self) -> &mut TcpStream {
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
         self.reader.get_mut()
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream().write_all(bytes.as_ref()).unwrap();
     }
 
     /// One response, by its own framing; without any, to the end of the connection.
-    pub fn reply(&mut self) -> io::Result<Reply> {
+    pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         self.reply_to("GET")
     }
 
-    pub fn reply_to(&mut self, method: &str) -> io::Result<Reply> {
+    pub(crate) fn reply_to(&mut self, method: &str) -> io::Result<Reply> {
         let head = read_head(&mut self.reader)?;
-        let status: u16 = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-        let mut message = Seen { head, ..Seen::default() };
-        let framed = !message.header("content-length").is_empty() || !message.header("transfer-encoding").is_empty();
+        let status: u16 = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .ok_or(io::ErrorKind::InvalidData)?;
+        let mut message = Seen {
+            head,
+            ..Seen::default()
+        };
+        let framed = !message.header("content-length").is_empty()
+            || !message.header("transfer-encoding").is_empty();
         if method == "HEAD" || status == 204 || status == 304 || status < 200 {
         } else if framed {
             read_body(&mut self.reader, &mut message)?;
         } else {
             self.reader.read_to_end(&mut message.body)?;
         }
-        Ok(Reply { status, head: message.head, body: message.body, trailers: message.trailers })
+        Ok(Reply {
+            status,
+            head: message.head,
+            body: message.body,
+            trailers: message.trailers,
+        })
     }
 
-    pub fn get(&mut self, path: &str) -> Reply {
+    pub(crate) fn get(&mut self, path: &str) -> Reply {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: demo\r\n\r\n"));
         self.reply().unwrap()
     }
 
     /// Everything up to the end of the connection.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
         // A reset after the last reply is an end too.
         let _ = self.reader.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    pub fn read_some(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_some(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buf)
     }
 }
 
-pub fn backend(cluster: &str, address: SocketAddr, weight: u32) -> Backend {
-    Backend { cluster: ClusterId(cluster.into()), address, pod: address.to_string().into(), weight }
+pub(crate) fn backend(cluster: &str, address: SocketAddr, weight: u32) -> Backend {
+    Backend {
+        cluster: ClusterId(cluster.into()),
+        address,
+        pod: address.to_string().into(),
+        weight,
+    }
 }
 
-pub fn group(name: &str, backends: Vec<Backend>) -> Arc<Group> {
-    let service = ServiceName { namespace: "demo".into(), name: name.into(), port: "80".into() };
-    Arc::new(Group { service, split: Split::Replicas, affinity: Affinity::None, backends })
+pub(crate) fn group(name: &str, backends: Vec<Backend>) -> Arc<Group> {
+    let service = ServiceName {
+        namespace: "demo".into(),
+        name: name.into(),
+        port: "80".into(),
+    };
+    Arc::new(Group {
+        service,
+        split: Split::Replicas,
+        affinity: Affinity::None,
+        backends,
+    })
 }
 
-pub fn rule(group: Arc<Group>) -> Rule {
+pub(crate) fn rule(group: Arc<Group>) -> Rule {
     Rule {
         ingress: "demo/web".into(),
         place: "spec.rules[0]".into(),
@@ -268,27 +338,40 @@ pub fn rule(group: Arc<Group>) -> Rule {
 
 /// A proxy and the listener it serves on its own address.
 #[derive(Debug)]
-pub struct Gateway {
-    pub proxy: Proxy,
-    pub listener: Listener,
+pub(crate) struct Gateway {
+    pub(crate) proxy: Proxy,
+    pub(crate) listener: Listener,
 }
 
 impl Gateway {
-    pub fn start(rules: Vec<Rule>) -> Self {
-        Self::with(ProxyConfig { workers: 2, ..ProxyConfig::default() }, rules)
+    pub(crate) fn start(rules: Vec<Rule>) -> Self {
+        Self::with(
+            ProxyConfig {
+                workers: 2,
+                ..ProxyConfig::default()
+            },
+            rules,
+        )
     }
 
-    pub fn with(config: ProxyConfig, rules: Vec<Rule>) -> Self {
+    pub(crate) fn with(config: ProxyConfig, rules: Vec<Rule>) -> Self {
         let proxy = Proxy::start(config).unwrap();
         let listener = Listener {
-            name: ListenerName { gateway: "demo".into(), port: proxy.local_addr().port(), protocol: ListenerProtocol::Http },
+            name: ListenerName {
+                gateway: "demo".into(),
+                port: proxy.local_addr().port(),
+                protocol: ListenerProtocol::Http,
+            },
             addresses: Vec::new(),
             idle_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(10),
             forwarded_for: ForwardedFor::Append,
             forwarded: ForwardedHeaders::default(),
             rules,
-            steering: Steering { mode: SteeringMode::Request, reason: "test".into() },
+            steering: Steering {
+                mode: SteeringMode::Request,
+                reason: "test".into(),
+            },
         };
         let gateway = Self { proxy, listener };
         gateway.publish();
@@ -296,32 +379,38 @@ impl Gateway {
     }
 
     /// A gateway whose only rule sends everything to one origin.
-    pub fn to(origin: &Origin) -> Self {
-        Self::start(vec![rule(group("web", vec![backend("c1", origin.address, 1)]))])
+    pub(crate) fn to(origin: &Origin) -> Self {
+        Self::start(vec![rule(group(
+            "web",
+            vec![backend("c1", origin.address, 1)],
+        ))])
     }
 
     /// Changes the listener and swaps the table.
-    pub fn change(&mut self, change: impl FnOnce(&mut Listener)) {
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Listener)) {
         change(&mut self.listener);
         self.publish();
     }
 
-    pub fn publish(&self) {
-        let ir = Ir { listeners: vec![self.listener.clone()] };
-        self.proxy.update(RouteTable::build(&ir, &[IpAddr::V4(Ipv4Addr::LOCALHOST)]));
+    pub(crate) fn publish(&self) {
+        let ir = Ir {
+            listeners: vec![self.listener.clone()],
+        };
+        self.proxy
+            .update(RouteTable::build(&ir, &[IpAddr::V4(Ipv4Addr::LOCALHOST)]));
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(&self.proxy)
     }
 
-    pub fn stats(&self) -> StatsSnapshot {
+    pub(crate) fn stats(&self) -> StatsSnapshot {
         self.proxy.stats().snapshot()
     }
 }
 
 /// Waits until it holds, at most ten seconds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(10);
     while !holds() {
         assert!(Instant::now() < until, "{what}");
@@ -330,6 +419,9 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// An address nobody listens on.
-pub fn closed_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+pub(crate) fn closed_port() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }

@@ -17,8 +17,19 @@ fn each_failure_has_its_status_and_names_its_reason() {
     let silent = Origin::answering(|_, _| Ok(()));
     for (backends, status, reason) in [
         (vec![], 503, "no-server"),
-        (vec![backend("c1", closed_port(), 1), backend("c2", closed_port(), 1)], 502, "connect-refused"),
-        (vec![backend("c1", broken.address, 1)], 502, "backend-closed"),
+        (
+            vec![
+                backend("c1", closed_port(), 1),
+                backend("c2", closed_port(), 1),
+            ],
+            502,
+            "connect-refused",
+        ),
+        (
+            vec![backend("c1", broken.address, 1)],
+            502,
+            "backend-closed",
+        ),
         (vec![backend("c1", garbage.address, 1)], 502, "bad-response"),
         (vec![backend("c1", silent.address, 1)], 504, "timeout"),
     ] {
@@ -30,17 +41,30 @@ fn each_failure_has_its_status_and_names_its_reason() {
         assert_eq!(reply.header("server"), ["fleetgate"]);
         gateway.change(|listener| listener.rules.clear());
         let reply = client.get("/");
-        assert_eq!((reply.status, reply.reason().as_str()), (404, "no-rule"), "the connection goes on after {reason}");
+        assert_eq!(
+            (reply.status, reply.reason().as_str()),
+            (404, "no-rule"),
+            "the connection goes on after {reason}"
+        );
     }
-    assert_eq!(silent.seen().len(), 1, "a request that was sent is not sent again");
+    assert_eq!(
+        silent.seen().len(),
+        1,
+        "a request that was sent is not sent again"
+    );
 }
 
 #[test]
 fn an_address_without_a_listener_is_a_404() {
     let gateway = Gateway::start(Vec::new());
-    gateway.proxy.update(gateway_user::proxy::RouteTable::default());
+    gateway
+        .proxy
+        .update(gateway_user::proxy::RouteTable::default());
     let reply = gateway.client().get("/");
-    assert_eq!((reply.status, reply.reason().as_str()), (404, "no-listener"));
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (404, "no-listener")
+    );
     assert_eq!(gateway.stats().reason(Reason::NoListener), 1);
 }
 
@@ -50,22 +74,34 @@ fn a_client_that_leaves_mid_body_aborts_the_backends_request() {
         let origin = Origin::fixed(ok("ok"));
         let gateway = Gateway::to(&origin);
         let mut client = gateway.client();
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n5\r\nhello\r\n"));
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n5\r\nhello\r\n"
+        ));
         eventually("the backend has the head", || origin.connections() == 1);
         thread::sleep(Duration::from_millis(50));
         drop(client);
-        eventually("the backend's connection ended", || !origin.seen().is_empty());
-        assert!(origin.seen().iter().all(|seen| !seen.complete), "{framing}: {:?}", origin.seen());
-        eventually("nothing is held", || gateway.stats().active_connections == 0);
+        eventually("the backend's connection ended", || {
+            !origin.seen().is_empty()
+        });
+        assert!(
+            origin.seen().iter().all(|seen| !seen.complete),
+            "{framing}: {:?}",
+            origin.seen()
+        );
+        eventually("nothing is held", || {
+            gateway.stats().active_connections == 0
+        });
     }
 }
 
 #[test]
 fn a_client_that_leaves_while_waiting_frees_the_backend() {
-    let origin = Origin::raw(|seen, number, stream| {
+    let origin = Origin::raw(|seen, stream| {
         let mut buf = [0; 1024];
         while stream.read(&mut buf)? > 0 {}
-        seen.lock().unwrap().push(super::support::Seen { connection: number, ..Default::default() });
+        seen.lock().unwrap().push(super::support::Seen {
+            ..Default::default()
+        });
         Ok(())
     });
     let gateway = Gateway::to(&origin);
@@ -74,14 +110,17 @@ fn a_client_that_leaves_while_waiting_frees_the_backend() {
     eventually("the backend is asked", || origin.connections() == 1);
     thread::sleep(Duration::from_millis(50));
     drop(client);
-    eventually("the backend's connection ended", || !origin.seen().is_empty());
+    eventually("the backend's connection ended", || {
+        !origin.seen().is_empty()
+    });
 }
 
 #[test]
 fn a_response_that_breaks_off_breaks_off_for_the_client_too() {
     for head in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
         let origin = Origin::answering(move |_, stream| {
-            stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nhello\r\n").as_bytes())?;
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nhello\r\n").as_bytes())?;
             thread::sleep(Duration::from_millis(50));
             Err(std::io::ErrorKind::UnexpectedEof.into())
         });
@@ -107,7 +146,10 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
     assert_eq!(client.reply().unwrap().status, 200);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
     let reply = client.reply().unwrap();
-    assert_eq!((reply.status, reply.reason().as_str()), (408, "request-timeout"));
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (408, "request-timeout")
+    );
     assert_eq!(client.rest(), "");
     eventually("the backend's request ended", || origin.seen().len() == 2);
     assert!(!origin.seen()[1].complete);
@@ -117,7 +159,11 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
 fn slow_heads_get_a_408_and_idle_connections_are_closed() {
     let origin = Origin::fixed(ok("ok"));
     let mut gateway = Gateway::with(
-        ProxyConfig { workers: 1, head_timeout: Duration::from_millis(500), ..ProxyConfig::default() },
+        ProxyConfig {
+            workers: 1,
+            head_timeout: Duration::from_millis(500),
+            ..ProxyConfig::default()
+        },
         vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
     );
     gateway.change(|listener| listener.idle_timeout = Duration::from_millis(800));
@@ -128,8 +174,15 @@ fn slow_heads_get_a_408_and_idle_connections_are_closed() {
     thread::sleep(Duration::from_millis(300));
     client.send("st: a\r\nX");
     let reply = client.reply().unwrap();
-    assert_eq!((reply.status, reply.reason().as_str()), (408, "request-timeout"));
-    assert!((450..2000).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (408, "request-timeout")
+    );
+    assert!(
+        (450..2000).contains(&started.elapsed().as_millis()),
+        "{:?}",
+        started.elapsed()
+    );
 
     let mut client = gateway.client();
     for _ in 0..3 {
@@ -137,9 +190,17 @@ fn slow_heads_get_a_408_and_idle_connections_are_closed() {
         thread::sleep(Duration::from_millis(600));
     }
     let started = Instant::now();
-    assert_eq!(client.get("/").status, 200, "each request begins the idle time anew");
+    assert_eq!(
+        client.get("/").status,
+        200,
+        "each request begins the idle time anew"
+    );
     assert_eq!(client.rest(), "", "an idle connection ends without a word");
-    assert!((700..3000).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
+    assert!(
+        (700..3000).contains(&started.elapsed().as_millis()),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]
@@ -162,11 +223,17 @@ fn an_error_reply_to_a_large_upload_reaches_the_client() {
 fn a_thousand_idle_connections_are_held_and_one_more_than_allowed_is_shed() {
     let origin = Origin::fixed(ok("ok"));
     let gateway = Gateway::with(
-        ProxyConfig { workers: 2, max_connections: 1001, ..ProxyConfig::default() },
+        ProxyConfig {
+            workers: 2,
+            max_connections: 1001,
+            ..ProxyConfig::default()
+        },
         vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
     );
     let mut idle: Vec<_> = (0..1000).map(|_| gateway.client()).collect();
-    eventually("all are accepted", || gateway.stats().active_connections == 1000);
+    eventually("all are accepted", || {
+        gateway.stats().active_connections == 1000
+    });
     let mut client = gateway.client();
     assert_eq!(client.get("/").status, 200);
     let mut shed = gateway.client();
@@ -176,7 +243,9 @@ fn a_thousand_idle_connections_are_held_and_one_more_than_allowed_is_shed() {
         assert_eq!(client.get("/").status, 200);
     }
     drop(idle);
-    eventually("places are given back", || gateway.stats().active_connections == 1);
+    eventually("places are given back", || {
+        gateway.stats().active_connections == 1
+    });
     assert_eq!(gateway.client().get("/").status, 200);
 }
 
@@ -190,7 +259,9 @@ fn shutdown_lets_requests_finish_and_closes_idle_connections_at_once() {
     let mut idle = gateway.client();
     let mut busy = gateway.client();
     busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually("the request is under way", || !origin.seen().is_empty() && gateway.stats().active_connections == 2);
+    eventually("the request is under way", || {
+        !origin.seen().is_empty() && gateway.stats().active_connections == 2
+    });
     let address = gateway.proxy.local_addr();
     let started = Instant::now();
     let proxy = gateway.proxy;
@@ -198,9 +269,15 @@ fn shutdown_lets_requests_finish_and_closes_idle_connections_at_once() {
     assert_eq!(idle.rest(), "");
     assert!(started.elapsed() < Duration::from_millis(300));
     let reply = busy.reply().unwrap();
-    assert_eq!((reply.text().as_str(), reply.header("connection")), ("late", vec!["close".to_owned()]));
+    assert_eq!(
+        (reply.text().as_str(), reply.header("connection")),
+        ("late", vec!["close".to_owned()])
+    );
     ending.join().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5), "the grace is a limit, not a wait");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "the grace is a limit, not a wait"
+    );
     assert!(std::net::TcpStream::connect(address).is_err());
 }
 
@@ -213,6 +290,10 @@ fn shutdown_does_not_wait_longer_than_its_grace() {
     eventually("the request is under way", || !origin.seen().is_empty());
     let started = Instant::now();
     gateway.proxy.shutdown(Duration::from_millis(200));
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(client.rest(), "");
 }

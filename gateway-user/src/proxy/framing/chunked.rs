@@ -32,12 +32,25 @@ enum At {
 
 impl Chunked {
     pub(in crate::proxy) fn new() -> Self {
-        Self { at: At::Size { digits: 0, value: 0 }, extensions: 0, trailer: Vec::new(), trailer_bytes: 0, trailer_fields: 0 }
+        Self {
+            at: At::Size {
+                digits: 0,
+                value: 0,
+            },
+            extensions: 0,
+            trailer: Vec::new(),
+            trailer_bytes: 0,
+            trailer_fields: 0,
+        }
     }
 
     /// Bytes of chunk data that come next and need no look.
     pub(in crate::proxy) fn opaque(&self) -> u64 {
-        if let At::Data(left) = self.at { left } else { 0 }
+        if let At::Data(left) = self.at {
+            left
+        } else {
+            0
+        }
     }
 
     /// Whether the body is complete; the next byte belongs to the next request.
@@ -50,10 +63,16 @@ impl Chunked {
         let mut used = 0;
         while used < bytes.len() && self.at != At::End {
             if let At::Data(left) = self.at {
-                let step = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - used);
+                let step = usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len() - used);
                 used += step;
                 let left = left - step as u64;
-                self.at = if left == 0 { At::DataCr } else { At::Data(left) };
+                self.at = if left == 0 {
+                    At::DataCr
+                } else {
+                    At::Data(left)
+                };
                 continue;
             }
             let byte = bytes[used];
@@ -68,18 +87,34 @@ impl Chunked {
             (At::Size { digits, value }, _) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
                 // 15 digits are more than any body; the shift cannot overflow.
-                if digits == 15 { Err(bad("a chunk size is too large")) } else { Ok(At::Size { digits: digits + 1, value: value << 4 | u64::from(digit) }) }
+                if digits == 15 {
+                    Err(bad("a chunk size is too large"))
+                } else {
+                    Ok(At::Size {
+                        digits: digits + 1,
+                        value: value << 4 | u64::from(digit),
+                    })
+                }
             }
-            (At::Size { digits: 1.., value }, b'\r') | (At::Extension { value }, b'\r') => Ok(At::SizeLf { value }),
+            (At::Size { digits: 1.., value }, b'\r') | (At::Extension { value }, b'\r') => {
+                Ok(At::SizeLf { value })
+            }
             (At::Size { digits: 1.., value }, b';') => Ok(At::Extension { value }),
             (At::Extension { value }, _) if super::is_value_byte(byte) => {
                 self.extensions += 1;
-                if self.extensions > EXTENSION_BYTES { Err(bad("the chunk extensions are too long")) } else { Ok(At::Extension { value }) }
+                if self.extensions > EXTENSION_BYTES {
+                    Err(bad("the chunk extensions are too long"))
+                } else {
+                    Ok(At::Extension { value })
+                }
             }
             (At::SizeLf { value: 0 }, b'\n') => Ok(At::Trailer),
             (At::SizeLf { value }, b'\n') => Ok(At::Data(value)),
             (At::DataCr, b'\r') => Ok(At::DataLf),
-            (At::DataLf, b'\n') => Ok(At::Size { digits: 0, value: 0 }),
+            (At::DataLf, b'\n') => Ok(At::Size {
+                digits: 0,
+                value: 0,
+            }),
             (At::Trailer, _) => self.trailer_byte(byte),
             (At::Size { .. }, _) => Err(bad("a chunk size is not a hexadecimal number")),
             _ => Err(bad("a chunk does not end where its size says")),
@@ -89,7 +124,10 @@ impl Chunked {
     fn trailer_byte(&mut self, byte: u8) -> Result<At, Refusal> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > TRAILER_BYTES {
-            return Err(Refusal::close(Reason::HeadersTooLarge, "the trailer section is too long"));
+            return Err(Refusal::close(
+                Reason::HeadersTooLarge,
+                "the trailer section is too long",
+            ));
         }
         if byte != b'\n' {
             self.trailer.push(byte);
@@ -103,14 +141,25 @@ impl Chunked {
         }
         let (name, _) = field(line)?;
         // RFC 9110 section 6.5.1: fields that frame or route a message are not trailers.
-        for forbidden in ["transfer-encoding", "content-length", "host", "connection", "te", "trailer", "upgrade"] {
+        for forbidden in [
+            "transfer-encoding",
+            "content-length",
+            "host",
+            "connection",
+            "te",
+            "trailer",
+            "upgrade",
+        ] {
             if name.eq_ignore_ascii_case(forbidden.as_bytes()) {
                 return Err(bad("a trailer field would change the framing"));
             }
         }
         self.trailer_fields += 1;
         if self.trailer_fields > TRAILER_FIELDS {
-            return Err(Refusal::close(Reason::HeadersTooLarge, "the trailer section has too many fields"));
+            return Err(Refusal::close(
+                Reason::HeadersTooLarge,
+                "the trailer section has too many fields",
+            ));
         }
         self.trailer.clear();
         Ok(At::Trailer)
