@@ -1,0 +1,3 @@
+//! x
+/// x
+pub fn run(_: bool) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not yet") }

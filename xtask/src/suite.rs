@@ -1,0 +1,3 @@
+//! x
+/// x
+pub fn run() -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not yet") }
