@@ -58,6 +58,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}; {}", self.object, self.field, self.message, self.remedy)
+        write!(
+            f,
+            "{}: {}: {}; {}",
+            self.object, self.field, self.message, self.remedy
+        )
     }
 }

@@ -62,7 +62,10 @@ impl Job {
 
     /// `requests` over 16 keep-alive connections.
     pub fn requests(target: SocketAddr, requests: u64) -> Self {
-        Self { pattern: Pattern::KeepAlive(requests), ..Self::connections(target, 0) }
+        Self {
+            pattern: Pattern::KeepAlive(requests),
+            ..Self::connections(target, 0)
+        }
     }
 }
 
@@ -123,7 +126,9 @@ pub fn run_until(job: &Job, stop: &AtomicBool) -> Tally {
     };
     let mut all = Tally::default();
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..job.threads.max(1)).map(|_| scope.spawn(|| work(job, &go_on))).collect();
+        let workers: Vec<_> = (0..job.threads.max(1))
+            .map(|_| scope.spawn(|| work(job, &go_on)))
+            .collect();
         for worker in workers {
             match worker.join() {
                 Ok(tally) => all.add(tally),
@@ -167,7 +172,12 @@ fn work(job: &Job, go_on: &dyn Fn() -> bool) -> Tally {
 }
 
 /// One request, over a new connection or the open one.
-fn one(job: &Job, request: &[u8], open: &mut Option<Held>, connections: &mut u64) -> Result<String, Failure> {
+fn one(
+    job: &Job,
+    request: &[u8],
+    open: &mut Option<Held>,
+    connections: &mut u64,
+) -> Result<String, Failure> {
     if job.pattern_closes() {
         let mut connection = Connection::open(job.target)?;
         *connections += 1;
@@ -180,7 +190,11 @@ fn one(job: &Job, request: &[u8], open: &mut Option<Held>, connections: &mut u64
         None => {
             let connection = Connection::open(job.target)?;
             *connections += 1;
-            Held { connection, pod: None, moved: false }
+            Held {
+                connection,
+                pod: None,
+                moved: false,
+            }
         }
     };
     let answer = held.connection.exchange(request)?;
@@ -229,7 +243,9 @@ mod tests {
     use crate::pod;
 
     fn some_pod(name: &'static str) -> SocketAddr {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
+        let free = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("loopback");
         thread::spawn(move || pod::serve("c1", name, free));
         while std::net::TcpStream::connect(free).is_err() {
             thread::sleep(Duration::from_millis(1));
@@ -240,13 +256,20 @@ mod tests {
     #[test]
     fn every_connection_is_counted_once_with_the_pod_that_answered() {
         let tally = run(&Job::connections(some_pod("p1"), 300));
-        assert_eq!((tally.connections, tally.requests, tally.failed()), (300, 300, 0));
+        assert_eq!(
+            (tally.connections, tally.requests, tally.failed()),
+            (300, 300, 0)
+        );
         assert_eq!(tally.by_pod, BTreeMap::from([("c1/p1".into(), 300)]));
     }
 
     #[test]
     fn keep_alive_needs_no_more_connections_than_threads() {
-        let job = Job { threads: 4, timeline: true, ..Job::requests(some_pod("p1"), 200) };
+        let job = Job {
+            threads: 4,
+            timeline: true,
+            ..Job::requests(some_pod("p1"), 200)
+        };
         let tally = run(&job);
         assert_eq!((tally.requests, tally.failed(), tally.moved), (200, 0, 0));
         assert!(tally.connections <= 4, "{}", tally.connections);
@@ -255,15 +278,26 @@ mod tests {
 
     #[test]
     fn a_closed_port_is_counted_as_refused() {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
-        let tally = run(&Job { threads: 1, ..Job::connections(free, 3) });
-        assert_eq!(tally.errors, BTreeMap::from([("connect_refused".into(), 3)]));
+        let free = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("loopback");
+        let tally = run(&Job {
+            threads: 1,
+            ..Job::connections(free, 3)
+        });
+        assert_eq!(
+            tally.errors,
+            BTreeMap::from([("connect_refused".into(), 3)])
+        );
         assert_eq!(tally.connections, 0);
     }
 
     #[test]
     fn a_get_returns_status_and_body() {
         let (status, body) = get(some_pod("p9"), "/").expect("an answer");
-        assert_eq!((status, body.as_str()), (200, r#"{"cluster":"c1","pod":"p9"}"#));
+        assert_eq!(
+            (status, body.as_str()),
+            (200, r#"{"cluster":"c1","pod":"p9"}"#)
+        );
     }
 }

@@ -38,15 +38,26 @@ impl Step {
         let (stop, stopped) = mpsc::channel::<()>();
         let shown = what.clone();
         // On a terminal the line is redrawn; in a log a line every 15 s says that it still runs.
-        let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(15) };
+        let every = if terminal {
+            Duration::from_millis(200)
+        } else {
+            Duration::from_secs(15)
+        };
         let ticker = thread::spawn(move || {
             for turn in 0_usize.. {
                 if terminal {
                     let sign = ['|', '/', '-', '\\'][turn % 4];
-                    let _ = write!(io::stderr(), "\r\x1b[K {sign} {shown} ({} s)", started.elapsed().as_secs());
+                    let _ = write!(
+                        io::stderr(),
+                        "\r\x1b[K {sign} {shown} ({} s)",
+                        started.elapsed().as_secs()
+                    );
                     let _ = io::stderr().flush();
                 } else if turn > 0 {
-                    note(format_args!(".. {shown}: still at it after {} s", started.elapsed().as_secs()));
+                    note(format_args!(
+                        ".. {shown}: still at it after {} s",
+                        started.elapsed().as_secs()
+                    ));
                 }
                 match stopped.recv_timeout(every) {
                     Err(RecvTimeoutError::Timeout) => {}
@@ -57,7 +68,12 @@ impl Step {
                 let _ = write!(io::stderr(), "\r\x1b[K");
             }
         });
-        Self { what, started, stop: Some(stop), ticker: Some(ticker) }
+        Self {
+            what,
+            started,
+            stop: Some(stop),
+            ticker: Some(ticker),
+        }
     }
 
     /// Ends the step well.
@@ -78,7 +94,11 @@ impl Step {
         if let Some(ticker) = self.ticker.take() {
             let _ = ticker.join();
         }
-        note(format_args!("{sign} {}{tail} ({:.1} s)", self.what, self.started.elapsed().as_secs_f64()));
+        note(format_args!(
+            "{sign} {}{tail} ({:.1} s)",
+            self.what,
+            self.started.elapsed().as_secs_f64()
+        ));
     }
 }
 
@@ -106,8 +126,18 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.trim_end().to_owned()
     };
     let mut lines = vec![line(&mut header.iter().copied())];
-    lines.push(line(&mut width.iter().map(|n| "-".repeat(*n)).collect::<Vec<_>>().iter().map(String::as_str)));
-    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.push(line(
+        &mut width
+            .iter()
+            .map(|n| "-".repeat(*n))
+            .collect::<Vec<_>>()
+            .iter()
+            .map(String::as_str),
+    ));
+    lines.extend(
+        rows.iter()
+            .map(|row| line(&mut row.iter().map(String::as_str))),
+    );
     lines.join("\n")
 }
 
@@ -117,7 +147,13 @@ mod tests {
 
     #[test]
     fn table_columns_are_as_wide_as_their_widest_cell() {
-        let text = table(&["a", "name"], &[vec!["1234".into(), "x".into()], vec!["5".into(), "y".into()]]);
+        let text = table(
+            &["a", "name"],
+            &[
+                vec!["1234".into(), "x".into()],
+                vec!["5".into(), "y".into()],
+            ],
+        );
         assert_eq!(text, "a     name\n----  ----\n1234  x\n5     y");
     }
 }

@@ -1,3 +1,5 @@
 //! x
 /// x
-pub fn run(_: bool) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not yet") }
+pub fn run(_: bool) -> anyhow::Result<std::process::ExitCode> {
+    anyhow::bail!("not yet")
+}

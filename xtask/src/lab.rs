@@ -32,7 +32,14 @@ impl Lab {
         State::load().remove()?;
         let guard = Guard::start()?;
         let owner = Known::of(std::process::id(), guard::mark(guard.id()));
-        let mut lab = Self { state: State { owner, ..State::default() }, guard: Some(guard), _lock: lock };
+        let mut lab = Self {
+            state: State {
+                owner,
+                ..State::default()
+            },
+            guard: Some(guard),
+            _lock: lock,
+        };
         lab.state.save()?;
         lab.build()?;
         Ok(lab)
@@ -54,8 +61,13 @@ impl Lab {
     /// Starts a program in a namespace, with its output in `<target>/lab/<log>.log`. It ends with the lab.
     pub fn spawn(&mut self, namespace: &str, log: &str, command: &Command) -> Result<Child> {
         fs::create_dir_all(paths::lab())?;
-        let file = File::create(paths::lab().join(log).with_extension("log"))
-            .with_context(|| format!("cannot write the log of {log} in {}", paths::lab().display()))?;
+        let file =
+            File::create(paths::lab().join(log).with_extension("log")).with_context(|| {
+                format!(
+                    "cannot write the log of {log} in {}",
+                    paths::lab().display()
+                )
+            })?;
         let mut wrapped = netns::command(namespace, command.get_program());
         wrapped.args(command.get_args());
         for (key, value) in command.get_envs() {
@@ -73,7 +85,8 @@ impl Lab {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {log} in {namespace}"))?;
-        let known = Known::of(child.id(), log).with_context(|| format!("{log} ended at once; see its log"))?;
+        let known = Known::of(child.id(), log)
+            .with_context(|| format!("{log} ended at once; see its log"))?;
         self.state.processes.push(known);
         self.state.save()?;
         Ok(child)
@@ -87,11 +100,16 @@ impl Lab {
 
     fn build(&mut self) -> Result<()> {
         let namespaces = topology::namespaces();
-        let add: Vec<String> = namespaces.iter().map(|one| format!("netns add {}", one.name)).collect();
+        let add: Vec<String> = namespaces
+            .iter()
+            .map(|one| format!("netns add {}", one.name))
+            .collect();
         netns::ip_batch(None, &add)?;
         for one in &namespaces {
             let settings = topology::settings(one.role);
-            netns::inside(&one.name, || settings.iter().try_for_each(|(key, value)| set(key, value)))??;
+            netns::inside(&one.name, || {
+                settings.iter().try_for_each(|(key, value)| set(key, value))
+            })??;
         }
         netns::ip_batch(None, &topology::cables())?;
         thread::scope(|scope| {
@@ -99,7 +117,8 @@ impl Lab {
                 .iter()
                 .map(|one| scope.spawn(|| netns::ip_batch(Some(&one.name), &one.lines)))
                 .collect();
-            work.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow!("a lab thread panicked"))?)
+            work.into_iter()
+                .try_for_each(|one| one.join().map_err(|_| anyhow!("a lab thread panicked"))?)
         })?;
         self.start_pods()
     }
@@ -109,7 +128,15 @@ impl Lab {
         for pod in topology::pods() {
             let listen = format!("{}:{}", pod.address, topology::HTTP_PORT);
             let mut http = Command::new(&me);
-            http.args(["lab-pod", "--cluster", &pod.cluster, "--pod", &pod.name, "--listen", &listen]);
+            http.args([
+                "lab-pod",
+                "--cluster",
+                &pod.cluster,
+                "--pod",
+                &pod.name,
+                "--listen",
+                &listen,
+            ]);
             self.spawn(&pod.namespace, &pod.name, &http)?;
             let mut iperf = Command::new("iperf3");
             iperf.args(["--server", "--port", &topology::IPERF_PORT.to_string()]);
@@ -117,8 +144,13 @@ impl Lab {
         }
         for pod in topology::pods() {
             for port in [topology::HTTP_PORT, topology::IPERF_PORT] {
-                wait_listening(&pod.namespace, port)
-                    .with_context(|| format!("pod {} does not listen on {port}; see {}", pod.name, paths::lab().display()))?;
+                wait_listening(&pod.namespace, port).with_context(|| {
+                    format!(
+                        "pod {} does not listen on {port}; see {}",
+                        pod.name,
+                        paths::lab().display()
+                    )
+                })?;
             }
         }
         Ok(())
@@ -127,7 +159,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let Some(mut guard) = self.guard.take() else { return };
+        let Some(mut guard) = self.guard.take() else {
+            return;
+        };
         match self.state.remove() {
             Ok(()) => guard.dismiss(),
             // Then the guard tries again, once our end of its pipe and our lock are gone.
@@ -179,8 +213,11 @@ pub fn status() -> Result<()> {
     let rows: Vec<Vec<String>> = topology::namespaces()
         .into_iter()
         .map(|one| {
-            let addresses: Vec<&str> =
-                one.lines.iter().filter_map(|line| line.strip_prefix("addr add ")?.split(' ').next()).collect();
+            let addresses: Vec<&str> = one
+                .lines
+                .iter()
+                .filter_map(|line| line.strip_prefix("addr add ")?.split(' ').next())
+                .collect();
             let label = one.name.trim_start_matches(topology::PREFIX);
             let running: Vec<String> = state
                 .processes
@@ -190,11 +227,18 @@ pub fn status() -> Result<()> {
                 .collect();
             let mut addresses: Vec<String> = addresses.into_iter().map(String::from).collect();
             addresses.dedup();
-            let up = if there.contains(&one.name) { "up" } else { "MISSING" };
+            let up = if there.contains(&one.name) {
+                "up"
+            } else {
+                "MISSING"
+            };
             vec![one.name, up.into(), addresses.join(" "), running.join(" ")]
         })
         .collect();
-    console::say(console::table(&["namespace", "state", "addresses", "processes"], &rows));
+    console::say(console::table(
+        &["namespace", "state", "addresses", "processes"],
+        &rows,
+    ));
     Ok(())
 }
 
@@ -205,11 +249,16 @@ pub fn wait_listening(namespace: &str, port: u16) -> Result<()> {
     let port_text = format!(":{port:04X}");
     loop {
         let tables = netns::inside(namespace, || {
-            ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default())
+            ["tcp", "tcp6"].map(|name| {
+                fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default()
+            })
         })?;
         let listening = tables.iter().flat_map(|table| table.lines()).any(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            fields.get(1).is_some_and(|local| local.ends_with(&port_text)) && fields.get(3) == Some(&"0A")
+            fields
+                .get(1)
+                .is_some_and(|local| local.ends_with(&port_text))
+                && fields.get(3) == Some(&"0A")
         });
         if listening {
             return Ok(());
@@ -225,7 +274,9 @@ fn set(key: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/{key}");
     match fs::write(&path, value) {
         // A kernel without IPv6 has nothing to calm down.
-        Err(error) if key.starts_with("ipv6/") && error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if key.starts_with("ipv6/") && error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
         other => other.with_context(|| format!("cannot write {path}")),
     }
 }

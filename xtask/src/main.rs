@@ -10,7 +10,11 @@ use xtask::{
 };
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Fleetgate's development commands")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Fleetgate's development commands"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -111,7 +115,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Down) => lab::down(),
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
-        Command::LabPod { cluster, pod, listen } => pod::serve(&cluster, &pod, listen),
+        Command::LabPod {
+            cluster,
+            pod,
+            listen,
+        } => pod::serve(&cluster, &pod, listen),
         Command::LabClient(client) => return load(client),
         Command::LabGuard => lab::guard::watch(),
     }
@@ -123,7 +131,10 @@ fn load(client: Client) -> Result<ExitCode> {
         target: client.target,
         path: client.path,
         headers: client.headers,
-        pattern: client.requests.map_or(Pattern::OnePerConnection(client.connections), Pattern::KeepAlive),
+        pattern: client.requests.map_or(
+            Pattern::OnePerConnection(client.connections),
+            Pattern::KeepAlive,
+        ),
         threads: client.threads,
         pause: Duration::from_millis(client.pause_ms),
         at_most: Duration::from_secs(client.seconds),
@@ -131,7 +142,11 @@ fn load(client: Client) -> Result<ExitCode> {
     };
     let tally = netns::inside(&client.namespace, || client::run(&job))?;
     console::say(serde_json::to_string(&tally)?);
-    Ok(if tally.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failed() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

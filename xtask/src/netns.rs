@@ -20,18 +20,23 @@ pub fn path(name: &str) -> PathBuf {
 /// A command that will run in the namespace.
 pub fn command(name: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", path(name).display())).arg(program);
+    command
+        .arg(format!("--net={}", path(name).display()))
+        .arg(program);
     command
 }
 
 /// Runs `work` on a thread of its own inside the namespace; threads it spawns are inside too.
 pub fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let file = File::open(path(name)).with_context(|| format!("no network namespace {name}; is the lab up?"))?;
+    let file = File::open(path(name))
+        .with_context(|| format!("no network namespace {name}; is the lab up?"))?;
     thread::scope(|scope| {
         scope
             .spawn(move || {
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .with_context(|| format!("cannot enter network namespace {name} (are you root?)"))?;
+                    .with_context(|| {
+                        format!("cannot enter network namespace {name} (are you root?)")
+                    })?;
                 Ok(work())
             })
             .join()
@@ -58,14 +63,20 @@ pub fn ip_batch(name: Option<&str>, lines: &[String]) -> Result<()> {
     drop(input);
     let out = child.wait_with_output()?;
     if !out.status.success() {
-        bail!("ip -batch in {} failed: {}", name.unwrap_or("this namespace"), String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "ip -batch in {} failed: {}",
+            name.unwrap_or("this namespace"),
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(())
 }
 
 /// Bytes a namespace's device has received and sent so far.
 pub fn device_bytes(name: &str, device: &str) -> Result<(u64, u64)> {
-    let text = inside(name, || std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+    let text = inside(name, || {
+        std::fs::read_to_string("/proc/thread-self/net/dev")
+    })??;
     text.lines()
         .find_map(|line| {
             let fields: Vec<u64> = line

@@ -49,7 +49,10 @@ pub fn xtask() -> Result<PathBuf> {
         None => target().join("debug").join("xtask"),
     };
     if !built.is_file() {
-        bail!("the lab's pods are run by {}, which is not built; run: cargo build -p xtask", built.display());
+        bail!(
+            "the lab's pods are run by {}, which is not built; run: cargo build -p xtask",
+            built.display()
+        );
     }
     Ok(built)
 }

@@ -24,19 +24,22 @@ const IDLE: Duration = Duration::from_secs(75);
 /// Every path answers `{"cluster":..,"pod":..}`; `/headers` adds `peer`, `method`, `path` and the request's `headers`
 /// as an array of `[name, value]` in the order they came.
 pub fn serve(cluster: &str, pod: &str, listen: SocketAddr) -> Result<()> {
-    let listener = TcpListener::bind(listen).with_context(|| format!("pod {pod} cannot listen on {listen}"))?;
+    let listener = TcpListener::bind(listen)
+        .with_context(|| format!("pod {pod} cannot listen on {listen}"))?;
     thread::scope(|scope| {
         for _ in 0..WORKERS {
-            let worker = thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, || {
-                loop {
-                    match listener.accept() {
-                        // The peer's resets and timeouts are its own affair.
-                        Ok((stream, peer)) => drop(converse(stream, peer, cluster, pod)),
-                        // Out of descriptors, for example: let others finish.
-                        Err(_) => thread::sleep(Duration::from_millis(10)),
+            let worker = thread::Builder::new()
+                .stack_size(128 * 1024)
+                .spawn_scoped(scope, || {
+                    loop {
+                        match listener.accept() {
+                            // The peer's resets and timeouts are its own affair.
+                            Ok((stream, peer)) => drop(converse(stream, peer, cluster, pod)),
+                            // Out of descriptors, for example: let others finish.
+                            Err(_) => thread::sleep(Duration::from_millis(10)),
+                        }
                     }
-                }
-            });
+                });
             worker.context("cannot start a thread")?;
         }
         Ok(())
@@ -56,7 +59,11 @@ fn converse(stream: TcpStream, peer: SocketAddr, cluster: &str, pod: &str) -> io
             request.describe(peer, fields);
         }
         let body = body.to_string();
-        let connection = if request.keep_alive { "keep-alive" } else { "close" };
+        let connection = if request.keep_alive {
+            "keep-alive"
+        } else {
+            "close"
+        };
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
             body.len()
@@ -82,7 +89,9 @@ impl Request {
     /// Reads one request and skips its body; `None` at the end of the connection.
     fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
         let mut head = reader.by_ref().take(HEAD_BYTES);
-        let Some(first) = line(&mut head)? else { return Ok(None) };
+        let Some(first) = line(&mut head)? else {
+            return Ok(None);
+        };
         let mut words = first.split(' ');
         let (method, target, version) = (words.next(), words.next(), words.next());
         let (Some(method), Some(target), Some(version)) = (method, target, version) else {
@@ -100,7 +109,10 @@ impl Request {
             }
         }
         let value = |wanted: &str| {
-            headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
+            headers
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+                .map(|(_, value)| value.as_str())
         };
         let close = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let chunked = value("transfer-encoding").is_some();
@@ -115,8 +127,16 @@ impl Request {
             skip(reader, length)?;
         }
         let keep_alive = !close && version == "HTTP/1.1";
-        let (method, path) = (method.to_owned(), target.split('?').next().unwrap_or(target).to_owned());
-        Ok(Some(Self { method, path, headers, keep_alive }))
+        let (method, path) = (
+            method.to_owned(),
+            target.split('?').next().unwrap_or(target).to_owned(),
+        );
+        Ok(Some(Self {
+            method,
+            path,
+            headers,
+            keep_alive,
+        }))
     }
 
     fn describe(&self, peer: SocketAddr, fields: &mut Map<String, Value>) {
@@ -150,7 +170,8 @@ fn skip(reader: &mut impl BufRead, bytes: u64) -> io::Result<()> {
 fn skip_chunks(reader: &mut impl BufRead) -> io::Result<()> {
     let mut budget = BODY_BYTES;
     loop {
-        let size = line(&mut reader.by_ref().take(HEAD_BYTES))?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let size =
+            line(&mut reader.by_ref().take(HEAD_BYTES))?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let digits = size.split(';').next().unwrap_or_default().trim();
         let size = u64::from_str_radix(digits, 16).map_err(|_| io::ErrorKind::InvalidData)?;
         budget = budget.checked_sub(size).ok_or(io::ErrorKind::InvalidData)?;
@@ -158,7 +179,8 @@ fn skip_chunks(reader: &mut impl BufRead) -> io::Result<()> {
             skip(reader, size)?;
         }
         loop {
-            let rest = line(&mut reader.by_ref().take(HEAD_BYTES))?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let rest =
+                line(&mut reader.by_ref().take(HEAD_BYTES))?.ok_or(io::ErrorKind::UnexpectedEof)?;
             if size > 0 || rest.is_empty() {
                 break;
             }
@@ -179,12 +201,21 @@ mod tests {
 
     #[test]
     fn http_1_1_connections_stay_open_unless_asked_to_close() {
-        let open = read("GET /headers?a=b HTTP/1.1\r\nHost: x\r\n\r\n").expect("valid").expect("a request");
+        let open = read("GET /headers?a=b HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("valid")
+            .expect("a request");
         assert!(open.keep_alive);
         assert_eq!(open.path, "/headers");
-        let close = read("GET / HTTP/1.1\r\nconnection: Close\r\n\r\n").expect("valid").expect("a request");
+        let close = read("GET / HTTP/1.1\r\nconnection: Close\r\n\r\n")
+            .expect("valid")
+            .expect("a request");
         assert!(!close.keep_alive);
-        assert!(!read("GET / HTTP/1.0\r\n\r\n").expect("valid").expect("a request").keep_alive);
+        assert!(
+            !read("GET / HTTP/1.0\r\n\r\n")
+                .expect("valid")
+                .expect("a request")
+                .keep_alive
+        );
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub struct Known {
 impl Known {
     /// Takes note of a process that runs now; `None` when there is none with this number.
     pub fn of(pid: u32, what: impl Into<String>) -> Option<Self> {
-        Some(Self { pid, start_ticks: start_ticks(pid)?, what: what.into() })
+        Some(Self {
+            pid,
+            start_ticks: start_ticks(pid)?,
+            what: what.into(),
+        })
     }
 
     /// Whether that very process still runs (a zombie does not).
@@ -36,7 +40,11 @@ impl Known {
 
     /// Sends a signal if it is still the same process.
     pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.alive().then(|| Pid::from_raw(self.pid.cast_signed())).flatten() {
+        if let Some(pid) = self
+            .alive()
+            .then(|| Pid::from_raw(self.pid.cast_signed()))
+            .flatten()
+        {
             // It may end between the look and the signal: then there is nothing left to do.
             let _ = kill_process(pid, signal);
         }
@@ -68,11 +76,22 @@ fn start_ticks(pid: u32) -> Option<u64> {
 /// Runs a program to its end and returns its stdout; a failure carries its stderr.
 pub fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
-    let out = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {shown}"))?;
     if !out.status.success() {
         let said = String::from_utf8_lossy(&out.stderr);
-        let said = if said.trim().is_empty() { String::from_utf8_lossy(&out.stdout) } else { said };
-        bail!("{shown} failed ({}): {}", out.status, last_lines(said.trim(), 20));
+        let said = if said.trim().is_empty() {
+            String::from_utf8_lossy(&out.stdout)
+        } else {
+            said
+        };
+        bail!(
+            "{shown} failed ({}): {}",
+            out.status,
+            last_lines(said.trim(), 20)
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -134,7 +153,10 @@ mod tests {
     fn a_process_with_another_start_time_is_not_ours() {
         let me = Known::of(std::process::id(), "this test").expect("we run");
         assert!(me.alive());
-        let other = Known { start_ticks: me.start_ticks + 1, ..me };
+        let other = Known {
+            start_ticks: me.start_ticks + 1,
+            ..me
+        };
         assert!(!other.alive());
     }
 
@@ -142,8 +164,14 @@ mod tests {
     fn ended_processes_are_gone_and_strangers_are_left_alone() {
         let mut ours = Command::new("sleep").arg("60").spawn().expect("sleep runs");
         let known = Known::of(ours.id(), "sleep").expect("it runs");
-        end(&[Known { start_ticks: known.start_ticks + 1, ..known.clone() }]);
-        assert!(known.alive(), "a process with another start time must not be ended");
+        end(&[Known {
+            start_ticks: known.start_ticks + 1,
+            ..known.clone()
+        }]);
+        assert!(
+            known.alive(),
+            "a process with another start time must not be ended"
+        );
         end(std::slice::from_ref(&known));
         assert!(!known.alive());
         let _ = ours.wait();

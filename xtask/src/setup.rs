@@ -26,12 +26,20 @@ pub const LAB: &[Need] = &[
 
 /// Installs what is missing for these programs; does nothing, quickly, when all are there.
 pub fn ensure(needs: &[Need]) -> Result<()> {
-    let mut packages: Vec<&str> =
-        needs.iter().filter(|(program, _)| process::which(program).is_none()).map(|(_, package)| *package).collect();
+    let mut packages: Vec<&str> = needs
+        .iter()
+        .filter(|(program, _)| process::which(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     packages.dedup();
     install(&packages)?;
-    match needs.iter().find(|(program, _)| process::which(program).is_none()) {
-        Some((program, package)) => bail!("{program} is still missing after installing {package}; check your PATH"),
+    match needs
+        .iter()
+        .find(|(program, _)| process::which(program).is_none())
+    {
+        Some((program, package)) => {
+            bail!("{program} is still missing after installing {package}; check your PATH")
+        }
         None => Ok(()),
     }
 }
@@ -43,16 +51,24 @@ pub fn install(packages: &[&str]) -> Result<()> {
     }
     let list = packages.join(" ");
     if process::which("apt-get").is_none() {
-        bail!("missing packages: {list} (Debian names); this machine has no apt-get, install them with its own tool");
+        bail!(
+            "missing packages: {list} (Debian names); this machine has no apt-get, install them with its own tool"
+        );
     }
     if !process::root() {
-        bail!("missing packages; run: sudo apt-get update && sudo apt-get install --no-install-recommends {list}");
+        bail!(
+            "missing packages; run: sudo apt-get update && sudo apt-get install --no-install-recommends {list}"
+        );
     }
     let step = Step::start("apt-get update");
     apt(&["update", "-qq"])?;
     step.done();
     let step = Step::start(format!("apt-get install {list}"));
-    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat())?;
+    apt(&[
+        &["install", "-y", "-qq", "--no-install-recommends"],
+        packages,
+    ]
+    .concat())?;
     step.done();
     Ok(())
 }
@@ -70,7 +86,11 @@ pub fn run() -> Result<()> {
         .iter()
         .filter_map(|(program, package)| {
             let path = process::which(program)?;
-            Some(vec![(*program).into(), (*package).into(), path.display().to_string()])
+            Some(vec![
+                (*program).into(),
+                (*package).into(),
+                path.display().to_string(),
+            ])
         })
         .collect();
     console::say(console::table(&["program", "package", "path"], &rows));
@@ -78,7 +98,11 @@ pub fn run() -> Result<()> {
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
-    process::output(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
-        .context("check the network and /etc/apt/sources.list, then run the command by hand")?;
+    process::output(
+        Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+    .context("check the network and /etc/apt/sources.list, then run the command by hand")?;
     Ok(())
 }

@@ -1,3 +1,5 @@
 //! x
 /// x
-pub fn run() -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("not yet") }
+pub fn run() -> anyhow::Result<std::process::ExitCode> {
+    anyhow::bail!("not yet")
+}

@@ -80,11 +80,12 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn open(target: SocketAddr) -> Result<Self, Failure> {
-        let stream = TcpStream::connect_timeout(&target, PATIENCE).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => Failure::ConnectTimeout,
-            io::ErrorKind::ConnectionRefused => Failure::ConnectRefused,
-            _ => Failure::Connect,
-        })?;
+        let stream =
+            TcpStream::connect_timeout(&target, PATIENCE).map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => Failure::ConnectTimeout,
+                io::ErrorKind::ConnectionRefused => Failure::ConnectRefused,
+                _ => Failure::Connect,
+            })?;
         Self::over(stream).map_err(|_| Failure::Connect)
     }
 
@@ -92,7 +93,10 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffer: Vec::with_capacity(1024) })
+        Ok(Self {
+            stream,
+            buffer: Vec::with_capacity(1024),
+        })
     }
 
     /// Sends a request and reads who answered.
@@ -103,11 +107,15 @@ impl Connection {
             return Err(Failure::Status(head.status));
         }
         let body = self.body(&head)?;
-        let body: serde_json::Value = serde_json::from_slice(&body).map_err(|_| Failure::NotAPod)?;
+        let body: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|_| Failure::NotAPod)?;
         let (Some(cluster), Some(pod)) = (body["cluster"].as_str(), body["pod"].as_str()) else {
             return Err(Failure::NotAPod);
         };
-        Ok(Answer { pod: format!("{cluster}/{pod}"), keep_alive: head.keep_alive })
+        Ok(Answer {
+            pod: format!("{cluster}/{pod}"),
+            keep_alive: head.keep_alive,
+        })
     }
 
     /// Waits for the server to close first, so that TIME_WAIT is its own and our ports are free again.
@@ -214,16 +222,29 @@ impl Head {
         let text = std::str::from_utf8(bytes).map_err(|_| invalid())?;
         let mut lines = text.split("\r\n");
         let first = lines.next().unwrap_or_default();
-        let status = first.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
-        let mut head = Self { status, keep_alive: first.starts_with("HTTP/1.1"), framing: Framing::UntilClose };
+        let status = first
+            .split(' ')
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .ok_or_else(invalid)?;
+        let mut head = Self {
+            status,
+            keep_alive: first.starts_with("HTTP/1.1"),
+            framing: Framing::UntilClose,
+        };
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             let value = value.trim();
             if name.eq_ignore_ascii_case("content-length") {
-                let length = value.parse().ok().filter(|length| *length <= ANSWER_BYTES).ok_or_else(invalid)?;
+                let length = value
+                    .parse()
+                    .ok()
+                    .filter(|length| *length <= ANSWER_BYTES)
+                    .ok_or_else(invalid)?;
                 head.framing = Framing::Length(length);
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 head.framing = Framing::Chunked;
-            } else if name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close") {
+            } else if name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
+            {
                 head.keep_alive = false;
             }
         }

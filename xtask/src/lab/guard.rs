@@ -55,7 +55,11 @@ pub fn watch() -> Result<()> {
     // A new lab may have been built by the time we hold the lock: then its builder has removed ours.
     let _lock = state::lock(Duration::from_secs(30))?;
     let state = State::load();
-    if state.owner.as_ref().is_some_and(|owner| owner.what == mark(std::process::id())) {
+    if state
+        .owner
+        .as_ref()
+        .is_some_and(|owner| owner.what == mark(std::process::id()))
+    {
         state.remove()?;
         console::note("the lab was removed after its command ended early");
     }

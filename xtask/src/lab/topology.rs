@@ -41,7 +41,10 @@ pub struct Pod {
 
 /// Every pod, by cluster and number.
 pub fn pods() -> Vec<Pod> {
-    CLUSTERS.iter().flat_map(|(cluster, count)| pods_of(*cluster, *count)).collect()
+    CLUSTERS
+        .iter()
+        .flat_map(|(cluster, count)| pods_of(*cluster, *count))
+        .collect()
 }
 
 fn pods_of(cluster: u8, count: u8) -> impl Iterator<Item = Pod> {
@@ -76,16 +79,24 @@ pub struct Namespace {
 
 /// Every namespace.
 pub fn namespaces() -> Vec<Namespace> {
-    let mut all = vec![host(CLIENT.into(), vec![
-        format!("addr add {CLIENT_ADDRESS}/24 dev eth0"),
-        "link set eth0 up".into(),
-        format!("route add default via {VIP}"),
-    ])];
-    let mut gateway = vec![format!("addr add {VIP}/24 dev cl0"), "link set cl0 up".into()];
+    let mut all = vec![host(
+        CLIENT.into(),
+        vec![
+            format!("addr add {CLIENT_ADDRESS}/24 dev eth0"),
+            "link set eth0 up".into(),
+            format!("route add default via {VIP}"),
+        ],
+    )];
+    let mut gateway = vec![
+        format!("addr add {VIP}/24 dev cl0"),
+        "link set cl0 up".into(),
+    ];
     for (cluster, count) in CLUSTERS {
         gateway.push(format!("addr add 10.211.{cluster}.1/24 dev c{cluster}"));
         gateway.push(format!("link set c{cluster} up"));
-        gateway.push(format!("route add 10.221.{cluster}.0/24 via 10.211.{cluster}.2"));
+        gateway.push(format!(
+            "route add 10.221.{cluster}.0/24 via 10.211.{cluster}.2"
+        ));
         let mut router = vec![
             format!("addr add 10.211.{cluster}.2/24 dev up0"),
             "link set up0 up".into(),
@@ -96,14 +107,21 @@ pub fn namespaces() -> Vec<Namespace> {
             router.push(format!("addr add 10.221.{cluster}.1/32 dev {}", pod.device));
             router.push(format!("link set {} up", pod.device));
             router.push(format!("route add {}/32 dev {}", pod.address, pod.device));
-            all.push(host(pod.namespace, vec![
-                format!("addr add {}/32 dev eth0", pod.address),
-                "link set eth0 up".into(),
-                format!("route add 10.221.{cluster}.1/32 dev eth0"),
-                format!("route add default via 10.221.{cluster}.1"),
-            ]));
+            all.push(host(
+                pod.namespace,
+                vec![
+                    format!("addr add {}/32 dev eth0", pod.address),
+                    "link set eth0 up".into(),
+                    format!("route add 10.221.{cluster}.1/32 dev eth0"),
+                    format!("route add default via 10.221.{cluster}.1"),
+                ],
+            ));
         }
-        all.push(furnished(format!("{PREFIX}c{cluster}"), Role::Router, router));
+        all.push(furnished(
+            format!("{PREFIX}c{cluster}"),
+            Role::Router,
+            router,
+        ));
     }
     all.push(furnished(GATEWAY.into(), Role::Router, gateway));
     all
@@ -118,7 +136,9 @@ pub fn cables() -> Vec<String> {
     for (cluster, count) in CLUSTERS {
         let router = format!("{PREFIX}c{cluster}");
         lines.push(cable(&format!("c{cluster}"), GATEWAY, "up0", &router));
-        lines.extend(pods_of(cluster, count).map(|pod| cable(&pod.device, &router, "eth0", &pod.namespace)));
+        lines.extend(
+            pods_of(cluster, count).map(|pod| cable(&pod.device, &router, "eth0", &pod.namespace)),
+        );
     }
     lines
 }
