@@ -38,7 +38,10 @@ const REQUESTS: u64 = 12_000;
 pub fn run(json: bool) -> Result<ExitCode> {
     let started = Instant::now();
     setup::ensure(setup::LAB)?;
-    build()?;
+    match paths::given_agent() {
+        Some(agent) => console::note(format_args!(".. agent: {}", agent.display())),
+        None => build()?,
+    }
     let mut report = perform()?;
     report.seconds = started.elapsed().as_secs_f64();
     if json {
@@ -49,7 +52,11 @@ pub fn run(json: bool) -> Result<ExitCode> {
     for failed in report.bars_failed.iter().filter(|_| json) {
         console::note(format_args!("FAILED {failed}"));
     }
-    Ok(if report.bars_failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.bars_failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The address the scenarios connect to.
@@ -74,7 +81,11 @@ pub fn build() -> Result<()> {
     let step = Step::start("building the agent");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    process::output(command.args(["build", "--release", "--package", "gateway-user"]).current_dir(paths::workspace()))?;
+    process::output(
+        command
+            .args(["build", "--release", "--package", "gateway-user"])
+            .current_dir(paths::workspace()),
+    )?;
     step.done();
     Ok(())
 }
@@ -89,24 +100,41 @@ fn perform() -> Result<Report> {
     let dir = manifest_dir()?;
     let all = scenario::all();
     let first = &all[0];
-    for file in manifests::base().iter().chain([&manifests::ingress(&first.ingress, first.mode, &first.rules)]) {
+    for file in manifests::base().iter().chain([&manifests::ingress(
+        &first.ingress,
+        first.mode,
+        &first.rules,
+    )]) {
         write(&dir, file)?;
     }
     let step = Step::start("starting the agent");
     let agent = Agent::start(&mut lab, &dir, "agent", &[])?;
     step.done();
-    measure(&mut lab, &dir, agent).with_context(|| format!("the logs are in {}", paths::lab().display()))
+    measure(&mut lab, &dir, agent)
+        .with_context(|| format!("the logs are in {}", paths::lab().display()))
 }
 
 fn measure(lab: &mut Lab, dir: &Path, agent: Agent) -> Result<Report> {
     let mut bars = Bars::default();
     let mut scenarios = Vec::new();
     for scenario in scenario::all() {
-        let step = Step::start(format!("scenario {}, steering {}", scenario.name, scenario.mode.as_str()));
-        let outcome = one(dir, &scenario)
-            .with_context(|| format!("scenario {}; the agent's last words:\n{}", scenario.name, agent.tail()))?;
+        let step = Step::start(format!(
+            "scenario {}, steering {}",
+            scenario.name,
+            scenario.mode.as_str()
+        ));
+        let outcome = one(dir, &scenario).with_context(|| {
+            format!(
+                "scenario {}; the agent's last words:\n{}",
+                scenario.name,
+                agent.tail()
+            )
+        })?;
         scenario::judge(&outcome, scenario.mode, &mut bars);
-        step.done_with(format_args!("{} requests, {} errors", outcome.requests, outcome.errors));
+        step.done_with(format_args!(
+            "{} requests, {} errors",
+            outcome.requests, outcome.errors
+        ));
         scenarios.push(outcome);
     }
 
@@ -132,19 +160,35 @@ fn measure(lab: &mut Lab, dir: &Path, agent: Agent) -> Result<Report> {
     };
     step.done();
 
-    let report =
-        Report { scenarios, iperf, xdp, xdp_note, live_change, agent_killed, bars_held: 0, bars_failed: Vec::new(), seconds: 0.0 };
+    let report = Report {
+        scenarios,
+        iperf,
+        xdp,
+        xdp_note,
+        live_change,
+        agent_killed,
+        bars_held: 0,
+        bars_failed: Vec::new(),
+        seconds: 0.0,
+    };
     Ok(report.judged(bars))
 }
 
 fn one(dir: &Path, scenario: &scenario::Scenario) -> Result<scenario::Outcome> {
-    write(dir, &manifests::ingress(&scenario.ingress, scenario.mode, &scenario.rules))?;
+    write(
+        dir,
+        &manifests::ingress(&scenario.ingress, scenario.mode, &scenario.rules),
+    )?;
     let route = agent::wait_serves(&scenario.ingress)?;
     let mut job = match scenario.mode {
         Mode::Connection => Job::connections(web_target(), CONNECTIONS),
         Mode::Request => Job::requests(web_target(), REQUESTS),
     };
-    job.headers.extend(scenario.header.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    job.headers.extend(
+        scenario
+            .header
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
     let before = agent::proxy_counters()?;
     let tally = netns::inside(topology::CLIENT, || client::run(&job))?;
     let after = agent::proxy_counters()?;

@@ -26,9 +26,14 @@ pub fn object() -> PathBuf {
     target().join("fleetgate.bpf.o")
 }
 
-/// The agent that `demo` builds.
+/// The agent that `demo` builds, or the one `FLEETGATE_AGENT` names.
 pub fn agent() -> PathBuf {
-    target().join("release").join("fleetgate")
+    given_agent().unwrap_or_else(|| target().join("release").join("fleetgate"))
+}
+
+/// An agent built elsewhere (a package, an image): `FLEETGATE_AGENT`.
+pub fn given_agent() -> Option<PathBuf> {
+    env::var_os("FLEETGATE_AGENT").map(PathBuf::from)
 }
 
 /// State and logs of the lab.

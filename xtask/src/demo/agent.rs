@@ -52,9 +52,9 @@ impl Route {
     pub fn serves(&self, ingress: &str) -> bool {
         fn within(value: &serde_json::Value, wanted: &str) -> bool {
             match value {
-                serde_json::Value::String(text) => {
-                    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == wanted)
-                }
+                serde_json::Value::String(text) => text
+                    .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+                    .any(|word| word == wanted),
                 serde_json::Value::Array(all) => all.iter().any(|one| within(one, wanted)),
                 serde_json::Value::Object(all) => all.values().any(|one| within(one, wanted)),
                 _ => false,
@@ -81,10 +81,17 @@ impl Agent {
         for device in ["cl0", "c1", "c2"] {
             command.args(["--interface", device]);
         }
-        command.args(["--pin-dir", PIN_DIR, "--admin", ADMIN]).args(further);
+        command
+            .args(["--pin-dir", PIN_DIR, "--admin", ADMIN])
+            .args(further);
         let child = lab.spawn(topology::GATEWAY, log, &command)?;
-        let mut agent = Self { child, log: paths::lab().join(log).with_extension("log") };
-        agent.wait_ready().with_context(|| format!("the agent's last words:\n{}", agent.tail()))?;
+        let mut agent = Self {
+            child,
+            log: paths::lab().join(log).with_extension("log"),
+        };
+        agent
+            .wait_ready()
+            .with_context(|| format!("the agent's last words:\n{}", agent.tail()))?;
         Ok(agent)
     }
 
@@ -150,8 +157,13 @@ pub fn wait_serves(ingress: &str) -> Result<Route> {
         match &now {
             Ok(route) if route.serves(ingress) => return now,
             _ if Instant::now() > give_up => {
-                let seen = now.map_or_else(|error| format!("{error:#}"), |route| route.rules.to_string());
-                bail!("5 s after Ingress demo/{ingress} was saved it is not in force; the listener has: {seen}");
+                let seen = now.map_or_else(
+                    |error| format!("{error:#}"),
+                    |route| route.rules.to_string(),
+                );
+                bail!(
+                    "5 s after Ingress demo/{ingress} was saved it is not in force; the listener has: {seen}"
+                );
             }
             _ => thread::sleep(Duration::from_millis(50)),
         }
@@ -165,9 +177,15 @@ pub fn routes() -> Result<Vec<Route>> {
 
 /// How many entries `fleetgate flows -o json` shows.
 pub fn flows() -> Result<usize> {
-    let flows: serde_json::Value = serde_json::from_str(&ask("flows")?).context("fleetgate flows -o json is not JSON")?;
+    let flows: serde_json::Value =
+        serde_json::from_str(&ask("flows")?).context("fleetgate flows -o json is not JSON")?;
     // An array, or an object that holds one beside a count.
-    let list = flows.as_array().or_else(|| flows.as_object()?.values().find_map(serde_json::Value::as_array));
+    let list = flows.as_array().or_else(|| {
+        flows
+            .as_object()?
+            .values()
+            .find_map(serde_json::Value::as_array)
+    });
     Ok(list.map_or(0, Vec::len))
 }
 
@@ -183,7 +201,9 @@ pub fn proxy_counters() -> Result<ProxyCounters> {
         bail!("the agent's /metrics answers {status}");
     }
     let sum = |name: &str| {
-        total(&text, name).with_context(|| format!("/metrics has no {name}; without it nothing shows who steered"))
+        total(&text, name).with_context(|| {
+            format!("/metrics has no {name}; without it nothing shows who steered")
+        })
     };
     Ok(ProxyCounters {
         connections: sum("fleetgate_proxy_connections_total")?,
@@ -196,8 +216,16 @@ fn total(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .filter_map(|line| {
             let rest = line.strip_prefix(name)?;
-            let rest = if rest.starts_with('{') { rest.rsplit_once('}')?.1 } else { rest };
-            rest.strip_prefix(' ')?.split(' ').next()?.parse::<f64>().ok()
+            let rest = if rest.starts_with('{') {
+                rest.rsplit_once('}')?.1
+            } else {
+                rest
+            };
+            rest.strip_prefix(' ')?
+                .split(' ')
+                .next()?
+                .parse::<f64>()
+                .ok()
         })
         .reduce(|sum, one| sum + one)
         .map(|sum| sum as u64)

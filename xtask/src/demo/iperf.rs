@@ -38,7 +38,12 @@ pub fn compare(runs: usize, seconds: u32) -> Result<Comparison> {
     let after = received()?;
     let (pod, _) = topology::pods()
         .into_iter()
-        .zip(after.iter().zip(&before).map(|(after, before)| after.saturating_sub(*before)))
+        .zip(
+            after
+                .iter()
+                .zip(&before)
+                .map(|(after, before)| after.saturating_sub(*before)),
+        )
         .max_by_key(|(_, bytes)| *bytes)
         .context("the lab has no pods")?;
     let mut direct_runs = vec![run(pod.address, IPERF_PORT, seconds)?];
@@ -50,7 +55,11 @@ pub fn compare(runs: usize, seconds: u32) -> Result<Comparison> {
     Ok(Comparison {
         direct_gbps: direct,
         gateway_gbps: gateway,
-        ratio: if direct > 0.0 { round(gateway / direct) } else { 0.0 },
+        ratio: if direct > 0.0 {
+            round(gateway / direct)
+        } else {
+            0.0
+        },
         direct_runs,
         gateway_runs,
         pod: pod.name,
@@ -70,19 +79,35 @@ pub fn judge(found: &Comparison, bars: &mut Bars) {
 /// One `iperf3` run from the client; what arrived, in Gbit/s. Fails when the run was cut short.
 pub fn run(target: Ipv4Addr, port: u16, seconds: u32) -> Result<f64> {
     let mut command = netns::command(topology::CLIENT, "iperf3");
-    command.args(["--json", "--client", &target.to_string(), "--port", &port.to_string()]);
+    command.args([
+        "--json",
+        "--client",
+        &target.to_string(),
+        "--port",
+        &port.to_string(),
+    ]);
     command.args(["--time", &seconds.to_string(), "--connect-timeout", "3000"]);
-    let text = process::output(&mut command).with_context(|| format!("iperf3 to {target}:{port} did not complete"))?;
+    let text = process::output(&mut command)
+        .with_context(|| format!("iperf3 to {target}:{port} did not complete"))?;
     let result: serde_json::Value = serde_json::from_str(&text).context("iperf3 wrote no JSON")?;
     let bits = result["end"]["sum_received"]["bits_per_second"]
         .as_f64()
-        .with_context(|| format!("iperf3 to {target}:{port} did not complete: {}", result["error"]))?;
+        .with_context(|| {
+            format!(
+                "iperf3 to {target}:{port} did not complete: {}",
+                result["error"]
+            )
+        })?;
     Ok(round(bits / 1e9))
 }
 
 /// Makes frames that XDP can take: real checksums from the senders, and NAPI at the receivers.
 pub fn prepare_for_xdp() -> Result<()> {
-    let devices = [(topology::CLIENT, "eth0"), ("fg-c1", "up0"), ("fg-c2", "up0")];
+    let devices = [
+        (topology::CLIENT, "eth0"),
+        ("fg-c1", "up0"),
+        ("fg-c2", "up0"),
+    ];
     for (namespace, device) in devices {
         let mut ethtool: Command = netns::command(namespace, "ethtool");
         process::output(ethtool.args(["-K", device, "tx", "off", "gro", "on"]))?;
@@ -92,7 +117,8 @@ pub fn prepare_for_xdp() -> Result<()> {
 
 /// Bytes each pod has received so far.
 fn received() -> Result<Vec<u64>> {
-    let bytes = |pod: &Pod| netns::device_bytes(&pod.namespace, "eth0").map(|(received, _)| received);
+    let bytes =
+        |pod: &Pod| netns::device_bytes(&pod.namespace, "eth0").map(|(received, _)| received);
     topology::pods().iter().map(bytes).collect()
 }
 

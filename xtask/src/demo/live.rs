@@ -63,7 +63,8 @@ pub fn change_weights(manifests_dir: &Path) -> Result<LiveChange> {
         ..Job::connections(web_target(), u64::MAX)
     };
     let (saved, mut tally, held) = thread::scope(|scope| {
-        let load = scope.spawn(|| netns::inside(topology::CLIENT, || client::run_until(&load, &stop)));
+        let load =
+            scope.spawn(|| netns::inside(topology::CLIENT, || client::run_until(&load, &stop)));
         let held = scope.spawn(|| hold(&stop));
         thread::sleep(Duration::from_millis(1500));
         let saved = save(manifests_dir, NAME, NEW);
@@ -72,12 +73,17 @@ pub fn change_weights(manifests_dir: &Path) -> Result<LiveChange> {
         anyhow::Ok((saved?, join(load)??, join(held)??))
     })?;
     tally.timeline.sort_by_key(|(at, _)| *at);
-    let in_c1: Vec<bool> = tally.timeline.iter().map(|(_, pod)| pod.starts_with("c1/")).collect();
+    let in_c1: Vec<bool> = tally
+        .timeline
+        .iter()
+        .map(|(_, pod)| pod.starts_with("c1/"))
+        .collect();
     let turn = turning_point(&in_c1, f64::from(OLD[0]) / 100.0, f64::from(NEW[0]) / 100.0);
     let moment = tally.timeline.get(turn).map(|(at, _)| *at);
     Ok(LiveChange {
         errors: tally.failed() + held.failed(),
-        seconds_to_new_split: moment.map(|at| at.duration_since(saved).unwrap_or_default().as_secs_f64()),
+        seconds_to_new_split: moment
+            .map(|at| at.duration_since(saved).unwrap_or_default().as_secs_f64()),
         connections: tally.connections,
         before: shares(&tally.timeline[..turn]),
         after: shares(&tally.timeline[turn..]),
@@ -88,7 +94,9 @@ pub fn change_weights(manifests_dir: &Path) -> Result<LiveChange> {
 
 /// Holds the change against its bars.
 pub fn judge_change(found: &LiveChange, bars: &mut Bars) {
-    bars.hold(found.errors == 0, || format!("live change: {} connections failed", found.errors));
+    bars.hold(found.errors == 0, || {
+        format!("live change: {} connections failed", found.errors)
+    });
     match found.seconds_to_new_split {
         Some(seconds) => bars.hold(seconds <= 1.0, || {
             format!("live change: {seconds:.2} s from the saved file to the new split, at most 1 s is asked for")
@@ -102,7 +110,12 @@ pub fn judge_change(found: &LiveChange, bars: &mut Bars) {
             format!("live change: c1 got {got:.2} % {when} the change, asked for {asked:.2} % (within 2 points)")
         });
     }
-    judge_held("live change", found.held_connections, found.held_moved, bars);
+    judge_held(
+        "live change",
+        found.held_connections,
+        found.held_moved,
+        bars,
+    );
 }
 
 /// What the loss of the agent did.
@@ -133,7 +146,9 @@ pub fn kill_agent(lab: &mut Lab, manifests_dir: &Path, old: Agent) -> Result<(Ag
         let middle = (|| {
             thread::sleep(Duration::from_secs(1));
             old.kill()?;
-            let alone = netns::inside(topology::CLIENT, || client::run(&Job::connections(web_target(), 500)))?;
+            let alone = netns::inside(topology::CLIENT, || {
+                client::run(&Job::connections(web_target(), 500))
+            })?;
             thread::sleep(Duration::from_millis(500));
             let new = Agent::start(lab, manifests_dir, "agent-restarted", &[])?;
             let flows = agent::flows()?;
@@ -166,17 +181,30 @@ pub fn judge_killed(found: &AgentKilled, bars: &mut Bars) {
             found.iperf_error.as_deref().unwrap_or("nothing arrived")
         )
     });
-    bars.hold(found.errors == 0, || format!("agent killed: {} connections failed", found.errors));
+    bars.hold(found.errors == 0, || {
+        format!("agent killed: {} connections failed", found.errors)
+    });
     // The iperf3 run alone has two connections of two directions each, and it runs on after the restart.
-    bars.hold(found.flows_after_restart > 0, || "agent killed: no flow is known after the restart".into());
-    judge_held("agent killed", found.held_connections, found.held_moved, bars);
+    bars.hold(found.flows_after_restart > 0, || {
+        "agent killed: no flow is known after the restart".into()
+    });
+    judge_held(
+        "agent killed",
+        found.held_connections,
+        found.held_moved,
+        bars,
+    );
 }
 
 fn judge_held(what: &str, connections: u64, moved: u64, bars: &mut Bars) {
     bars.hold(connections == u64::from(HELD), || {
-        format!("{what}: {connections} connections were opened to keep {HELD} open, so some were lost")
+        format!(
+            "{what}: {connections} connections were opened to keep {HELD} open, so some were lost"
+        )
     });
-    bars.hold(moved == 0, || format!("{what}: {moved} of {HELD} established connections moved to another pod"));
+    bars.hold(moved == 0, || {
+        format!("{what}: {moved} of {HELD} established connections moved to another pod")
+    });
 }
 
 /// A handful of keep-alive connections with a request now and then.
@@ -221,7 +249,10 @@ fn turning_point(answers: &[bool], old: f64, new: f64) -> usize {
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> Result<T> {
-    thread.join().map_err(|_| anyhow!("a client thread panicked")).context("the load did not end well")
+    thread
+        .join()
+        .map_err(|_| anyhow!("a client thread panicked"))
+        .context("the load did not end well")
 }
 
 #[cfg(test)]

@@ -15,13 +15,24 @@ pub type File = (String, String);
 
 /// Everything but the Ingress that the scenarios change.
 pub fn base() -> Vec<File> {
-    let mut files = vec![("fleet/gateway.yaml".into(), gateway()), ("fleet/iperf.yaml".into(), iperf_ingress())];
+    let mut files = vec![
+        ("fleet/gateway.yaml".into(), gateway()),
+        ("fleet/iperf.yaml".into(), iperf_ingress()),
+    ];
     for (cluster, _) in topology::CLUSTERS {
         let cluster = format!("c{cluster}");
-        let pods: Vec<Pod> = topology::pods().into_iter().filter(|pod| pod.cluster == cluster).collect();
+        let pods: Vec<Pod> = topology::pods()
+            .into_iter()
+            .filter(|pod| pod.cluster == cluster)
+            .collect();
         // The member clusters need not agree on how a Service names its target port.
-        let target = if cluster == "c1" { HTTP_PORT.to_string() } else { "http".into() };
-        let web = service("web", "http", 80, &target, false) + &slice("web", "http", HTTP_PORT, &pods);
+        let target = if cluster == "c1" {
+            HTTP_PORT.to_string()
+        } else {
+            "http".into()
+        };
+        let web =
+            service("web", "http", 80, &target, false) + &slice("web", "http", HTTP_PORT, &pods);
         let iperf = service("iperf", "iperf", IPERF_PORT, &IPERF_PORT.to_string(), true)
             + &slice("iperf", "iperf", IPERF_PORT, &pods);
         files.push((format!("clusters/{cluster}/web.yaml"), web));
@@ -34,19 +45,28 @@ pub fn base() -> Vec<File> {
 pub fn ingress(name: &str, mode: Mode, rules: &Rules) -> File {
     let text = match rules {
         Rules::Weights(weights) => {
-            let mut notes = weights.iter().map(|(id, weight)| weight_note(id, *weight)).collect::<String>();
+            let mut notes = weights
+                .iter()
+                .map(|(id, weight)| weight_note(id, *weight))
+                .collect::<String>();
             if mode == Mode::Request {
                 notes.push_str("    fleetgate.io/steering: request\n");
             }
             one_ingress(name, &notes)
         }
-        Rules::Header { name: header, value, to, otherwise } => {
+        Rules::Header {
+            name: header,
+            value,
+            to,
+            otherwise,
+        } => {
             let condition = format!(
                 "    alb.ingress.kubernetes.io/order: \"1\"\n    alb.ingress.kubernetes.io/conditions.web: |\n      \
                  [{{\"type\":\"Header\",\"headerConfig\":{{\"key\":\"{header}\",\"values\":[\"{value}\"]}}}}]\n"
             );
             let matched = condition + &weight_note(to, 100);
-            let rest = "    alb.ingress.kubernetes.io/order: \"2\"\n".to_owned() + &weight_note(otherwise, 100);
+            let rest = "    alb.ingress.kubernetes.io/order: \"2\"\n".to_owned()
+                + &weight_note(otherwise, 100);
             one_ingress(name, &matched) + &one_ingress(&format!("{name}-otherwise"), &rest)
         }
     };

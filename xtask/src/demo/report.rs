@@ -48,15 +48,32 @@ impl Report {
         }
         say("\nBulk TCP (iperf3, medians)");
         let mut rows = vec![comparison("kernel path, TC", &self.iperf)];
-        rows.extend(self.xdp.as_ref().map(|xdp| comparison("kernel path, XDP, no offloads", xdp)));
-        say(table(&["path", "gateway Gbit/s", "direct Gbit/s", "ratio", "gateway runs", "direct runs", "pod"], &rows));
+        rows.extend(
+            self.xdp
+                .as_ref()
+                .map(|xdp| comparison("kernel path, XDP, no offloads", xdp)),
+        );
+        say(table(
+            &[
+                "path",
+                "gateway Gbit/s",
+                "direct Gbit/s",
+                "ratio",
+                "gateway runs",
+                "direct runs",
+                "pod",
+            ],
+            &rows,
+        ));
         if let Some(note) = &self.xdp_note {
             say(format_args!("XDP was not measured: {note}"));
         }
 
         let live = &self.live_change;
         say("\nWeights 60/40 -> 20/80 edited under load");
-        let seconds = live.seconds_to_new_split.map_or("never".into(), |seconds| format!("{seconds:.3} s"));
+        let seconds = live
+            .seconds_to_new_split
+            .map_or("never".into(), |seconds| format!("{seconds:.3} s"));
         say(format_args!(
             "  new split after {seconds}; {} connections, {} errors; c1/c2 {:.1}/{:.1} % before, {:.1}/{:.1} % after; \
              {} established connections, {} moved",
@@ -72,7 +89,9 @@ impl Report {
 
         let killed = &self.agent_killed;
         say("\nAgent killed (SIGKILL) and started again during an iperf3 run");
-        let bulk = killed.iperf_gbps.map_or("broke off".into(), |rate| format!("completed, {rate:.2} Gbit/s"));
+        let bulk = killed.iperf_gbps.map_or("broke off".into(), |rate| {
+            format!("completed, {rate:.2} Gbit/s")
+        });
         say(format_args!(
             "  iperf3 {bulk}; {} connections without an agent, {} errors; {} flows known after the restart; \
              {} established connections, {} moved",
@@ -96,7 +115,10 @@ impl Report {
 }
 
 fn print_outcome(outcome: &Outcome) {
-    say(format_args!("\n{} - steering {} on {}", outcome.name, outcome.steering, outcome.listener));
+    say(format_args!(
+        "\n{} - steering {} on {}",
+        outcome.name, outcome.steering, outcome.listener
+    ));
     say(format_args!("  why: {}", outcome.reason));
     say(format_args!(
         "  {} connections, {} requests, {} errors in {:.1} s; the proxy saw {} connections, {} bytes",
@@ -110,8 +132,17 @@ fn print_outcome(outcome: &Outcome) {
     let mut rows = Vec::new();
     for (cluster, asked) in &outcome.requested {
         let got = outcome.measured.get(cluster).copied().unwrap_or(0.0);
-        rows.push(vec![cluster.clone(), format!("{asked:6.2} %"), format!("{got:6.2} %"), String::new()]);
-        let pods: Vec<_> = outcome.pods.iter().filter(|(pod, _)| pod.starts_with(&format!("{cluster}/"))).collect();
+        rows.push(vec![
+            cluster.clone(),
+            format!("{asked:6.2} %"),
+            format!("{got:6.2} %"),
+            String::new(),
+        ]);
+        let pods: Vec<_> = outcome
+            .pods
+            .iter()
+            .filter(|(pod, _)| pod.starts_with(&format!("{cluster}/")))
+            .collect();
         for (pod, share) in &pods {
             let fair = asked / pods.len() as f64;
             let answers = outcome.answers.get(*pod).copied().unwrap_or(0);
@@ -128,7 +159,12 @@ fn print_outcome(outcome: &Outcome) {
 }
 
 fn comparison(label: &str, found: &Comparison) -> Vec<String> {
-    let runs = |runs: &[f64]| runs.iter().map(|run| format!("{run:.1}")).collect::<Vec<_>>().join(" ");
+    let runs = |runs: &[f64]| {
+        runs.iter()
+            .map(|run| format!("{run:.1}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     vec![
         label.into(),
         format!("{:.2}", found.gateway_gbps),

@@ -67,14 +67,29 @@ pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
     for mode in [Mode::Connection, Mode::Request] {
         all.push(weights("default", mode, &[], [40.0, 60.0]));
-        all.push(weights("single-cluster", mode, &[("c1", 100)], [100.0, 0.0]));
-        all.push(weights("weighted", mode, &[("c1", 60), ("c2", 40)], [60.0, 40.0]));
+        all.push(weights(
+            "single-cluster",
+            mode,
+            &[("c1", 100)],
+            [100.0, 0.0],
+        ));
+        all.push(weights(
+            "weighted",
+            mode,
+            &[("c1", 60), ("c2", 40)],
+            [60.0, 40.0],
+        ));
     }
     let gray = |name, header, requested| Scenario {
         name,
         ingress: "web-header".into(),
         mode: Mode::Request,
-        rules: Rules::Header { name: "stage", value: "gray", to: "c2", otherwise: "c1" },
+        rules: Rules::Header {
+            name: "stage",
+            value: "gray",
+            to: "c2",
+            otherwise: "c1",
+        },
         header,
         requested: shares(requested),
     };
@@ -84,7 +99,12 @@ pub fn all() -> Vec<Scenario> {
 }
 
 /// A scenario by weights; `requested` is for c1 and c2.
-pub fn weights(name: &'static str, mode: Mode, weights: &[(&'static str, u8)], requested: [f64; 2]) -> Scenario {
+pub fn weights(
+    name: &'static str,
+    mode: Mode,
+    weights: &[(&'static str, u8)],
+    requested: [f64; 2],
+) -> Scenario {
     Scenario {
         name,
         ingress: format!("web-{name}-{}", mode.as_str()),
@@ -137,12 +157,17 @@ pub struct Outcome {
 /// Percent of the answers that each cluster gave.
 pub fn by_cluster(answers: &BTreeMap<String, u64>) -> BTreeMap<String, f64> {
     let total = answers.values().sum::<u64>().max(1);
-    let mut counts: BTreeMap<String, u64> =
-        topology::CLUSTERS.iter().map(|(number, _)| (format!("c{number}"), 0)).collect();
+    let mut counts: BTreeMap<String, u64> = topology::CLUSTERS
+        .iter()
+        .map(|(number, _)| (format!("c{number}"), 0))
+        .collect();
     for (pod, count) in answers {
         *counts.entry(cluster_of(pod).to_owned()).or_default() += count;
     }
-    counts.into_iter().map(|(id, count)| (id, percent(count, total))).collect()
+    counts
+        .into_iter()
+        .map(|(id, count)| (id, percent(count, total)))
+        .collect()
 }
 
 /// Percent of the answers that each pod gave, pods without any included.
@@ -151,7 +176,12 @@ pub fn by_pod(answers: &BTreeMap<String, u64>) -> BTreeMap<String, f64> {
     topology::pods()
         .iter()
         .map(|pod| format!("{}/{}", pod.cluster, pod.name))
-        .map(|pod| (pod.clone(), percent(answers.get(&pod).copied().unwrap_or(0), total)))
+        .map(|pod| {
+            (
+                pod.clone(),
+                percent(answers.get(&pod).copied().unwrap_or(0), total),
+            )
+        })
         .collect()
 }
 
@@ -187,19 +217,36 @@ const LEAST: [u64; 2] = [10_000, 2_000];
 pub fn judge(outcome: &Outcome, mode: Mode, bars: &mut Bars) {
     let name = format!("{} ({})", outcome.name, mode.as_str());
     bars.hold(outcome.steering == mode.as_str(), || {
-        format!("{name}: steered by {}, not by {}: {}", outcome.steering, mode.as_str(), outcome.reason)
+        format!(
+            "{name}: steered by {}, not by {}: {}",
+            outcome.steering,
+            mode.as_str(),
+            outcome.reason
+        )
     });
-    bars.hold(outcome.errors == 0, || format!("{name}: {} errors: {:?}", outcome.errors, outcome.error_kinds));
+    bars.hold(outcome.errors == 0, || {
+        format!(
+            "{name}: {} errors: {:?}",
+            outcome.errors, outcome.error_kinds
+        )
+    });
     let (done, least, what) = match mode {
         Mode::Connection => (outcome.connections, LEAST[0], "connections"),
         Mode::Request => (outcome.requests, LEAST[1], "requests"),
     };
-    bars.hold(done >= least, || format!("{name}: {done} {what}, at least {least} are needed"));
+    bars.hold(done >= least, || {
+        format!("{name}: {done} {what}, at least {least} are needed")
+    });
     for (cluster, asked) in &outcome.requested {
         let got = outcome.measured.get(cluster).copied().unwrap_or(0.0);
         if *asked == 0.0 {
-            let strays: u64 = in_cluster(outcome, cluster).iter().map(|(_, count)| count).sum();
-            bars.hold(strays == 0, || format!("{name}: {strays} went to {cluster}, which has weight 0"));
+            let strays: u64 = in_cluster(outcome, cluster)
+                .iter()
+                .map(|(_, count)| count)
+                .sum();
+            bars.hold(strays == 0, || {
+                format!("{name}: {strays} went to {cluster}, which has weight 0")
+            });
             continue;
         }
         bars.hold((got - asked).abs() <= CLUSTER_POINTS, || {
@@ -252,10 +299,18 @@ mod tests {
     use super::*;
 
     fn measured(scenario: &Scenario, counts: [u64; 5]) -> Vec<String> {
-        let by_pod: BTreeMap<String, u64> =
-            topology::pods().iter().map(|pod| format!("{}/{}", pod.cluster, pod.name)).zip(counts).collect();
+        let by_pod: BTreeMap<String, u64> = topology::pods()
+            .iter()
+            .map(|pod| format!("{}/{}", pod.cluster, pod.name))
+            .zip(counts)
+            .collect();
         let total = counts.iter().sum();
-        let tally = Tally { connections: total, requests: total, by_pod, ..Tally::default() };
+        let tally = Tally {
+            connections: total,
+            requests: total,
+            by_pod,
+            ..Tally::default()
+        };
         let mut outcome = outcome(scenario, tally);
         outcome.steering = scenario.mode.as_str().into();
         outcome.proxy_connections = u64::from(scenario.mode == Mode::Request);
@@ -265,12 +320,20 @@ mod tests {
     }
 
     fn weighted() -> Scenario {
-        weights("weighted", Mode::Connection, &[("c1", 60), ("c2", 40)], [60.0, 40.0])
+        weights(
+            "weighted",
+            Mode::Connection,
+            &[("c1", 60), ("c2", 40)],
+            [60.0, 40.0],
+        )
     }
 
     #[test]
     fn what_was_asked_for_holds_every_bar() {
-        assert_eq!(measured(&weighted(), [3000, 3000, 1333, 1333, 1334]), Vec::<String>::new());
+        assert_eq!(
+            measured(&weighted(), [3000, 3000, 1333, 1333, 1334]),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -289,11 +352,17 @@ mod tests {
 
     #[test]
     fn one_connection_to_a_cluster_with_weight_zero_fails() {
-        let single = weights("single-cluster", Mode::Connection, &[("c1", 100)], [100.0, 0.0]);
+        let single = weights(
+            "single-cluster",
+            Mode::Connection,
+            &[("c1", 100)],
+            [100.0, 0.0],
+        );
         assert!(measured(&single, [5000, 5000, 0, 0, 0]).is_empty());
-        assert_eq!(measured(&single, [5000, 5000, 0, 0, 1]), [
-            "single-cluster (connection): 1 went to c2, which has weight 0"
-        ]);
+        assert_eq!(
+            measured(&single, [5000, 5000, 0, 0, 1]),
+            ["single-cluster (connection): 1 went to c2, which has weight 0"]
+        );
     }
 
     #[test]
@@ -307,7 +376,9 @@ mod tests {
         seen.retain(|(name, _)| !name.starts_with("header"));
         assert_eq!(seen.len(), 6);
         for name in ["default", "single-cluster", "weighted"] {
-            assert!(seen.contains(&(name, Mode::Connection)) && seen.contains(&(name, Mode::Request)));
+            assert!(
+                seen.contains(&(name, Mode::Connection)) && seen.contains(&(name, Mode::Request))
+            );
         }
     }
 }
