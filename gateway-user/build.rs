@@ -1,27 +1,35 @@
-//! Embeds the kernel object that `cargo xtask build-ebpf` left in the target folder.
-//!
-//! Without one the agent still builds, so that everything but loading works without the eBPF
-//! toolchain; `fleetgate run` then says which command makes it.
+//! Puts the kernel object that `cargo xtask build-ebpf` left into the agent. Without one the agent still builds, with
+//! an empty object, and says at start which command to run.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let manifest_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let target = match env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => manifest_dir.join("..").join(dir),
-        None => manifest_dir.join("../target"),
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
+    println!("cargo::rerun-if-changed=build.rs");
+    let object = object()?;
+    println!("cargo::rerun-if-changed={}", object.display());
+    let bytes = match fs::read(&object) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
     };
-    let object = target.join("fleetgate.bpf.o");
-    println!("cargo:rerun-if-changed={}", object.display());
-    println!("cargo:rerun-if-env-changed=CARGO_TARGET_DIR");
-    let bytes = if object.exists() {
-        fs::read(&object)?
-    } else {
-        Vec::new()
-    };
-    fs::write(
-        PathBuf::from(env::var("OUT_DIR")?).join("fleetgate.bpf.o"),
-        bytes,
-    )?;
-    Ok(())
+    fs::write(variable("OUT_DIR")?.join("fleetgate.bpf.o"), bytes)
+}
+
+/// `<workspace target>/fleetgate.bpf.o`, as `xtask` writes it.
+fn object() -> io::Result<PathBuf> {
+    let root = variable("CARGO_MANIFEST_DIR")?;
+    let root = root.parent().unwrap_or(Path::new("."));
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .filter(|dir| !dir.is_empty())
+        .unwrap_or_else(|| "target".into());
+    Ok(root.join(target).join("fleetgate.bpf.o"))
+}
+
+fn variable(name: &str) -> io::Result<PathBuf> {
+    env::var_os(name)
+        .map(PathBuf::from)
+        .ok_or_else(|| io::Error::other(format!("cargo did not set {name}")))
 }

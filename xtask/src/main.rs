@@ -1,2 +1,155 @@
-//! Fleetgate's development commands.
-fn main() {}
+//! Fleetgate's development commands: `cargo xtask --help`.
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use xtask::{
+    client::{self, Job, Pattern},
+    console, demo, ebpf, lab, netns, pod, setup, suite,
+};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Fleetgate's development commands"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the kernel programs into <target>/fleetgate.bpf.o (sets up the toolchain if it can)
+    BuildEbpf(ebpf::Options),
+    /// Install the programs that lab, demo and tests need
+    Setup,
+    /// Every test: unit, property and golden, then the privileged ones on the kernel
+    Test,
+    /// Network namespaces: a client, a gateway node, pods of two clusters
+    #[command(subcommand)]
+    Lab(Lab),
+    /// The four scenarios on real connections, measured
+    Demo {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve HTTP as a pod of the lab
+    #[command(hide = true)]
+    LabPod {
+        #[arg(long)]
+        cluster: String,
+        #[arg(long)]
+        pod: String,
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Open connections from the lab's client and count who answers
+    #[command(hide = true)]
+    LabClient(Client),
+    /// Remove the lab when the command that made it is gone
+    #[command(hide = true)]
+    LabGuard,
+}
+
+#[derive(Subcommand)]
+enum Lab {
+    /// Build the lab and leave it running
+    Up,
+    /// Remove the lab
+    Down,
+    /// Show the lab
+    Status,
+}
+
+#[derive(Args)]
+struct Client {
+    /// Where to connect
+    #[arg(long)]
+    target: SocketAddr,
+    /// One request over each of this many connections
+    #[arg(long, default_value_t = 1000)]
+    connections: u64,
+    /// This many requests over keep-alive connections instead, one connection for each thread
+    #[arg(long)]
+    requests: Option<u64>,
+    /// Connections open at once
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// Path to ask for
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// Header to add, as 'Name: value'
+    #[arg(long = "header", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Milliseconds between two requests of one thread
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
+    /// Stop after this many seconds
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Network namespace to connect from
+    #[arg(long, default_value = lab::topology::CLIENT)]
+    namespace: String,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            console::note(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::BuildEbpf(options) => ebpf::build(&options).map(drop),
+        Command::Setup => setup::run(),
+        Command::Test => return suite::run(),
+        Command::Lab(Lab::Up) => lab::up(),
+        Command::Lab(Lab::Down) => lab::down(),
+        Command::Lab(Lab::Status) => lab::status(),
+        Command::Demo { json } => return demo::run(json),
+        Command::LabPod {
+            cluster,
+            pod,
+            listen,
+        } => pod::serve(&cluster, &pod, listen),
+        Command::LabClient(client) => return load(client),
+        Command::LabGuard => lab::guard::watch(),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn load(client: Client) -> Result<ExitCode> {
+    let job = Job {
+        target: client.target,
+        path: client.path,
+        headers: client.headers,
+        pattern: client.requests.map_or(
+            Pattern::OnePerConnection(client.connections),
+            Pattern::KeepAlive,
+        ),
+        threads: client.threads,
+        pause: Duration::from_millis(client.pause_ms),
+        at_most: Duration::from_secs(client.seconds),
+        timeline: false,
+    };
+    let tally = netns::inside(&client.namespace, || client::run(&job))?;
+    console::say(serde_json::to_string(&tally)?);
+    Ok(if tally.failed() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}

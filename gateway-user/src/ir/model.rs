@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, net::SocketAddr, sync::Arc, t
 
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
 pub use crate::manifest::ClusterId;
->>>>>>> config
 
 /// All that is routed, over every AlbConfig. Listeners are sorted by name; equal input gives equal output.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]

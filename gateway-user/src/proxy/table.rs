@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::ir::{Group, Ir, Listener, SteeringMode};
+use crate::ir::{Group, Ir, Listener};
 
 /// The listeners the proxy serves, by address, with their groups.
 #[derive(Clone, Debug, Default)]
@@ -23,16 +23,13 @@ pub(super) struct Routes {
 }
 
 impl RouteTable {
-    /// Takes the listeners whose steering mode is `request`. One without addresses of its own is on every VIP;
+    /// Takes every listener: the kernel decides which of them get here, and connections that are open when it takes
+    /// one over, or that it cannot steer (no ready backend), stay served. One without addresses of its own is on every VIP;
     /// where two claim the same address and port, the first by name has it.
     pub fn build(ir: &Ir, vips: &[IpAddr]) -> Self {
         let mut table = Self::default();
         let mut known: HashMap<*const Group, usize> = HashMap::new();
-        for listener in ir
-            .listeners
-            .iter()
-            .filter(|listener| listener.steering.mode == SteeringMode::Request)
-        {
+        for listener in &ir.listeners {
             let mut index = |group: &Arc<Group>| {
                 *known.entry(Arc::as_ptr(group)).or_insert_with(|| {
                     table.groups.push(Arc::clone(group));

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::OFlags;
+
 use crate::{
     manifest::File,
     problem::{ObjectRef, Problem},
@@ -221,7 +223,7 @@ fn too_large(bytes: u64, most: usize) -> String {
 fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let file = fs::OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
         .open(path)?;
     let mut content = Vec::new();
     file.take(most as u64 + 1).read_to_end(&mut content)?;

@@ -320,6 +320,7 @@ pub(crate) fn group(name: &str, backends: Vec<Backend>) -> Arc<Group> {
         split: Split::Replicas,
         affinity: Affinity::None,
         backends,
+        idle: Vec::new(),
     })
 }
 

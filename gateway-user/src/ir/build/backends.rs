@@ -21,7 +21,13 @@ pub(super) struct Members<'a> {
     slices: BTreeMap<(&'a ClusterId, &'a str, &'a str), Vec<&'a EndpointSlice>>,
 }
 
-type Pods = BTreeMap<SocketAddr, Arc<str>>;
+/// Pods of one Service port in one cluster, by address.
+#[derive(Default)]
+struct Pods {
+    ready: BTreeMap<SocketAddr, Arc<str>>,
+    /// Not ready or terminating.
+    idle: BTreeMap<SocketAddr, Arc<str>>,
+}
 
 impl<'a> Members<'a> {
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
@@ -56,6 +62,7 @@ impl<'a> Members<'a> {
         let mut affinity = Affinity::None;
         let mut found = false;
         let mut backends: Vec<Backend> = Vec::new();
+        let mut idle: Vec<Backend> = Vec::new();
         for id in clusters {
             let Some(it) = self
                 .snapshot
@@ -75,19 +82,32 @@ impl<'a> Members<'a> {
             let share = match &split {
                 Split::Replicas => None,
                 Split::Clusters(weights) => match weights.get(id) {
-                    None | Some(0) => continue,
+                    None | Some(0) => Some(0),
                     Some(weight) => Some(u32::from(*weight)),
                 },
             };
             let pods = self.pods(id, &name, port, notes);
-            let ready = u32::try_from(pods.len()).unwrap_or(u32::MAX).max(1);
-            let weight = share.map_or(WEIGHT_UNIT, |share| (share * WEIGHT_UNIT / ready).max(1));
-            backends.extend(pods.into_iter().map(|(address, pod)| Backend {
-                cluster: id.clone(),
-                address,
-                pod,
-                weight,
-            }));
+            let ready = u32::try_from(pods.ready.len()).unwrap_or(u32::MAX).max(1);
+            let weight = match share {
+                None => WEIGHT_UNIT,
+                Some(0) => 0,
+                Some(share) => (share * WEIGHT_UNIT / ready).max(1),
+            };
+            let backend = |weight| {
+                move |(address, pod)| Backend {
+                    cluster: id.clone(),
+                    address,
+                    pod,
+                    weight,
+                }
+            };
+            let busy = if weight == 0 {
+                &mut idle
+            } else {
+                &mut backends
+            };
+            busy.extend(pods.ready.into_iter().map(backend(weight)));
+            idle.extend(pods.idle.into_iter().map(backend(0)));
         }
         if !found {
             let list: Vec<_> = clusters.iter().take(8).map(ToString::to_string).collect();
@@ -108,6 +128,7 @@ impl<'a> Members<'a> {
             split,
             affinity,
             backends,
+            idle,
         }
     }
 
@@ -118,7 +139,7 @@ impl<'a> Members<'a> {
         port: &ServicePort,
         notes: &mut Notes,
     ) -> Pods {
-        let mut pods = Pods::new();
+        let mut pods = Pods::default();
         let Some(slices) =
             self.slices
                 .get(&(id, service.namespace.as_str(), service.name.as_str()))
@@ -152,7 +173,7 @@ impl<'a> Members<'a> {
                 });
             if let Some(number) = numbers.min() {
                 numbered = true;
-                ready(slice, number, id, &mut pods, notes);
+                collect(slice, number, id, &mut pods, notes);
             }
         }
         if endpoints && !numbered {
@@ -166,17 +187,22 @@ impl<'a> Members<'a> {
                 "give the port of the EndpointSlice the name of the Service port",
             ));
         }
+        pods.idle
+            .retain(|address, _| !pods.ready.contains_key(address));
         pods
     }
 }
 
-/// Ready pods of one slice. "nil should be interpreted as true"; a terminating pod takes no new traffic.
-fn ready(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, notes: &mut Notes) {
+/// Pods of one slice. "nil should be interpreted as true"; a terminating pod takes no new traffic.
+fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, notes: &mut Notes) {
     for (index, endpoint) in slice.endpoints.iter().enumerate() {
-        if endpoint.conditions.ready == Some(false) || endpoint.conditions.terminating == Some(true)
-        {
-            continue;
-        }
+        let conditions = &endpoint.conditions;
+        let idle = conditions.ready == Some(false) || conditions.terminating == Some(true);
+        let pods = if idle {
+            &mut pods.idle
+        } else {
+            &mut pods.ready
+        };
         for text in &endpoint.addresses {
             match text.parse::<Ipv4Addr>() {
                 Ok(ip) if usable(ip) => {

@@ -1,0 +1,16 @@
+//! Fleetgate's development commands, as a library: the tests use the lab, the pods and the load client too.
+//!
+//! Nothing here ends up in the product.
+
+pub mod client;
+pub mod console;
+pub mod demo;
+pub mod ebpf;
+pub mod lab;
+pub mod netns;
+pub mod paths;
+pub mod pod;
+pub mod process;
+pub mod setup;
+pub mod suite;
+pub mod toolchain;
