@@ -4,6 +4,7 @@
 //! `source -> manifest::Snapshot -> ir::build -> Ir -> plan::build -> Plan -> plan::diff -> Steps ->
 //! dataplane::apply`. The proxy receives the same [`ir::Ir`] and serves what must read a request.
 
+pub mod agent;
 pub mod check;
 pub mod dataplane;
 pub mod ir;

@@ -69,10 +69,7 @@ impl<'a> Builder<'a> {
             .collect();
         let used_services = have.services.values().map(|s| s.id).collect();
         let mut regions: Vec<Region> = have.reserved.clone();
-        regions.extend(have.services.values().filter_map(|s| match &s.mode {
-            Mode::Connection(ring) => Some(ring.region),
-            Mode::Request => None,
-        }));
+        regions.extend(have.regions());
         Self {
             inputs,
             have,

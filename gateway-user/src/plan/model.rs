@@ -195,6 +195,18 @@ pub struct Source {
 }
 
 impl Plan {
+    /// Ring regions in use.
+    pub fn regions(&self) -> Vec<Region> {
+        let rings = self
+            .services
+            .values()
+            .filter_map(|service| match &service.mode {
+                Mode::Connection(ring) => Some(ring.region),
+                Mode::Request => None,
+            });
+        rings.collect()
+    }
+
     /// Ring slots, computed anew: equal on every node that knows the same pods and the same seed.
     pub fn slots(&self, ring: &Ring, seed: u64) -> Vec<u32> {
         let entries: Vec<maglev::Entry> = ring

@@ -1,0 +1,153 @@
+//! Composes the rooms into the running gateway.
+//!
+//! Invariant: the only room that knows all others. One task owns the maps and carries every change
+//! through; whatever ends that task leaves the kernel steering as it is.
+
+mod gateway;
+mod options;
+mod sweeper;
+
+use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{info, warn};
+
+pub use options::Options;
+
+use crate::{
+    dataplane,
+    network::{self, Network},
+    proxy::ProxyError,
+    source::{Bounds, DirectorySource},
+};
+use gateway::Gateway;
+
+/// The gateway could not start.
+#[derive(Debug)]
+pub enum Error {
+    /// The kernel side.
+    Dataplane(dataplane::Error),
+    /// Links, routes or neighbours.
+    Network(network::Error),
+    /// The L7 proxy.
+    Proxy(ProxyError),
+    /// A socket, thread or signal.
+    Io(&'static str, io::Error),
+    /// `--interface` names none of the node's.
+    NoInterface {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// No `--vip`, and the first interface has no address.
+    NoVip(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dataplane(error) => error.fmt(f),
+            Self::Network(error) => error.fmt(f),
+            Self::Proxy(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::NoInterface { wanted, known } => write!(
+                f,
+                "there is no interface {wanted}; --interface takes one of: {}",
+                known.join(", ")
+            ),
+            Self::NoVip(interface) => write!(
+                f,
+                "interface {interface} has no IPv4 address to serve; give it one, or name addresses with --vip"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<dataplane::Error> for Error {
+    fn from(error: dataplane::Error) -> Self {
+        Self::Dataplane(error)
+    }
+}
+
+impl From<network::Error> for Error {
+    fn from(error: network::Error) -> Self {
+        Self::Network(error)
+    }
+}
+
+impl From<ProxyError> for Error {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(error)
+    }
+}
+
+/// Messages of a changing network are taken together for this long.
+const SETTLE: Duration = Duration::from_millis(50);
+/// The network is looked at this often even if nothing was heard.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Requests in flight get this long when the agent stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs the gateway until SIGTERM or SIGINT. `admin` makes the admin server's task from what it
+/// shows; it runs beside the gateway and ends with it.
+pub async fn run<F, S>(options: Options, admin: F) -> Result<(), Error>
+where
+    F: FnOnce(Arc<Shared>) -> S,
+    S: Future<Output = ()> + 'static,
+{
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Error::Io("signals", e))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Error::Io("signals", e))?;
+    let (network, mut changes) = Network::connect()?;
+    let mut published = DirectorySource::new(&options.manifests, Bounds::default())
+        .watch()
+        .map_err(|e| Error::Io("the thread that watches manifests", e))?;
+    let mut gateway = Gateway::start(options, network).await?;
+    let admin = tokio::task::spawn_local(admin(gateway.shared()));
+    let mut sweeps = gateway.sweeps()?;
+    gateway
+        .configure(Arc::clone(&published.borrow_and_update()))
+        .await;
+    gateway.attach()?;
+    info!("ready: the plan is in the kernel");
+
+    let mut look = interval(LOOK_AGAIN);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut settled: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Ok(()) = published.changed() => {
+                let latest = Arc::clone(&published.borrow_and_update());
+                gateway.configure(latest).await;
+            }
+            Some(_) = changes.next() => {
+                settled.get_or_insert(Instant::now() + SETTLE);
+            }
+            () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
+                settled = None;
+                gateway.look_around(false).await;
+            }
+            _ = look.tick() => gateway.look_around(true).await,
+            Some(sweep) = sweeps.recv() => gateway.swept(sweep).await,
+        }
+    }
+    info!("stopping; the kernel goes on steering, `fleetgate unload` ends that");
+    admin.abort();
+    gateway.stop(DRAIN);
+    if let Err(error) = admin.await
+        && error.is_panic()
+    {
+        warn!("the admin server had panicked");
+    }
+    Ok(())
+}
+
+pub use gateway::Shared;
