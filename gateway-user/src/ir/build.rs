@@ -334,7 +334,14 @@ impl Building<'_> {
                 match listeners.get_mut(port) {
                     Some(rules) => rules.push(rule(member, draft, rules.len(), group)),
                     None => {
-                        no_listener(gateway_name, *port, member.understood.ports.explicit, notes)
+                        let explicit = member.understood.ports.explicit;
+                        no_listener(
+                            gateway_name,
+                            *port,
+                            explicit,
+                            gateway.written.contains(port),
+                            notes,
+                        );
                     }
                 }
             }
@@ -401,25 +408,34 @@ fn rule(member: &Member, draft: &Draft, before: usize, group: &Arc<Group>) -> Ru
     }
 }
 
-fn no_listener(gateway: &str, port: u16, explicit: bool, notes: &mut Notes) {
+fn no_listener(gateway: &str, port: u16, explicit: bool, written: bool, notes: &mut Notes) {
     let field = if explicit {
         notes::alb("listen-ports")
     } else {
         "spec.rules".to_owned()
     };
+    if written {
+        notes.warning(
+            field,
+            format!("AlbConfig {gateway} lists port {port} but cannot serve HTTP there, so the rules are not served there"),
+            "mend the listener first; the problems of the AlbConfig say how",
+        );
+        return;
+    }
     let message = if explicit {
         format!(
-            "AlbConfig {gateway} serves no HTTP listener on port {port}, so the rules are not served there"
+            "AlbConfig {gateway} has no HTTP listener on port {port}, so the rules are not served there"
         )
     } else {
         format!(
-            "without listen-ports the rules go to HTTP {port}, where AlbConfig {gateway} serves no listener"
+            "without listen-ports the rules go to HTTP {port}, where AlbConfig {gateway} has no listener"
         )
     };
+    let remedy = "to spec.listeners of the AlbConfig, or correct the port";
     notes.warning(
         field,
         message,
-        format!("add `- port: {port}` with `protocol: HTTP` to spec.listeners of the AlbConfig, or correct the port"),
+        format!("add `- port: {port}` with `protocol: HTTP` {remedy}"),
     );
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    decode::{cut, decode, names, shown_name},
+    decode::{cut, decode, names},
     documents::{self, Document},
     object::{AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, ObjectMeta, Service},
 };
@@ -209,11 +209,9 @@ impl Reading<'_> {
                     .location()
                     .map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
                 let line = document.line + at.saturating_sub(1);
-                let text = error.to_string();
-                let first = text.lines().next().unwrap_or("unreadable");
                 self.broken_file(
                     format!("line {line}"),
-                    format!("not valid YAML or JSON: {}", cut(first)),
+                    format!("not valid YAML or JSON: {}", why(error)),
                     "correct this document; objects it held before keep serving until then",
                 );
             }
@@ -270,18 +268,9 @@ impl Reading<'_> {
         };
         let object = self.origin.object(&kind, namespace, name);
         if let Err((field, message)) = names(name, namespace, namespaced) {
-            let object = ObjectRef {
-                name: shown_name(name, &self.origin.file),
-                ..object
-            };
+            let message = format!("{kind} {message}");
             let remedy = "use 1 to 253 lower-case letters, digits, `-` and `.`, as Kubernetes does";
-            self.parsed.broken.push(Broken {
-                file: self.origin.file.clone(),
-                object: None,
-            });
-            self.parsed
-                .problems
-                .push(Problem::error(&object, field, message, remedy));
+            self.broken_file(format!("{place}: {field}"), message, remedy);
             return;
         }
         if version != wanted {
@@ -344,6 +333,33 @@ impl Reading<'_> {
                 &format!("{place}, items[{index}]"),
                 depth - 1,
             );
+        }
+    }
+}
+
+/// The parser's reason without its line, which counts from the start of the document.
+fn why(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } => why(error),
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("key {} is written twice", shown(key))
+        }
+        Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            "its aliases expand to more than is read".to_owned()
+        }
+        Error::Budget { .. } => {
+            "it holds more nodes, or nests them deeper, than is read".to_owned()
+        }
+        error => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or("unreadable");
+            cut(first
+                .split_once(" at line ")
+                .map_or(first, |(reason, _)| reason))
         }
     }
 }
