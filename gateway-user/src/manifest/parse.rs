@@ -82,7 +82,7 @@ pub enum Object {
 /// Something that exists but could not be decoded; a source keeps the last good version of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Broken {
-    /// The file it stands in.
+    /// The file it stands in; or a folder, ending in `/` (empty: the whole directory), that could not be read.
     pub file: Arc<str>,
     /// The object, where its kind and name could be read; otherwise anything of the file.
     pub object: Option<ObjectRef>,

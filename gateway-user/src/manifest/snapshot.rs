@@ -50,21 +50,23 @@ pub struct File {
 impl Snapshot {
     /// Fills in from `before` what is [`Broken`] here, so that a half-written file takes nothing out of service.
     ///
-    /// A broken document does not say what it held: then everything `before` had from that file stays.
+    /// A broken document does not say what it held: then everything `before` had from that file stays. Nothing counts
+    /// as broken any more afterwards.
     pub fn keep_last_good(&mut self, before: &Self) {
-        let files: BTreeSet<&str> = self
-            .broken
-            .iter()
-            .filter(|broken| broken.object.is_none())
-            .map(|broken| &*broken.file)
-            .collect();
-        let objects: BTreeSet<&ObjectRef> = self
-            .broken
-            .iter()
-            .filter_map(|broken| broken.object.as_ref())
-            .collect();
+        let mut files = BTreeSet::new();
+        let mut folders = Vec::new();
+        let mut objects = BTreeSet::new();
+        for Broken { file, object } in std::mem::take(&mut self.broken) {
+            match object {
+                Some(object) => drop(objects.insert(object)),
+                None if file.is_empty() || file.ends_with('/') => folders.push(file),
+                None => drop(files.insert(file)),
+            }
+        }
+        let unseen = |file: &str| folders.iter().any(|folder| file.starts_with(&**folder));
         let lost = |cluster: Option<&ClusterId>, kind: &str, meta: &ObjectMeta| {
-            files.contains(&*meta.file)
+            files.contains(&meta.file)
+                || unseen(&meta.file)
                 || objects.contains(&ObjectRef {
                     cluster: cluster.map(ToString::to_string),
                     kind: kind.to_owned(),
@@ -82,6 +84,9 @@ impl Snapshot {
             lost(None, "Ingress", &it.metadata)
         });
         for (id, had) in &before.clusters {
+            if unseen(&format!("clusters/{id}/")) {
+                self.clusters.entry(id.clone()).or_default();
+            }
             // A cluster whose folder is gone was taken out on purpose.
             let Some(has) = self.clusters.get_mut(id) else {
                 continue;
