@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    decode::{cut, decode, names},
+    decode::{decode, names},
     documents::{self, Document},
     object::{AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, ObjectMeta, Service},
+    yaml,
 };
 use crate::problem::{ObjectRef, Problem, shown};
 
@@ -29,7 +30,7 @@ impl Default for Limits {
         Self {
             file_bytes: 1 << 20,
             depth: 48,
-            nodes: 100_000,
+            nodes: 250_000,
             problems: 100,
         }
     }
@@ -118,7 +119,7 @@ pub fn parse(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
         limits,
         parsed: Parsed::default(),
     };
-    match text(bytes, limits) {
+    match yaml::text(bytes, limits) {
         Ok(text) => {
             for document in documents::split(text) {
                 reading.document(document);
@@ -141,30 +142,6 @@ pub fn parse(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
         ));
     }
     parsed
-}
-
-fn text(bytes: &[u8], limits: Limits) -> Result<&str, (String, &'static str)> {
-    if bytes.len() > limits.file_bytes {
-        return Err((
-            format!(
-                "the file has {} bytes, more than the {} that are read",
-                bytes.len(),
-                limits.file_bytes
-            ),
-            "split it into smaller files, or move it out of the manifest directory",
-        ));
-    }
-    let not_text = "write the file as UTF-8 YAML or JSON, or move it out of the manifest directory";
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        (
-            format!("not text: byte {} is not UTF-8", error.valid_up_to()),
-            not_text,
-        )
-    })?;
-    match text.find('\0') {
-        Some(at) => Err((format!("not text: byte {at} is NUL"), not_text)),
-        None => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
-    }
 }
 
 struct Reading<'a> {
@@ -196,22 +173,18 @@ impl Reading<'_> {
     }
 
     fn document(&mut self, document: Document<'_>) {
-        match serde_saphyr::from_str_with_options::<Value>(document.text, options(self.limits)) {
+        match yaml::value(document.text, self.limits) {
             Ok(value) => self.value(
                 value,
                 None,
                 &format!("document at line {}", document.line),
                 LIST_DEPTH,
             ),
-            Err(error) => {
-                let error = error.without_snippet();
-                let at = error
-                    .location()
-                    .map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+            Err((at, why)) => {
                 let line = document.line + at.saturating_sub(1);
                 self.broken_file(
                     format!("line {line}"),
-                    format!("not valid YAML or JSON: {}", why(error)),
+                    format!("not valid YAML or JSON: {why}"),
                     "correct this document; objects it held before keep serving until then",
                 );
             }
@@ -337,33 +310,6 @@ impl Reading<'_> {
     }
 }
 
-/// The parser's reason without its line, which counts from the start of the document.
-fn why(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error;
-    match error {
-        Error::AliasError { error, .. } => why(error),
-        Error::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("key {} is written twice", shown(key))
-        }
-        Error::AliasReplayCounterOverflow { .. }
-        | Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => {
-            "its aliases expand to more than is read".to_owned()
-        }
-        Error::Budget { .. } => {
-            "it holds more nodes, or nests them deeper, than is read".to_owned()
-        }
-        error => {
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or("unreadable");
-            cut(first
-                .split_once(" at line ")
-                .map_or(first, |(reason, _)| reason))
-        }
-    }
-}
-
 fn what(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
@@ -372,26 +318,6 @@ fn what(value: &Value) -> &'static str {
         Value::String(_) => "text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
-    }
-}
-
-/// Bounds against alias bombs: an anchor is expanded at most 64 times, so a document grows at most 64-fold.
-fn options(limits: Limits) -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: limits.depth,
-            flow_nesting_limit: limits.depth,
-            max_nodes: limits.nodes,
-            max_events: limits.nodes * 3,
-            max_aliases: 1_000,
-            max_anchors: 1_000,
-            max_merge_keys: 1_000,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: limits.nodes,
-            max_replay_stack_depth: 16,
-            max_alias_expansions_per_anchor: 64,
-        },
     }
 }
 
