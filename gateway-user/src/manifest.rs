@@ -8,6 +8,7 @@ mod documents;
 pub mod object;
 pub mod parse;
 pub mod snapshot;
+mod yaml;
 
 pub use object::*;
 pub use parse::{Broken, Limits, Object, Origin, Parsed, parse};

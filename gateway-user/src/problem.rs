@@ -90,12 +90,21 @@ impl Problem {
 /// Longest part of somebody's text that a message repeats, in characters.
 const SHOWN_CHARS: usize = 80;
 
-/// Somebody's text, quoted, with control characters escaped and cut to a length that fits a log line.
+/// Somebody's text between backticks, with control characters escaped and cut to a length that fits a log line.
 pub fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS) {
-        None => format!("{text:?}"),
-        Some((cut, _)) => format!("{:?}...", text.get(..cut).unwrap_or_default()),
+    let mut short = String::from("`");
+    for letter in text.chars().take(SHOWN_CHARS) {
+        if letter.is_control() {
+            short.extend(letter.escape_default());
+        } else {
+            short.push(letter);
+        }
     }
+    short.push('`');
+    if text.chars().nth(SHOWN_CHARS).is_some() {
+        short.push_str("...");
+    }
+    short
 }
 
 impl fmt::Display for Problem {
@@ -105,5 +114,19 @@ impl fmt::Display for Problem {
             "{}: {}: {}; {}",
             self.object, self.field, self.message, self.remedy
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_text_is_one_bounded_line() {
+        assert_eq!(shown("a\n\u{1b}[31m\"b\""), r#"`a\n\u{1b}[31m"b"`"#);
+        assert_eq!(
+            shown(&"\u{fc}".repeat(100)).chars().count(),
+            SHOWN_CHARS + 5
+        );
     }
 }

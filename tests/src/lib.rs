@@ -1,1 +1,3 @@
 //! What the privileged and end-to-end tests share.
+
+pub mod render;

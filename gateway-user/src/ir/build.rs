@@ -12,6 +12,7 @@ mod ingress;
 mod notes;
 mod patterns;
 mod ports;
+mod rules;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,11 +24,11 @@ use self::{
     backends::Members,
     class::{Linkage, link},
     gateway::{Gateway, Kept, Settings},
-    ingress::{Draft, Understood},
+    ingress::Understood,
     notes::{Notes, STEERING, annotation},
 };
 use super::{
-    model::{Group, Ir, Listener, ListenerName, ListenerProtocol, Rule, ServiceName, SteeringWish},
+    model::{Ir, Listener, ListenerName, ListenerProtocol, Rule, SteeringWish},
     steering::{self, Wisher},
 };
 use crate::{
@@ -278,74 +279,6 @@ impl Building<'_> {
         true
     }
 
-    /// Fills the listeners: first the rules of all Ingresses, then their default backends.
-    fn rules(
-        &mut self,
-        gateway_name: &str,
-        gateway: &Gateway,
-        members: &[Member],
-        pods: &Members<'_>,
-        listeners: &mut BTreeMap<u16, Vec<Rule>>,
-    ) {
-        let mut groups: BTreeMap<(&NamespacedName, &str, &str), Arc<Group>> = BTreeMap::new();
-        let usual = members.iter().flat_map(|member| {
-            member
-                .understood
-                .rules
-                .iter()
-                .map(move |draft| (member, draft))
-        });
-        let last = members.iter().flat_map(|member| {
-            member
-                .understood
-                .default
-                .iter()
-                .map(move |draft| (member, draft))
-        });
-        let mut notes_of: BTreeMap<&NamespacedName, Notes> = BTreeMap::new();
-        for (member, draft) in usual.chain(last) {
-            let notes = notes_of
-                .entry(&member.key)
-                .or_insert_with(|| Notes::on("Ingress", &member.key.namespace, &member.key.name));
-            let group = groups
-                .entry((&member.key, &draft.service, &draft.port))
-                .or_insert_with(|| {
-                    let service = ServiceName {
-                        namespace: member.key.namespace.clone(),
-                        name: draft.service.clone(),
-                        port: draft.port.clone(),
-                    };
-                    let place = match draft.place.strip_suffix("]") {
-                        Some(_) => format!("{}.backend", draft.place),
-                        None => draft.place.clone(),
-                    };
-                    Arc::new(pods.group(
-                        service,
-                        &gateway.clusters,
-                        &member.understood.weights,
-                        &place,
-                        notes,
-                    ))
-                });
-            if draft.tls_only {
-                continue;
-            }
-            for port in &member.understood.ports.http {
-                match listeners.get_mut(port) {
-                    Some(rules) => rules.push(rule(member, draft, rules.len(), group)),
-                    None => {
-                        no_listener(gateway_name, *port, member.understood.ports.explicit, notes)
-                    }
-                }
-            }
-        }
-        for member in members.iter().filter(|member| !member.stale) {
-            if let Some(notes) = notes_of.get_mut(&member.key) {
-                self.problems.append(&mut notes.problems);
-            }
-        }
-    }
-
     fn refused(&mut self, listener: &ListenerName, wisher: &Wisher, reason: &str) {
         let message = format!(
             "connection steering of listener {listener} is not possible: {reason}; the proxy steers"
@@ -386,41 +319,6 @@ fn revive(
         gateway.clone(),
         true,
     ))
-}
-
-fn rule(member: &Member, draft: &Draft, before: usize, group: &Arc<Group>) -> Rule {
-    Rule {
-        ingress: member.key.to_string(),
-        place: draft.place.clone(),
-        priority: u32::try_from(before + 1).unwrap_or(u32::MAX),
-        hosts: draft.hosts.clone(),
-        paths: draft.paths.clone(),
-        headers: draft.headers.clone(),
-        steering: member.understood.steering,
-        group: group.clone(),
-    }
-}
-
-fn no_listener(gateway: &str, port: u16, explicit: bool, notes: &mut Notes) {
-    let field = if explicit {
-        notes::alb("listen-ports")
-    } else {
-        "spec.rules".to_owned()
-    };
-    let message = if explicit {
-        format!(
-            "AlbConfig {gateway} serves no HTTP listener on port {port}, so the rules are not served there"
-        )
-    } else {
-        format!(
-            "without listen-ports the rules go to HTTP {port}, where AlbConfig {gateway} serves no listener"
-        )
-    };
-    notes.warning(
-        field,
-        message,
-        format!("add `- port: {port}` with `protocol: HTTP` to spec.listeners of the AlbConfig, or correct the port"),
-    );
 }
 
 #[cfg(test)]

@@ -12,30 +12,21 @@ pub(super) fn names(
     namespaced: bool,
 ) -> Result<(), (&'static str, String)> {
     if name.is_empty() {
-        return Err(("metadata.name", "the object has no name".to_owned()));
+        return Err(("metadata.name", "has no name".to_owned()));
     }
     if !valid_name(name) {
         return Err((
             "metadata.name",
-            format!("{} is not a valid name", shown(name)),
+            format!("name {} is not valid", shown(name)),
         ));
     }
     if namespaced && !valid_name(namespace) {
         return Err((
             "metadata.namespace",
-            format!("{} is not a valid namespace", shown(namespace)),
+            format!("namespace {} is not valid", shown(namespace)),
         ));
     }
     Ok(())
-}
-
-/// A name fit for an [`ObjectRef`]: the file instead of a name that Kubernetes would refuse.
-pub(super) fn shown_name(name: &str, file: &str) -> String {
-    if valid_name(name) {
-        name.to_owned()
-    } else {
-        format!("of {file}")
-    }
 }
 
 /// RFC 1123 subdomain, loosely: what cannot break a log line, a label or a path.

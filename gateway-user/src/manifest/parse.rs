@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    decode::{cut, decode, names, shown_name},
+    decode::{decode, names},
     documents::{self, Document},
     object::{AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, ObjectMeta, Service},
+    yaml,
 };
 use crate::problem::{ObjectRef, Problem, shown};
 
@@ -29,7 +30,7 @@ impl Default for Limits {
         Self {
             file_bytes: 1 << 20,
             depth: 48,
-            nodes: 100_000,
+            nodes: 250_000,
             problems: 100,
         }
     }
@@ -82,7 +83,7 @@ pub enum Object {
 /// Something that exists but could not be decoded; a source keeps the last good version of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Broken {
-    /// The file it stands in.
+    /// The file it stands in; or a folder, ending in `/` (empty: the whole directory), that could not be read.
     pub file: Arc<str>,
     /// The object, where its kind and name could be read; otherwise anything of the file.
     pub object: Option<ObjectRef>,
@@ -118,7 +119,7 @@ pub fn parse(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
         limits,
         parsed: Parsed::default(),
     };
-    match text(bytes, limits) {
+    match yaml::text(bytes, limits) {
         Ok(text) => {
             for document in documents::split(text) {
                 reading.document(document);
@@ -141,30 +142,6 @@ pub fn parse(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
         ));
     }
     parsed
-}
-
-fn text(bytes: &[u8], limits: Limits) -> Result<&str, (String, &'static str)> {
-    if bytes.len() > limits.file_bytes {
-        return Err((
-            format!(
-                "the file has {} bytes, more than the {} that are read",
-                bytes.len(),
-                limits.file_bytes
-            ),
-            "split it into smaller files, or move it out of the manifest directory",
-        ));
-    }
-    let not_text = "write the file as UTF-8 YAML or JSON, or move it out of the manifest directory";
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        (
-            format!("not text: byte {} is not UTF-8", error.valid_up_to()),
-            not_text,
-        )
-    })?;
-    match text.find('\0') {
-        Some(at) => Err((format!("not text: byte {at} is NUL"), not_text)),
-        None => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
-    }
 }
 
 struct Reading<'a> {
@@ -196,24 +173,18 @@ impl Reading<'_> {
     }
 
     fn document(&mut self, document: Document<'_>) {
-        match serde_saphyr::from_str_with_options::<Value>(document.text, options(self.limits)) {
+        match yaml::value(document.text, self.limits) {
             Ok(value) => self.value(
                 value,
                 None,
                 &format!("document at line {}", document.line),
                 LIST_DEPTH,
             ),
-            Err(error) => {
-                let error = error.without_snippet();
-                let at = error
-                    .location()
-                    .map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+            Err((at, why)) => {
                 let line = document.line + at.saturating_sub(1);
-                let text = error.to_string();
-                let first = text.lines().next().unwrap_or("unreadable");
                 self.broken_file(
                     format!("line {line}"),
-                    format!("not valid YAML or JSON: {}", cut(first)),
+                    format!("not valid YAML or JSON: {why}"),
                     "correct this document; objects it held before keep serving until then",
                 );
             }
@@ -270,18 +241,9 @@ impl Reading<'_> {
         };
         let object = self.origin.object(&kind, namespace, name);
         if let Err((field, message)) = names(name, namespace, namespaced) {
-            let object = ObjectRef {
-                name: shown_name(name, &self.origin.file),
-                ..object
-            };
+            let message = format!("{kind} {message}");
             let remedy = "use 1 to 253 lower-case letters, digits, `-` and `.`, as Kubernetes does";
-            self.parsed.broken.push(Broken {
-                file: self.origin.file.clone(),
-                object: None,
-            });
-            self.parsed
-                .problems
-                .push(Problem::error(&object, field, message, remedy));
+            self.broken_file(format!("{place}: {field}"), message, remedy);
             return;
         }
         if version != wanted {
@@ -356,26 +318,6 @@ fn what(value: &Value) -> &'static str {
         Value::String(_) => "text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
-    }
-}
-
-/// Bounds against alias bombs: an anchor is expanded at most 64 times, so a document grows at most 64-fold.
-fn options(limits: Limits) -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: limits.depth,
-            flow_nesting_limit: limits.depth,
-            max_nodes: limits.nodes,
-            max_events: limits.nodes * 3,
-            max_aliases: 1_000,
-            max_anchors: 1_000,
-            max_merge_keys: 1_000,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: limits.nodes,
-            max_replay_stack_depth: 16,
-            max_alias_expansions_per_anchor: 64,
-        },
     }
 }
 

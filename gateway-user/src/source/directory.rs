@@ -9,7 +9,7 @@ use super::{
     watching,
 };
 use crate::{
-    manifest::{self, Limits, Snapshot},
+    manifest::{self, Broken, Limits, Snapshot},
     problem::Problem,
 };
 
@@ -26,7 +26,7 @@ pub struct Published {
 #[derive(Debug)]
 pub struct DirectorySource {
     root: PathBuf,
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     listing: Option<Listing>,
     published: Option<Published>,
 }
@@ -60,28 +60,27 @@ impl DirectorySource {
         if self.listing.as_ref() == Some(&listing) {
             return None;
         }
-        let published = match &self.published {
-            // Half a directory would take the other half out of service.
-            Some(before) if !listing.gaps.is_empty() => Published {
-                snapshot: before.snapshot.clone(),
-                problems: listing.gaps.clone(),
-            },
-            before => {
-                let limits = Limits {
-                    file_bytes: self.bounds.file_bytes,
-                    ..Limits::default()
-                };
-                let (mut snapshot, mut problems) =
-                    manifest::snapshot(listing.clusters.clone(), listing.files.clone(), limits);
-                if let Some(before) = before {
-                    snapshot.keep_last_good(&before.snapshot);
-                }
-                problems.extend(listing.gaps.clone());
-                problems.sort();
-                problems.dedup();
-                Published { snapshot, problems }
-            }
+        let limits = Limits {
+            file_bytes: self.bounds.file_bytes,
+            ..Limits::default()
         };
+        let (mut snapshot, mut problems) =
+            manifest::snapshot(listing.clusters.clone(), listing.files.clone(), limits);
+        for gap in &listing.gaps {
+            problems.push(gap.problem.clone());
+            if let Some(folder) = &gap.unseen {
+                snapshot.broken.push(Broken {
+                    file: folder.as_str().into(),
+                    object: None,
+                });
+            }
+        }
+        if let Some(before) = &self.published {
+            snapshot.keep_last_good(&before.snapshot);
+        }
+        problems.sort();
+        problems.dedup();
+        let published = Published { snapshot, problems };
         self.listing = Some(listing);
         self.published = Some(published.clone());
         Some(published)

@@ -45,8 +45,16 @@ pub(super) struct Listing {
     /// Folders under `clusters/`.
     pub(super) clusters: Vec<String>,
     pub(super) files: Vec<File>,
-    /// Why the listing is not complete; empty when it is.
-    pub(super) gaps: Vec<Problem>,
+    /// What is missing from this listing; empty when it is complete.
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// Something that could not be listed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Gap {
+    /// Files under this path (`clusters/c1/`, empty for all) may exist unseen; `None` when nothing is unseen.
+    pub(super) unseen: Option<String>,
+    pub(super) problem: Problem,
 }
 
 /// Lists `root`. Hidden and editor files are skipped, symbolic links followed, as in a mounted ConfigMap.
@@ -60,6 +68,7 @@ pub(super) fn list(root: &Path, bounds: Bounds) -> Listing {
     match identity(root) {
         Err(error) => walk.gap(
             ".",
+            Some(String::new()),
             format!("the manifest directory cannot be read: {error}"),
         ),
         Ok(identity) => {
@@ -93,18 +102,22 @@ struct Walk {
 }
 
 impl Walk {
-    fn gap(&mut self, path: &str, message: String) {
+    fn gap(&mut self, path: &str, unseen: Option<String>, message: String) {
         let object = ObjectRef {
             kind: "File".to_owned(),
             name: path.to_owned(),
             ..ObjectRef::default()
         };
-        self.listing.gaps.push(Problem::error(
-            &object,
-            "content",
-            message,
-            "mend it; what was read before keeps serving until then",
-        ));
+        let remedy = match unseen {
+            Some(_) => "mend it; what was read before keeps serving until then",
+            None => "delete the link",
+        };
+        let problem = Problem::error(&object, "content", message, remedy);
+        self.listing.gaps.push(Gap { unseen, problem });
+    }
+
+    fn unseen(&mut self, path: &str, message: String) {
+        self.gap(path, Some(format!("{path}/")), message);
     }
 
     /// Manifests beside the folders are listed without content, so that someone is told they are misplaced.
@@ -126,20 +139,24 @@ impl Walk {
     fn folder(&mut self, folder: &Path, path: &str, above: &mut Vec<(u64, u64)>) {
         let identity = match identity(folder) {
             Ok(identity) => identity,
-            Err(error) => return self.gap(path, format!("the folder cannot be read: {error}")),
+            Err(error) => return self.unseen(path, format!("the folder cannot be read: {error}")),
         };
         if above.contains(&identity) {
-            return self.gap(path, "the link leads back to a folder above it".to_owned());
+            return self.gap(
+                path,
+                None,
+                "the link leads back to a folder above it".to_owned(),
+            );
         }
         if above.len() > self.bounds.depth {
-            return self.gap(
+            return self.unseen(
                 path,
                 format!("folders are nested more than {} deep", self.bounds.depth),
             );
         }
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
-            Err(error) => return self.gap(path, format!("the folder cannot be read: {error}")),
+            Err(error) => return self.unseen(path, format!("the folder cannot be read: {error}")),
         };
         above.push(identity);
         for entry in entries {
@@ -153,7 +170,7 @@ impl Walk {
                     &entry.file_name().to_string_lossy(),
                     above,
                 ),
-                Err(error) => self.gap(path, format!("the folder cannot be read: {error}")),
+                Err(error) => self.unseen(path, format!("the folder cannot be read: {error}")),
             }
         }
         above.pop();
@@ -208,7 +225,7 @@ impl Walk {
                 "the directory holds more than {files} files or {} MiB",
                 total_bytes >> 20
             );
-            return self.gap(&path, message);
+            return self.gap(&path, Some(String::new()), message);
         }
         self.listing.files.push(File { path, content });
     }

@@ -75,6 +75,30 @@ fn a_directory_that_disappears_keeps_what_it_held() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_listed_keeps_its_own_objects_only() {
+    let dir = folder();
+    put(dir.path(), "clusters/c1/a.yaml", &service("a"));
+    fs::create_dir_all(dir.path().join("clusters/c1/deep/deeper")).expect("mkdir");
+    put(dir.path(), "clusters/c1/deep/deeper/b.yaml", &service("b"));
+    let mut source = source(dir.path());
+    assert_eq!(names(&source.read()), ["a", "b"]);
+    // Too deep from now on: what lies there is unseen, the rest is followed.
+    source.bounds.depth = 3;
+    fs::remove_file(dir.path().join("clusters/c1/a.yaml")).expect("remove");
+    put(dir.path(), "clusters/c1/c.yaml", &service("c"));
+    let published = source.changed().expect("news");
+    assert_eq!(names(&published), ["b", "c"]);
+    assert_eq!(published.problems.len(), 1);
+    assert!(
+        published.problems[0]
+            .to_string()
+            .contains("clusters/c1/deep/deeper"),
+        "{}",
+        published.problems[0]
+    );
+}
+
+#[test]
 fn a_link_to_a_folder_above_ends() {
     let dir = folder();
     symlink("..", dir.path().join("fleet/up")).expect("symlink");

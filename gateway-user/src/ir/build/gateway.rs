@@ -22,6 +22,8 @@ pub(super) struct Gateway {
     /// Member clusters whose pods serve.
     pub(super) clusters: BTreeSet<ClusterId>,
     pub(super) steering: Option<SteeringWish>,
+    /// Ports that the AlbConfig lists, served or not.
+    pub(super) written: BTreeSet<u16>,
     pub(super) kept: Kept,
 }
 
@@ -62,6 +64,7 @@ pub(super) fn understand(
     Gateway {
         clusters: clusters(annotations, associated, notes),
         steering: annotations::steering(annotations, notes),
+        written: config.spec.listeners.iter().filter_map(port).collect(),
         kept: Kept {
             addresses,
             listeners: listeners(&config.spec.listeners, before, notes),
@@ -153,12 +156,7 @@ fn listeners(
     let mut listeners = BTreeMap::new();
     for (index, listener) in written.iter().enumerate() {
         let field = format!("spec.listeners[{index}]");
-        let port = match &listener.port {
-            None => Some(80),
-            Some(IntOrString::Int(port)) => u16::try_from(*port).ok(),
-            Some(IntOrString::Text(port)) => port.parse().ok(),
-        };
-        let Some(port) = port.filter(|port| *port != 0) else {
+        let Some(port) = port(listener) else {
             let text = listener
                 .port
                 .as_ref()
@@ -213,6 +211,15 @@ fn listeners(
         );
     }
     listeners
+}
+
+fn port(listener: &AlbListener) -> Option<u16> {
+    let port = match &listener.port {
+        None => Some(80),
+        Some(IntOrString::Int(port)) => u16::try_from(*port).ok(),
+        Some(IntOrString::Text(port)) => port.parse().ok(),
+    };
+    port.filter(|port| *port != 0)
 }
 
 fn settings(listener: &AlbListener, field: &str, notes: &mut Notes) -> Option<Settings> {

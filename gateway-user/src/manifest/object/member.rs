@@ -1,0 +1,106 @@
+//! Objects of member clusters: Service, EndpointSlice.
+
+use serde::Deserialize;
+
+use super::{ObjectMeta, or_default};
+
+/// A Service of a member cluster.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct Service {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// Specification.
+    #[serde(deserialize_with = "or_default")]
+    pub spec: ServiceSpec,
+}
+
+/// `Service.spec`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// `ExternalName` has no endpoints.
+    #[serde(rename = "type")]
+    pub service_type: Option<String>,
+    /// `ClientIP` or `None`.
+    pub session_affinity: Option<String>,
+    /// Ports.
+    #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<ServicePort>,
+}
+
+/// `Service.spec.ports[]`. `targetPort` is not read: the slices hold what it resolved to.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct ServicePort {
+    /// Empty where the Service has a single port.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// Port number.
+    pub port: i64,
+    /// `TCP` where left out.
+    pub protocol: Option<String>,
+}
+
+/// Endpoints of a Service.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EndpointSlice {
+    /// Metadata; label `kubernetes.io/service-name` names the Service.
+    pub metadata: ObjectMeta,
+    /// `IPv4`, `IPv6` or `FQDN`.
+    #[serde(deserialize_with = "or_default")]
+    pub address_type: String,
+    /// Endpoints.
+    #[serde(deserialize_with = "or_default")]
+    pub endpoints: Vec<Endpoint>,
+    /// Ports that every endpoint of this slice serves.
+    #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<EndpointPort>,
+}
+
+/// `EndpointSlice.endpoints[]`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Addresses of one pod.
+    #[serde(deserialize_with = "or_default")]
+    pub addresses: Vec<String>,
+    /// Readiness.
+    #[serde(deserialize_with = "or_default")]
+    pub conditions: EndpointConditions,
+    /// The pod.
+    pub target_ref: Option<TargetRef>,
+}
+
+/// `EndpointSlice.endpoints[].conditions`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct EndpointConditions {
+    /// Absent means ready (`discovery.k8s.io/v1`: "nil should be interpreted as true").
+    pub ready: Option<bool>,
+    /// Set while the pod shuts down.
+    pub terminating: Option<bool>,
+}
+
+/// `EndpointSlice.endpoints[].targetRef`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct TargetRef {
+    /// Pod name.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+}
+
+/// `EndpointSlice.ports[]`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct EndpointPort {
+    /// Name of the Service port.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// Port on the pod.
+    pub port: Option<i64>,
+    /// `TCP` where left out.
+    pub protocol: Option<String>,
+}
