@@ -32,7 +32,7 @@ pub struct Outside;
 /// A frame, from its Ethernet header on.
 pub trait Packet {
     /// Length of the frame in bytes; of a GSO super-packet, all of it.
-    fn len(&self) -> u32;
+    fn frame_len(&self) -> u32;
     /// Whether the frame will be cut into smaller ones when it is sent.
     fn segmented(&self) -> bool;
     /// Interface it came in on.

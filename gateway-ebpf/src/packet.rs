@@ -98,7 +98,7 @@ impl XdpPacket {
 
 impl Packet for XdpPacket {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         (self.view.end - self.view.start) as u32
     }
 
@@ -170,7 +170,7 @@ impl<'a> TcPacket<'a> {
 
 impl Packet for TcPacket<'_> {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         self.len
     }
 

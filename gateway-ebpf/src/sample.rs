@@ -16,7 +16,7 @@ pub fn before<C: EbpfContext, P: Packet>(ctx: &C, packet: &P) -> bool {
         return false;
     }
     if let Ok(head) = parse(packet) {
-        log_packet(ctx, &head, packet.len());
+        log_packet(ctx, &head, packet.frame_len());
     }
     true
 }

@@ -186,6 +186,7 @@ prop_compose! {
                 split: Split::Replicas,
                 affinity: Affinity::None,
                 backends: vec![],
+                idle: vec![],
             }),
         }
     }

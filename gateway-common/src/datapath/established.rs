@@ -52,7 +52,7 @@ pub(super) fn established<P: Packet, T: Tables>(
     if T::NEEDS_HOP && hop.is_none() {
         return Verdict::because(Reason::NextHop);
     }
-    let bytes = packet.len();
+    let bytes = packet.frame_len();
     if let Some(hop) = hop
         && bytes > hop.mtu as u32 + super::parse::L3 as u32
         && !packet.segmented()

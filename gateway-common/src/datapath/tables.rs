@@ -21,7 +21,7 @@ pub struct Frame {
 }
 
 impl Packet for Frame {
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         self.bytes.len() as u32
     }
 

@@ -238,6 +238,7 @@ impl Building<'_> {
                 forwarded,
                 ..
             } = settings.clone();
+            let steering = steering::while_ready(decision.steering, &rules);
             into.push(Listener {
                 name: listener,
                 addresses: addresses.clone(),
@@ -246,7 +247,7 @@ impl Building<'_> {
                 forwarded_for,
                 forwarded,
                 rules,
-                steering: decision.steering,
+                steering,
             });
         }
     }

@@ -22,6 +22,24 @@ pub struct Decision {
     pub refused: Option<Wisher>,
 }
 
+/// What the decision becomes while no backend is ready: the proxy answers 503, where the kernel could only drop.
+pub fn while_ready(steering: Steering, rules: &[Rule]) -> Steering {
+    match rules.first() {
+        Some(rule)
+            if steering.mode == SteeringMode::Connection && rule.group.backends.is_empty() =>
+        {
+            Steering {
+                mode: SteeringMode::Request,
+                reason: format!(
+                    "no ready backend of {}: the proxy answers 503 until there is one",
+                    rule.group.service
+                ),
+            }
+        }
+        _ => steering,
+    }
+}
+
 /// Decides for a listener with these rules.
 ///
 /// `forwards` names a header that the listener was explicitly told to write. Connection steering needs that every
@@ -162,6 +180,7 @@ mod tests {
                 split: Split::Replicas,
                 affinity: Affinity::None,
                 backends: vec![],
+                idle: vec![],
             }),
         }
     }
@@ -169,6 +188,19 @@ mod tests {
     fn mode(rules: &[Rule]) -> (SteeringMode, String) {
         let decision = decide(rules, None, None, SteeringWish::Auto);
         (decision.steering.mode, decision.steering.reason)
+    }
+
+    #[test]
+    fn a_listener_without_ready_backends_is_the_proxys_until_there_is_one() {
+        let decided = decide(&[rule("/", "a")], None, None, SteeringWish::Auto).steering;
+        assert_eq!(decided.mode, SteeringMode::Connection);
+        let served = while_ready(decided, &[rule("/", "a")]);
+        assert_eq!(served.mode, SteeringMode::Request);
+        assert!(
+            served.reason.contains("no ready backend"),
+            "{}",
+            served.reason
+        );
     }
 
     #[test]
