@@ -322,9 +322,9 @@ fn a_client_that_expects_100_is_told_to_continue_only_when_the_backend_wants_the
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             request.body = vec![0; 5];
             reader.read_exact(&mut request.body)?;
+            seen.lock().unwrap().push(request);
             stream.write_all(&ok("took it"))?;
         }
-        seen.lock().unwrap().push(request);
         Ok(())
     });
     let gateway = Gateway::to(&origin);
