@@ -215,6 +215,8 @@ fn an_error_reply_to_a_large_upload_reaches_the_client() {
             let _ = writer.write_all(&vec![b'x'; 500_000]);
         });
         assert_eq!(client.reply().unwrap().status, 404);
+        let end = client.read_some(&mut [0]);
+        assert_eq!(end.unwrap(), 0, "the connection ends without a reset");
         sender.join().unwrap();
     }
 }
