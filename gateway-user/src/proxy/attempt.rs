@@ -49,7 +49,9 @@ pub(super) async fn attempt(
         Reason::NoServer,
         "the rule matched, but no backend is ready",
     );
+    let deadline = subject.started + subject.timeout;
     while tried.len() < TRIES {
+        let patience = CONNECT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
         let Some(index) = worker.pick(
             &subject.group,
             subject.down.client.ip(),
@@ -73,17 +75,15 @@ pub(super) async fn attempt(
         loop {
             let mut upstream = match pooled.take() {
                 Some(upstream) => upstream,
-                None => {
-                    match upstream::connect(address, CONNECT_TIMEOUT.min(subject.timeout)).await {
-                        Ok(upstream) => upstream,
-                        Err(err) => {
-                            failure = refused(worker, address, &err);
-                            tried.push(index);
-                            worker.stats.retries.fetch_add(1, Relaxed);
-                            break;
-                        }
+                None => match upstream::connect(address, patience).await {
+                    Ok(upstream) => upstream,
+                    Err(err) => {
+                        failure = refused(worker, address, &err);
+                        tried.push(index);
+                        worker.stats.retries.fetch_add(1, Relaxed);
+                        break;
                     }
-                }
+                },
             };
             let counter = if upstream.reused {
                 &worker.stats.upstream_reused

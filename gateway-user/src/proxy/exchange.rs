@@ -217,13 +217,9 @@ fn answer(
         progress: subject.progress.clone(),
         keep: false,
     };
-    if response.headers().contains_key(TRANSFER_ENCODING)
-        && response.headers().contains_key(CONTENT_LENGTH)
-    {
-        return Err(Refusal::keep(
-            Reason::BadResponse,
-            "the backend framed its answer in two ways",
-        ));
+    if !framing_is_clear(&response) {
+        let detail = "the backend's answer is framed in a way that can be read in two";
+        return Err(Refusal::keep(Reason::BadResponse, detail));
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (Some(client), Some(in_flight)) = (upgrade, in_flight.take()) else {
@@ -267,4 +263,24 @@ fn answer(
         parts,
         ResponseBody::stream(incoming, lease),
     ))
+}
+
+/// What another reader might delimit differently is not passed on (RFC 9112 section 6.3).
+fn framing_is_clear(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lengths.next(), codings.next()) {
+        (None, None) => true,
+        (Some(length), None) => {
+            lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)
+        }
+        // No coding but chunked was offered to the backend.
+        (None, Some(coding)) => {
+            codings.next().is_none()
+                && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && response.version() == Version::HTTP_11
+        }
+        (Some(_), Some(_)) => false,
+    }
 }

@@ -11,13 +11,17 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, Interest, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep},
 };
 
+mod waiting;
+mod writing;
+
+use self::{waiting::Wait, writing::Closing};
 use super::{
     exchanges::Exchanges,
     framing::{Framing, HeadLimits, chunked::Chunked, head},
@@ -29,9 +33,6 @@ use super::{
 const READ_BYTES: usize = 4096;
 /// A stash larger than this is given back when it is empty.
 const STASH_KEPT_BYTES: usize = 16 * 1024;
-/// After the last reply, what the client still sends is read and dropped: this much, this long.
-const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum Phase {
@@ -42,12 +43,6 @@ enum Phase {
     Offered,
     Tunnel,
     Refused,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wait {
-    Idle(u64),
-    Head(u64),
 }
 
 /// Limits and deadlines of a client connection.
@@ -76,12 +71,6 @@ pub(super) struct Gate {
     farewell: Bytes,
     closing: Closing,
     _count: ConnectionCount,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Closing {
-    No,
-    Lingering { left: usize },
 }
 
 impl Gate {
@@ -246,49 +235,9 @@ impl Gate {
         self.peer_closed |= read == 0;
         Poll::Ready(Ok(read))
     }
-
-    /// Whether the wait the gate is in has taken too long; otherwise the task is woken when it will have.
-    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Wait> {
-        let begun = self.exchanges.begun();
-        let wait = match self.phase {
-            Phase::Head(_) if self.stash.len() > self.ready => Wait::Head(begun),
-            Phase::Head(_) if !self.exchanges.in_flight() => Wait::Idle(begun),
-            _ => {
-                self.wait = None;
-                return Poll::Pending;
-            }
-        };
-        let deadline = match self.wait {
-            Some((same, deadline)) if same == wait => deadline,
-            _ => {
-                let span = match wait {
-                    Wait::Head(_) => self.limits.head_timeout,
-                    Wait::Idle(_) => self.exchanges.idle_limit(),
-                };
-                let deadline = Instant::now() + span;
-                self.wait = Some((wait, deadline));
-                deadline
-            }
-        };
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        // Moving a timer costs; one that fires early is simply set again.
-        if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            if sleep.deadline() >= deadline {
-                self.wait = None;
-                return Poll::Ready(wait);
-            }
-            sleep.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    }
 }
 
-/// Reads without writing zeros first.
+/// Reads without writing zeros first, and without asking a socket that was just emptied whether it is empty.
 pub(super) fn poll_read_buf(
     stream: &TcpStream,
     cx: &mut Context<'_>,
@@ -296,9 +245,19 @@ pub(super) fn poll_read_buf(
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
+        let room = buf.chunk_mut().len();
         match stream.try_read_buf(buf) {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-            outcome => return Poll::Ready(outcome),
+            Ok(read) => {
+                if read > 0 && read < room {
+                    // The events are edge-triggered and this thread also runs the event loop, so whatever comes
+                    // after a short read is announced anew. Saves one system call per message.
+                    let emptied = || Err(io::ErrorKind::WouldBlock.into());
+                    let _: io::Result<()> = stream.try_io(Interest::READABLE, emptied);
+                }
+                return Poll::Ready(Ok(read));
+            }
+            Err(err) => return Poll::Ready(Err(err)),
         }
     }
 }
@@ -394,84 +353,5 @@ impl AsyncRead for Gate {
                 }
             }
         }
-    }
-}
-
-impl AsyncWrite for Gate {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let gate = self.get_mut();
-        let written = ready!(Pin::new(&mut gate.stream).poll_write(cx, bytes))?;
-        gate.count_written(written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let gate = self.get_mut();
-        let written = ready!(Pin::new(&mut gate.stream).poll_write_vectored(cx, slices))?;
-        gate.count_written(written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let gate = self.get_mut();
-        while gate.farewell.has_remaining() {
-            let written = ready!(Pin::new(&mut gate.stream).poll_write(cx, &gate.farewell))?;
-            gate.count_written(written);
-            gate.farewell.advance(written);
-        }
-        if gate.closing == Closing::No {
-            ready!(Pin::new(&mut gate.stream).poll_shutdown(cx))?;
-            let unread =
-                gate.stash.len() > gate.at || !matches!(gate.phase, Phase::Head(_) | Phase::Tunnel);
-            if gate.peer_closed || !unread {
-                return Poll::Ready(Ok(()));
-            }
-            // Closing with unread bytes sends a reset, which may destroy the reply on its way (RFC 9112 section 9.6).
-            gate.closing = Closing::Lingering { left: LINGER_BYTES };
-            gate.sleep = Some(Box::pin(tokio::time::sleep(LINGER)));
-        }
-        let mut scratch = [0_u8; READ_BYTES];
-        while let Closing::Lingering { left } = gate.closing {
-            let mut sink = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut gate.stream).poll_read(cx, &mut sink) {
-                Poll::Ready(Ok(())) if !sink.filled().is_empty() && left > 0 => {
-                    gate.closing = Closing::Lingering {
-                        left: left.saturating_sub(sink.filled().len()),
-                    };
-                }
-                Poll::Ready(_) => break,
-                Poll::Pending => match &mut gate.sleep {
-                    Some(sleep) => {
-                        ready!(sleep.as_mut().poll(cx));
-                        break;
-                    }
-                    None => break,
-                },
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Gate {
-    fn count_written(&self, bytes: usize) {
-        self.stats.downstream_sent.fetch_add(bytes as u64, Relaxed);
-        self.exchanges.count(bytes);
     }
 }

@@ -167,8 +167,13 @@ impl Refusal {
     pub(super) fn bytes(self) -> Bytes {
         let status = self.reason.status();
         let text = format!("{}: {}\n", self.reason.label(), self.detail);
+        // RFC 9110 section 15.5.6: a 405 lists what is allowed.
+        let allow = match self.reason {
+            Reason::MethodNotAllowed => "allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+            _ => "",
+        };
         Bytes::from(format!(
-            "HTTP/1.1 {} {}\r\nserver: fleetgate\r\ncontent-type: text/plain; charset=utf-8\r\n\
+            "HTTP/1.1 {} {}\r\n{allow}server: fleetgate\r\ncontent-type: text/plain; charset=utf-8\r\n\
              x-fleetgate-reason: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
             status.as_u16(),
             status.canonical_reason().unwrap_or_default(),

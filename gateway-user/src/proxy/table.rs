@@ -67,3 +67,60 @@ impl RouteTable {
             .get(&SocketAddr::new(local.ip().to_canonical(), local.port()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ir::{ForwardedFor, ForwardedHeaders, ListenerName, ListenerProtocol, Steering};
+
+    fn listener(gateway: &str, addresses: &[&str], mode: SteeringMode) -> Listener {
+        Listener {
+            name: ListenerName {
+                gateway: gateway.into(),
+                port: 80,
+                protocol: ListenerProtocol::Http,
+            },
+            addresses: addresses
+                .iter()
+                .map(|address| address.parse().expect("an address"))
+                .collect(),
+            idle_timeout: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(60),
+            forwarded_for: ForwardedFor::Append,
+            forwarded: ForwardedHeaders::default(),
+            rules: Vec::new(),
+            steering: Steering {
+                mode,
+                reason: String::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn only_request_steered_listeners_are_served_and_each_on_its_own_addresses() {
+        let ir = Ir {
+            listeners: vec![
+                listener("a", &["10.0.0.1"], SteeringMode::Request),
+                listener("b", &["10.0.0.2"], SteeringMode::Connection),
+                listener("c", &[], SteeringMode::Request),
+            ],
+        };
+        let vips = ["10.0.0.1", "10.0.0.3"].map(|vip| vip.parse().expect("an address"));
+        let table = RouteTable::build(&ir, &vips);
+        let served = |local: &str| {
+            let routes = table.routes(local.parse().expect("an address"))?;
+            Some(routes.listener.name.gateway.clone())
+        };
+        assert_eq!(
+            served("10.0.0.1:80").as_deref(),
+            Some("a"),
+            "the first by name has it"
+        );
+        assert_eq!(served("10.0.0.2:80"), None);
+        assert_eq!(served("10.0.0.3:80").as_deref(), Some("c"));
+        assert_eq!(served("[::ffff:10.0.0.3]:80").as_deref(), Some("c"));
+        assert_eq!(served("10.0.0.3:81"), None);
+    }
+}

@@ -268,3 +268,41 @@ impl AsyncWrite for SocketIo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_was_closed_or_spoke_up_is_not_silent() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+            let address = listener.local_addr().expect("an address");
+            for speak in [false, true] {
+                let stream = TcpStream::connect(address).await.expect("connected");
+                let (mut peer, _) = listener.accept().await.expect("accepted");
+                let socket = Socket {
+                    stream,
+                    received: AtomicU64::new(0),
+                };
+                assert!(socket.silent());
+                if speak {
+                    peer.write_all(b"x").await.expect("written");
+                } else {
+                    peer.shutdown().await.expect("shut down");
+                }
+                let arrived = (0..1000).any(|_| {
+                    std::thread::sleep(Duration::from_millis(1));
+                    !socket.silent()
+                });
+                assert!(arrived, "speak {speak}");
+            }
+        });
+    }
+}

@@ -252,3 +252,38 @@ fn a_pooled_connection_that_closed_is_replaced_without_an_error() {
     }
     assert_eq!(origin.seen().len(), 60, "nothing is sent twice");
 }
+
+#[test]
+fn only_a_request_that_may_be_repeated_is_sent_again_when_its_connection_closes_unanswered() {
+    // The first request of a connection is answered; the second is read, and the connection closes.
+    let origin = Origin::raw(|seen, stream| {
+        let mut reader = std::io::BufReader::new(stream.try_clone()?);
+        for answered in [true, false] {
+            let head = super::support::read_head(&mut reader)?;
+            seen.lock().unwrap().push(super::support::Seen {
+                head,
+                ..Default::default()
+            });
+            if answered {
+                stream.write_all(&ok("ok"))?;
+            }
+        }
+        Ok(())
+    });
+    let gateway = Gateway::to(&origin);
+    let mut client = gateway.client();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(
+        client.get("/").status,
+        200,
+        "sent again on a new connection"
+    );
+    assert_eq!(origin.seen().len(), 3);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    let reply = client.reply().unwrap();
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (502, "backend-closed")
+    );
+    assert_eq!(origin.seen().len(), 4, "a POST is sent once");
+}

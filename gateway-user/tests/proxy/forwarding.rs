@@ -68,6 +68,49 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn how_a_client_cuts_its_bytes_makes_no_difference() {
+    let origin = Origin::answering(|seen, stream| stream.write_all(&ok(seen.line())));
+    let gateway = Gateway::to(&origin);
+    let burst = b"\r\nGET /1 HTTP/1.1\r\nHost: demo\r\n\r\nPOST /2 HTTP/1.1\r\nHost: demo\r\nContent-Length: 3\r\n\r\nabc\
+        PUT /3 HTTP/1.1\r\nHost: demo\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nA: b\r\n\r\n\
+        GET /4 HTTP/1.1\r\nHost: demo\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nGET /5 HTTP/1.1\r\nHost: demo\r\n\r\n";
+    for cut in [1, 2, 3, 7, 50, 400] {
+        let mut client = gateway.client();
+        for piece in burst.chunks(cut) {
+            client.send(piece);
+            if cut < 50 {
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+        for line in ["GET /1", "POST /2", "PUT /3", "GET /4", "GET /5"] {
+            let text = client.reply().unwrap().text();
+            assert_eq!(text, format!("{line} HTTP/1.1"), "cut {cut}");
+        }
+        let seen = origin.seen();
+        let bodies: Vec<&[u8]> = seen[seen.len() - 5..]
+            .iter()
+            .map(|seen| seen.body.as_slice())
+            .collect();
+        assert_eq!(bodies, [&b""[..], b"abc", b"abc", b"", b""], "cut {cut}");
+    }
+}
+
+#[test]
+fn the_largest_head_that_is_allowed_passes() {
+    let origin = Origin::fixed(ok("ok"));
+    let gateway = Gateway::to(&origin);
+    let mut client = gateway.client();
+    let (target, value) = ("t".repeat(32_000), "v".repeat(30_000));
+    for _ in 0..2 {
+        client.send(format!(
+            "GET /{target} HTTP/1.1\r\nHost: demo\r\nX: {value}\r\n\r\n"
+        ));
+        assert_eq!(client.reply().unwrap().status, 200);
+    }
+    assert_eq!(origin.seen()[1].header("x"), [value]);
+}
+
+#[test]
 fn chunked_bodies_and_trailers_pass_both_ways() {
     let origin = Origin::answering(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 42\r\n\r\n")
@@ -279,9 +322,9 @@ fn a_client_that_expects_100_is_told_to_continue_only_when_the_backend_wants_the
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             request.body = vec![0; 5];
             reader.read_exact(&mut request.body)?;
+            seen.lock().unwrap().push(request);
             stream.write_all(&ok("took it"))?;
         }
-        seen.lock().unwrap().push(request);
         Ok(())
     });
     let gateway = Gateway::to(&origin);

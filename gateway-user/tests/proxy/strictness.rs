@@ -189,16 +189,86 @@ fn a_hidden_request_in_a_body_stays_in_the_body() {
 }
 
 #[test]
-fn a_backend_that_frames_its_answer_in_two_ways_is_a_502() {
-    let origin = Origin::fixed(
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    );
-    let gateway = Gateway::to(&origin);
-    let reply = gateway.client().get("/");
-    assert_eq!(
-        (reply.status, reply.reason().as_str()),
-        (502, "bad-response")
-    );
+fn an_answer_that_can_be_read_in_two_ways_is_a_502() {
+    for head in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n",
+    ] {
+        let origin = Origin::fixed(format!("{head}\r\n0\r\n\r\n"));
+        let gateway = Gateway::to(&origin);
+        let reply = gateway.client().get("/");
+        assert_eq!(
+            (reply.status, reply.reason().as_str()),
+            (502, "bad-response"),
+            "{head}"
+        );
+    }
+}
+
+fn answers() -> impl Strategy<Value = Vec<u8>> {
+    let known = prop::sample::select(vec![
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 200 OK\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n",
+        "HTTP/1.1 304 Not Modified\r\n",
+        "HTTP/1.1 999 X\r\n",
+        "Content-Length: 3\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "Connection: ,,x\r\n",
+        "Upgrade: x\r\n",
+        "\r\n",
+        "abc",
+        "3\r\nabc\r\n",
+        "0\r\n\r\n",
+        "\n",
+    ]);
+    prop_oneof![
+        4 => known.prop_map(|text| text.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+    ]
+}
+
+#[test]
+fn no_answer_of_a_backend_stops_the_proxy_from_serving() {
+    let answer = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let source = std::sync::Arc::clone(&answer);
+    let hostile = Origin::raw(move |_, stream| {
+        let mut reader = std::io::BufReader::new(stream.try_clone()?);
+        super::support::read_head(&mut reader)?;
+        std::io::Write::write_all(stream, &source.lock().unwrap())
+    });
+    let fine = Origin::fixed(ok("ok"));
+    let mut rules = [&hostile, &fine].map(|origin| {
+        let backends = vec![super::support::backend("c1", origin.address, 1)];
+        super::support::rule(super::support::group("web", backends))
+    });
+    rules[0].paths = vec![gateway_user::ir::PathPattern::Prefix("/hostile".into())];
+    let gateway = Gateway::start(rules.to_vec());
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    runner
+        .run(&prop::collection::vec(answers(), 0..10), |pieces| {
+            *answer.lock().unwrap() = pieces.concat();
+            let mut client = gateway.client();
+            client.send(
+                "GET /hostile HTTP/1.1\r\nHost: a\r\nConnection: close, upgrade\r\nUpgrade: x\r\n\r\n",
+            );
+            client.rest();
+            prop_assert_eq!(gateway.client().get("/").status, 200);
+            Ok(())
+        })
+        .unwrap();
 }
 
 fn pieces() -> impl Strategy<Value = Vec<u8>> {

@@ -215,6 +215,11 @@ fn an_error_reply_to_a_large_upload_reaches_the_client() {
             let _ = writer.write_all(&vec![b'x'; 500_000]);
         });
         assert_eq!(client.reply().unwrap().status, 404);
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(20));
+            let sent = client.stream().write_all(b"x");
+            assert!(sent.is_ok(), "no reset overtakes the reply: {sent:?}");
+        }
         sender.join().unwrap();
     }
 }
@@ -296,4 +301,49 @@ fn shutdown_does_not_wait_longer_than_its_grace() {
         started.elapsed()
     );
     assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn an_exchange_on_which_nothing_moves_is_broken_off() {
+    let origin = Origin::answering(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
+    });
+    let gateway = Gateway::with(
+        ProxyConfig {
+            workers: 1,
+            stall_timeout: Duration::from_millis(300),
+            ..ProxyConfig::default()
+        },
+        vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
+    );
+    let started = Instant::now();
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.reply().is_err());
+    assert!((250..5000).contains(&started.elapsed().as_millis()));
+    eventually("the backend's connection ended", || origin.ended() == 1);
+}
+
+#[test]
+fn a_backend_that_accepts_no_connection_is_a_504_within_the_request_timeout() {
+    // A full backlog leaves further attempts unanswered.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let fillers: Vec<_> = (0..4)
+        .map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)))
+        .collect();
+    assert!(fillers.iter().any(Result::is_err), "the backlog is full");
+    let mut gateway = Gateway::start(vec![rule(group("web", vec![backend("c1", address, 1)]))]);
+    gateway.change(|listener| listener.request_timeout = Duration::from_millis(500));
+    let started = Instant::now();
+    let reply = gateway.client().get("/");
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (504, "connect-timeout")
+    );
+    assert!(started.elapsed() < Duration::from_secs(2));
 }
