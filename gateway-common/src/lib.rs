@@ -1,2 +1,21 @@
 //! Types and packet pipeline shared by the kernel programs and the agent.
+//!
+//! Invariant: this crate touches neither maps nor packets itself; it works on the two traits of
+//! [`datapath`]. The kernel implements them on contexts and maps, tests and `fleetgate trace` on
+//! slices and hash tables, and both run the same code.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
+
+pub mod addr;
+pub mod backend;
+pub mod config;
+pub mod csum;
+pub mod datapath;
+pub mod flow;
+pub mod hash;
+#[cfg(any(test, feature = "user"))]
+pub mod maglev;
+pub mod maps;
+pub mod pod;
+pub mod service;
+pub mod stats;
+pub mod verdict;

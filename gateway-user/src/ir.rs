@@ -2,6 +2,10 @@
 //!
 //! Invariant: this room knows neither health nor maps nor sockets; it reads no clock and no file.
 
+pub mod build;
+pub mod matching;
 pub mod model;
+pub mod steering;
 
+pub use build::{Built, LastGood, Options, build};
 pub use model::*;

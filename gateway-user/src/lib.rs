@@ -4,6 +4,12 @@
 //! `source -> manifest::Snapshot -> ir::build -> Ir -> plan::build -> Plan -> plan::diff -> Steps ->
 //! dataplane::apply`. The proxy receives the same [`ir::Ir`] and serves what must read a request.
 
+pub mod check;
+pub mod dataplane;
 pub mod ir;
 pub mod manifest;
+pub mod network;
+pub mod plan;
 pub mod problem;
+pub mod proxy;
+pub mod source;

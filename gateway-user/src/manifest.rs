@@ -1,1 +1,14 @@
 //! Kubernetes objects as written, and the snapshot of all of them.
+//!
+//! Pure: bytes in, values and [`Problem`](crate::problem::Problem)s out. Invariant: this room knows what
+//! objects *look* like, never what they *mean*; annotations stay strings here.
+
+mod decode;
+mod documents;
+pub mod object;
+pub mod parse;
+pub mod snapshot;
+
+pub use object::*;
+pub use parse::{Broken, Limits, Object, Origin, Parsed, parse};
+pub use snapshot::{ClusterObjects, File, Snapshot, snapshot};

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Names one Kubernetes object, or the file that should have held one.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct ObjectRef {
     /// Member cluster that holds the object; `None` for the fleet.
     pub cluster: Option<String>,
@@ -32,7 +32,7 @@ impl fmt::Display for ObjectRef {
 }
 
 /// How much a problem costs.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The object serves, but not all of what it says.
@@ -42,7 +42,7 @@ pub enum Severity {
 }
 
 /// A user's mistake: a value that is collected and shown, never an error that stops the others.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Problem {
     /// The object to mend.
     pub object: ObjectRef,
@@ -54,6 +54,48 @@ pub struct Problem {
     pub remedy: String,
     /// How much it costs.
     pub severity: Severity,
+}
+
+impl Problem {
+    /// A problem that keeps the object, or the part of it that `field` names, from being served as written.
+    pub fn error(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            object: object.clone(),
+            field: field.into(),
+            message: message.into(),
+            remedy: remedy.into(),
+            severity: Severity::Error,
+        }
+    }
+
+    /// A problem beside which the object serves.
+    pub fn warning(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(object, field, message, remedy)
+        }
+    }
+}
+
+/// Longest part of somebody's text that a message repeats, in characters.
+const SHOWN_CHARS: usize = 80;
+
+/// Somebody's text, quoted, with control characters escaped and cut to a length that fits a log line.
+pub fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}...", text.get(..cut).unwrap_or_default()),
+    }
 }
 
 impl fmt::Display for Problem {

@@ -2,27 +2,19 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// ID of a member cluster, as in `remote-clusters`.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct ClusterId(pub Arc<str>);
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use crate::manifest::ClusterId;
 
 /// All that is routed, over every AlbConfig. Listeners are sorted by name; equal input gives equal output.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Ir {
     /// Every listener, also those without a rule (they answer 404).
     pub listeners: Vec<Listener>,
 }
 
 /// Identity of a listener: changing any part makes another listener.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct ListenerName {
     /// Name of the AlbConfig.
     pub gateway: String,
@@ -39,7 +31,7 @@ impl fmt::Display for ListenerName {
 }
 
 /// Protocol of a listener. HTTPS and QUIC are refused with a Problem until the proxy can serve them.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ListenerProtocol {
     /// Plain HTTP.
@@ -47,7 +39,7 @@ pub enum ListenerProtocol {
 }
 
 /// One (address, port, protocol) that clients connect to, and its ordered rules.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
     /// Identity.
     pub name: ListenerName,
@@ -68,7 +60,7 @@ pub struct Listener {
 }
 
 /// Treatment of `X-Forwarded-For` (`xForwardedForConfig`).
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForwardedFor {
     /// The peer's address is appended (the default).
@@ -80,7 +72,7 @@ pub enum ForwardedFor {
 }
 
 /// Headers added for backends, all off by default.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct ForwardedHeaders {
     /// `X-Forwarded-Proto`: the listener's protocol.
     pub proto: bool,
@@ -93,7 +85,7 @@ pub struct ForwardedHeaders {
 }
 
 /// One rule: all conditions hold (AND) -> the group.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// `namespace/name` of the Ingress it came from.
     pub ingress: String,
@@ -114,7 +106,7 @@ pub struct Rule {
 }
 
 /// Host pattern, lower case, without port.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HostPattern {
     /// The whole host, compared without regard to case.
@@ -124,7 +116,7 @@ pub enum HostPattern {
 }
 
 /// Path pattern; case-sensitive, query excluded.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathPattern {
     /// The whole path.
@@ -134,7 +126,7 @@ pub enum PathPattern {
 }
 
 /// A request header that must be present.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct HeaderMatch {
     /// Lower-case field name.
     pub name: String,
@@ -143,7 +135,7 @@ pub struct HeaderMatch {
 }
 
 /// Who steers: asked for by annotation or flag.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SteeringWish {
     /// The kernel where the rules allow it.
@@ -156,7 +148,7 @@ pub enum SteeringWish {
 }
 
 /// Who steers a listener.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SteeringMode {
     /// The kernel picks a backend once per connection.
@@ -166,7 +158,7 @@ pub enum SteeringMode {
 }
 
 /// The decision and its reason, one sentence for people.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Steering {
     /// Who steers.
     pub mode: SteeringMode,
@@ -175,7 +167,7 @@ pub struct Steering {
 }
 
 /// A weighted set of backends: one Service over all clusters, as one Ingress splits it.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// The Service.
     pub service: ServiceName,
@@ -185,10 +177,13 @@ pub struct Group {
     pub affinity: Affinity,
     /// Ready pods with a weight above zero, sorted by (cluster, address). Empty: 503.
     pub backends: Vec<Backend>,
+    /// Pods that exist but get nothing new: of clusters with weight 0, not ready, or terminating.
+    /// Their flows are left alone; weight is 0 here.
+    pub idle: Vec<Backend>,
 }
 
 /// A Service port, the same in every cluster.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct ServiceName {
     /// Namespace.
     pub namespace: String,
@@ -205,7 +200,7 @@ impl fmt::Display for ServiceName {
 }
 
 /// How clusters share a group's traffic.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// No `cluster-weight`: every ready pod of every cluster is equal.
@@ -215,7 +210,7 @@ pub enum Split {
 }
 
 /// Client affinity (`Service.spec.sessionAffinity`).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Affinity {
     /// Each connection (or request) is picked for itself.
@@ -226,7 +221,7 @@ pub enum Affinity {
 }
 
 /// One ready pod of one cluster.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Backend {
     /// Cluster that runs it.
     pub cluster: ClusterId,

@@ -1,0 +1,133 @@
+//! The packet pipeline: parse, flow?, service?, ring slot, rewrite, next hop.
+//!
+//! One generic piece of code for XDP, TC and user space. [`process`] calls its stages one after the
+//! other and never one from within another: each is a function of its own and not inlined, because
+//! the kernel adds the stacks of nested calls up to one limit of 512 bytes.
+
+mod claiming;
+mod established;
+mod opening;
+mod parse;
+mod rewrite;
+#[cfg(any(test, feature = "user"))]
+pub mod tables;
+mod track;
+
+use crate::{
+    backend::{Backend, NeighbourKey, NextHop, Snat},
+    config::Config,
+    flow::{Flow, FlowKey},
+    pod::{Pod, Shared},
+    service::{Service, ServiceKey},
+    verdict::{Reason, Verdict},
+};
+
+pub use parse::{Head, parse};
+pub use rewrite::patched_l4;
+
+/// Outside the frame, or the frame could not be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outside;
+
+/// A frame, from its Ethernet header on.
+pub trait Packet {
+    /// Length of the frame in bytes; of a GSO super-packet, all of it.
+    fn len(&self) -> u32;
+    /// Whether the frame will be cut into smaller ones when it is sent.
+    fn segmented(&self) -> bool;
+    /// Interface it came in on.
+    fn ifindex(&self) -> u32;
+    /// Reads a value at a byte offset known at compile time.
+    fn load<T: Pod>(&self, at: usize) -> Result<T, Outside>;
+    /// Writes a value at a byte offset known at compile time.
+    fn store<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside>;
+    /// Reads a value of the L4 header, whose offset depends on the IP header's length.
+    #[inline(always)]
+    fn load_l4<T: Pod>(&self, at: usize) -> Result<T, Outside> {
+        self.load(at)
+    }
+    /// Writes a value of the L4 header.
+    #[inline(always)]
+    fn store_l4<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
+        self.store(at, value)
+    }
+    /// Brings the TCP or UDP checksum at a byte offset up to date after addresses and ports have
+    /// changed by these folded differences. The last write of a packet.
+    fn patch_l4(&mut self, at: usize, addrs: u16, ports: u16, udp: bool) -> Result<(), Outside>;
+}
+
+/// Result of inserting a flow that must not exist yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Claim {
+    /// Inserted.
+    Done,
+    /// The key exists.
+    Taken,
+    /// No room.
+    Full,
+}
+
+/// The tables. All by shared reference: map values are shared memory.
+pub trait Tables {
+    /// Whether a packet without a resolved next hop must be left alone (XDP), or is rewritten and
+    /// handed to the kernel's neighbour table (TC).
+    const NEEDS_HOP: bool;
+
+    /// The configuration.
+    fn config(&self) -> Option<&Config>;
+    /// Kernel ticks, low 32 bits.
+    fn now(&self) -> u32;
+    /// Looks a flow up.
+    fn flow(&self, key: &FlowKey) -> Option<&Shared<Flow>>;
+    /// Inserts a flow if its key is free; atomic.
+    fn claim(&self, key: &FlowKey, flow: &Flow) -> Claim;
+    /// Removes a flow.
+    fn forget(&self, key: &FlowKey);
+    /// Looks a service up.
+    fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    /// Backend id in a slot of the ring slab.
+    fn slot(&self, index: u32) -> Option<u32>;
+    /// A backend.
+    fn backend(&self, id: u32) -> Option<&Backend>;
+    /// A next hop.
+    fn hop(&self, id: u32) -> Option<&NextHop>;
+    /// Next hop back to the neighbour that handed us a frame; 0 if the agent does not know it yet.
+    fn neighbour(&self, key: &NeighbourKey) -> u32;
+    /// A source address.
+    fn snat(&self, index: u32) -> Option<&Snat>;
+    /// Counts a forwarded packet of a flow.
+    fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
+    /// Counts an opened flow.
+    fn count_opened(&self, service: u32, backend: u32);
+}
+
+/// Runs the whole pipeline over one frame and rewrites it in place.
+#[inline(always)]
+pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let mut verdict = established::established(packet, tables, false);
+    if verdict == Verdict::TRACK {
+        verdict = track::track(packet, tables);
+        if verdict == Verdict::CONTINUE {
+            return settle(established::established(packet, tables, true));
+        }
+    }
+    if verdict == Verdict::MISS {
+        verdict = opening::opening(packet, tables);
+    }
+    if verdict.opens() {
+        verdict = claiming::claiming(packet, tables, verdict);
+        if verdict == Verdict::CONTINUE {
+            return settle(established::established(packet, tables, true));
+        }
+    }
+    verdict
+}
+
+/// A flow that another CPU removed between two stages: the stack answers, the client tries again.
+#[inline(always)]
+fn settle(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::MISS | Verdict::TRACK => Verdict::because(Reason::NoFlow),
+        verdict => verdict,
+    }
+}

@@ -1,0 +1,96 @@
+//! The first packet of a flow: service, ring slot, backend.
+
+use super::{
+    Head, Packet, Tables,
+    parse::{ACK, RST, SYN, parse},
+};
+use crate::{
+    backend::{self, NeighbourKey, NextHop},
+    flow::TCP,
+    hash,
+    service::{Service, ServiceKey, mode},
+    verdict::{Choice, Reason, Verdict},
+};
+
+/// Offset of the source MAC address in an Ethernet header.
+const SOURCE_MAC: usize = 6;
+
+/// Chooses where the flow of a packet that has none goes; the next stage claims it.
+#[inline(never)]
+pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let Ok(head) = parse(packet) else {
+        return Verdict::PASS;
+    };
+    let wanted = ServiceKey {
+        addr: head.key.dst,
+        port: head.key.dst_port,
+        proto: head.key.proto as u16,
+        zero: 0,
+    };
+    let Some(service) = tables.service(&wanted) else {
+        return Verdict::PASS;
+    };
+    match service.mode {
+        mode::NAT => {}
+        mode::L7 => return Verdict::because(Reason::Proxy),
+        _ => return Verdict::PASS,
+    }
+    if head.fragment {
+        return Verdict::because(Reason::Fragment);
+    }
+    if head.key.proto == TCP && head.flags & (SYN | ACK | RST) != SYN {
+        return Verdict::because(Reason::NoFlow);
+    }
+    let seed = match tables.config() {
+        Some(config) => config.seed,
+        None => 0,
+    };
+    let Some(id) = select(tables, service, &head, seed) else {
+        return Verdict::because(Reason::NoBackend);
+    };
+    let Some(backend) = tables.backend(id) else {
+        return Verdict::because(Reason::NoBackend);
+    };
+    if backend.state != backend::state::ACTIVE {
+        return Verdict::because(Reason::NoBackend);
+    }
+    let Ok(mac) = packet.load::<[u16; 3]>(SOURCE_MAC) else {
+        return Verdict::PASS;
+    };
+    let from = NeighbourKey {
+        ifindex: packet.ifindex(),
+        mac,
+        zero: 0,
+    };
+    let back = tables.neighbour(&from);
+    if T::NEEDS_HOP && !(resolved(tables, back) && resolved(tables, backend.hop as u32)) {
+        return Verdict::because(Reason::NextHop);
+    }
+    Verdict::open(Choice {
+        service: service.id,
+        backend: id,
+        back,
+    })
+}
+
+/// Backend id for a new flow.
+#[inline(always)]
+fn select<T: Tables>(tables: &T, service: &Service, head: &Head, seed: u32) -> Option<u32> {
+    if service.ring_len == 0 {
+        return None;
+    }
+    let hash = match service.affinity {
+        0 => hash::words(seed, head.key.words()),
+        _ => hash::words(seed, head.key.src.0),
+    };
+    tables.slot(
+        service
+            .ring_off
+            .wrapping_add(hash::scale(hash, service.ring_len)),
+    )
+}
+
+#[inline(always)]
+fn resolved<T: Tables>(tables: &T, id: u32) -> bool {
+    matches!(tables.hop(id), Some(NextHop { ifindex: 1.., .. }))
+}

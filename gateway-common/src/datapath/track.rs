@@ -1,0 +1,76 @@
+//! State of a flow: only packets that may change it come here.
+
+use super::{
+    Packet, Tables,
+    established::{expired, gone},
+    parse::{ACK, FIN, RST, SYN, parse},
+};
+use crate::{
+    flow::{UDP, flag, state},
+    verdict::Verdict,
+};
+
+/// Moves both entries of a flow on. CONTINUE: forward the packet; MISS: the flow was over and has
+/// been removed, the packet may open a new one.
+#[inline(never)]
+pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let Ok(head) = parse(packet) else {
+        return Verdict::PASS;
+    };
+    let Some(flow) = tables.flow(&head.key) else {
+        return Verdict::MISS;
+    };
+    let sibling_key = flow.nat().reverse_key(head.key.proto);
+    let mut life = flow.life();
+    let now = tables.now();
+    let sibling = tables.flow(&sibling_key);
+    // A flow lives as long as one of its directions speaks.
+    let silent = expired(tables, life.state, life.last_seen, now)
+        && match sibling {
+            Some(other) => expired(tables, life.state, other.life().last_seen, now),
+            None => true,
+        };
+    let reply = life.flags & flag::REPLY != 0;
+    // RFC 9293 section 3.6.1: a new SYN may take over the ports of a connection in TIME-WAIT.
+    let anew = !reply
+        && head.flags & (SYN | ACK) == SYN
+        && matches!(life.state, state::TCP_CLOSING | state::TCP_CLOSED);
+    let lost = !reply
+        && matches!(
+            life.state,
+            state::UDP_OPENING | state::UDP_ESTABLISHED | state::TCP_OPENING
+        )
+        && gone(tables, flow.nat().backend, life.generation);
+    if silent || anew || lost {
+        tables.forget(&sibling_key);
+        tables.forget(&head.key);
+        return Verdict::MISS;
+    }
+    let peer_fin = match sibling {
+        Some(other) => other.life().flags & flag::FIN != 0,
+        None => true,
+    };
+    if head.key.proto == UDP {
+        if reply {
+            life.state = state::UDP_ESTABLISHED;
+        }
+    } else if head.flags & RST != 0 {
+        life.state = state::TCP_CLOSED;
+    } else if head.flags & FIN != 0 {
+        life.flags |= flag::FIN;
+        life.state = if peer_fin {
+            state::TCP_CLOSED
+        } else {
+            state::TCP_CLOSING
+        };
+    } else if reply && life.state == state::TCP_OPENING {
+        life.state = state::TCP_ESTABLISHED;
+    }
+    flow.set_life(life);
+    if let Some(other) = sibling {
+        let mut theirs = other.life();
+        theirs.state = life.state;
+        other.set_life(theirs);
+    }
+    Verdict::CONTINUE
+}

@@ -1,0 +1,97 @@
+//! Plain old data: what may be read from and written to packets and shared map memory.
+
+use core::cell::UnsafeCell;
+
+/// A type that any bit pattern is valid for and that has no padding.
+///
+/// # Safety
+/// Both must hold: values are made from bytes of the wire and of map memory, and turned into bytes.
+#[allow(
+    unsafe_code,
+    reason = "declares the promise that Packet::load relies on"
+)]
+pub unsafe trait Pod: Copy {}
+
+macro_rules! pod {
+    ($($type:ty),*) => { $(
+        // SAFETY: integers, and arrays of them, take every bit pattern and have no padding.
+        #[allow(unsafe_code, reason = "integers and arrays of them")]
+        unsafe impl Pod for $type {}
+    )* };
+}
+pod!(u8, u16, u32, u64, [u8; 6], [u16; 3], [u16; 2]);
+
+/// Map memory that other CPUs and the agent write at any time.
+///
+/// Fields are read and written one by one, volatile, never by reference, so a torn pair of fields
+/// can be seen but no undefined value. The target has no atomics smaller than 64 bits; counters
+/// that must add up live in per-CPU maps.
+#[repr(transparent)]
+pub struct Shared<T>(UnsafeCell<T>);
+
+impl<T> Shared<T> {
+    /// Takes ownership of a value, for tables in user space.
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Where the value is. Valid for reads and writes as long as `self` is.
+    #[inline(always)]
+    pub const fn as_ptr(&self) -> *mut T {
+        self.0.get()
+    }
+}
+
+/// Reads one field of a [`Shared`] struct.
+#[macro_export]
+macro_rules! shared_read {
+    ($shared:expr, $field:ident) => {{
+        let at = $shared.as_ptr();
+        // SAFETY: `as_ptr` points at a live value and the field is inside it; volatile, because
+        // other CPUs write it.
+        unsafe { (&raw const (*at).$field).read_volatile() }
+    }};
+}
+
+/// Writes one field of a [`Shared`] struct.
+#[macro_export]
+macro_rules! shared_write {
+    ($shared:expr, $field:ident, $value:expr) => {{
+        let at = $shared.as_ptr();
+        let value = $value;
+        // SAFETY: as for reading; the last of two racing writes stays, which every user of these
+        // fields tolerates.
+        unsafe { (&raw mut (*at).$field).write_volatile(value) }
+    }};
+}
+
+#[cfg(feature = "user")]
+mod user {
+    use crate::{addr, backend, config, flow, service, stats};
+
+    macro_rules! map_pod {
+        ($($type:ty),*) => { $(
+            const _: () = {
+                // SAFETY: `repr(C)` structs of integers whose padding is spelled out (asserted by
+                // size beside each type), so every bit pattern is valid and every byte is written.
+                #[allow(unsafe_code, reason = "repr(C) structs of integers without padding")]
+                unsafe impl aya::Pod for $type {}
+            };
+        )* };
+    }
+    map_pod!(
+        addr::Addr,
+        backend::Backend,
+        backend::NextHop,
+        backend::NeighbourKey,
+        backend::Snat,
+        config::Config,
+        config::Clock,
+        flow::Flow,
+        flow::FlowKey,
+        service::Service,
+        service::ServiceKey,
+        stats::Traffic,
+        stats::Count
+    );
+}

@@ -1,0 +1,48 @@
+//! What packets are addressed to.
+
+use crate::addr::{Addr, Port};
+
+/// Address, port and protocol of a listener. Aligned like [`crate::flow::FlowKey`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ServiceKey {
+    /// VIP.
+    pub addr: Addr,
+    /// Port.
+    pub port: Port,
+    /// IANA protocol number.
+    pub proto: u16,
+    /// Always zero.
+    pub zero: u32,
+}
+
+/// How packets to a service are steered. One map update replaces the whole entry, so a packet sees
+/// the old ring or the new one, never a mix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Service {
+    /// Index of its statistics; 0 is no service.
+    pub id: u32,
+    /// First slot of its ring in the ring slab.
+    pub ring_off: u32,
+    /// Slots in its ring.
+    pub ring_len: u32,
+    /// Counts replacements of this entry.
+    pub epoch: u32,
+    /// One of the `mode` numbers.
+    pub mode: u8,
+    /// 1: the slot is chosen by the client address alone.
+    pub affinity: u8,
+    /// Always zero.
+    pub zero: u16,
+}
+
+const _: () = assert!(size_of::<ServiceKey>() == 24 && size_of::<Service>() == 20);
+
+/// Steering of a service. Append-only; 2 is kept for direct server return.
+pub mod mode {
+    /// Full NAT to a backend of the ring.
+    pub const NAT: u8 = 1;
+    /// The proxy's: counted, passed, and delivered by `sk_lookup`.
+    pub const L7: u8 = 3;
+}

@@ -1,0 +1,210 @@
+//! What becomes of a packet, and why.
+
+use crate::maps;
+
+/// Why a packet was dropped, or left to the kernel's own stack although it met our tables.
+///
+/// One append-only list shared by kernel, metrics and CLI; retired numbers are never reused.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Reason {
+    /// Not ours, or forwarded: nothing to tell.
+    None = 0,
+    /// Dropped: fragment of a datagram to a kernel-steered service.
+    Fragment = 1,
+    /// Dropped: its time to live ends here.
+    TtlExpired = 2,
+    /// Dropped: the service's ring has no usable backend.
+    NoBackend = 3,
+    /// Dropped: no free source port towards that backend was found.
+    SnatExhausted = 4,
+    /// Dropped: the flow table is full.
+    FlowTableFull = 5,
+    /// Dropped: longer than the outgoing interface sends.
+    OverMtu = 6,
+    /// Dropped: the node has no route to the destination.
+    NoRoute = 7,
+    /// Dropped: the packet could not be changed (clone or pull failed).
+    Rewrite = 8,
+    /// Passed: the listener belongs to the proxy.
+    Proxy = 16,
+    /// Passed: a TCP segment to a kernel-steered listener that opens nothing; the stack answers RST.
+    NoFlow = 17,
+    /// Passed by XDP: no resolved next hop, the TC program goes on.
+    NextHop = 18,
+}
+
+/// Size of a table indexed by reason.
+pub const REASONS: u32 = 32;
+
+impl Reason {
+    /// All reasons that are counted, in numeric order.
+    pub const ALL: [Self; 11] = [
+        Self::Fragment,
+        Self::TtlExpired,
+        Self::NoBackend,
+        Self::SnatExhausted,
+        Self::FlowTableFull,
+        Self::OverMtu,
+        Self::NoRoute,
+        Self::Rewrite,
+        Self::Proxy,
+        Self::NoFlow,
+        Self::NextHop,
+    ];
+
+    /// Name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fragment => "fragment",
+            Self::TtlExpired => "ttl_expired",
+            Self::NoBackend => "no_backend",
+            Self::SnatExhausted => "snat_exhausted",
+            Self::FlowTableFull => "flow_table_full",
+            Self::OverMtu => "over_mtu",
+            Self::NoRoute => "no_route",
+            Self::Rewrite => "rewrite",
+            Self::Proxy => "proxy",
+            Self::NoFlow => "no_flow",
+            Self::NextHop => "next_hop",
+        }
+    }
+
+    /// Whether the packet was dropped; otherwise it was passed to the stack.
+    pub const fn dropped(self) -> bool {
+        (self as u32) < Self::Proxy as u32 && !matches!(self, Self::None)
+    }
+}
+
+/// Verdict of one stage, packed into a register: a struct returned from a function that is not
+/// inlined makes the verifier lose how its parts belong together.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Verdict(pub u64);
+
+impl Verdict {
+    /// To the kernel's stack, untouched, nothing to count.
+    pub const PASS: Self = Self(0);
+    /// No live flow: open one.
+    pub const MISS: Self = Self(3);
+    /// The flow's state needs a look before the packet goes on.
+    pub const TRACK: Self = Self(4);
+    /// Go on with the established path.
+    pub const CONTINUE: Self = Self(5);
+
+    /// A new flow has a backend; claim it.
+    #[inline(always)]
+    pub const fn open(choice: Choice) -> Self {
+        // 14 bits of service, 17 of backend, 12 of hop: the sizes of their tables.
+        Self(
+            6 | (choice.service as u64 & 0x3fff) << 8
+                | (choice.backend as u64 & 0x1_ffff) << 22
+                | (choice.back as u64 & 0xfff) << 40,
+        )
+    }
+
+    /// Whether this is [`Verdict::open`].
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & 0xff == 6
+    }
+
+    /// What [`Verdict::open`] packed.
+    #[inline(always)]
+    pub const fn choice(self) -> Choice {
+        Choice {
+            service: (self.0 >> 8) as u32 & 0x3fff,
+            backend: (self.0 >> 22) as u32 & 0x1_ffff,
+            back: (self.0 >> 40) as u32 & 0xfff,
+        }
+    }
+
+    /// Rewritten; send by this next hop (0: not resolved).
+    #[inline(always)]
+    pub const fn forward(hop: u16) -> Self {
+        Self(2 | (hop as u64) << 32)
+    }
+
+    /// Dropped or passed, as the reason says; counted.
+    #[inline(always)]
+    pub const fn because(reason: Reason) -> Self {
+        Self(reason.dropped() as u64 | (reason as u64) << 32)
+    }
+
+    /// For entry points.
+    #[inline(always)]
+    pub const fn action(self) -> Action {
+        match self.0 & 0xff {
+            1 => Action::Drop,
+            2 => Action::Forward,
+            _ => Action::Pass,
+        }
+    }
+
+    /// Next hop of a forwarded packet.
+    #[inline(always)]
+    pub const fn hop(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xffff
+    }
+
+    /// Reason number of any other packet; 0 is nothing to count.
+    #[inline(always)]
+    pub const fn reason(self) -> u32 {
+        (self.0 >> 32) as u32 & (REASONS - 1)
+    }
+}
+
+/// Where a new flow goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Choice {
+    /// Service id.
+    pub service: u32,
+    /// Backend id.
+    pub backend: u32,
+    /// Next hop of its replies.
+    pub back: u32,
+}
+
+const _: () = assert!(maps::SERVICES.1 <= 1 << 14);
+const _: () = assert!(maps::BACKENDS.1 <= 1 << 17);
+const _: () = assert!(maps::HOPS.1 <= 1 << 12);
+
+/// What an entry point does with the packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Leave it to the kernel's stack.
+    Pass,
+    /// Drop it.
+    Drop,
+    /// Send it by a next hop.
+    Forward,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_verdict_keeps_action_reason_and_hop() {
+        assert_eq!(Verdict::forward(7).action(), Action::Forward);
+        assert_eq!(Verdict::forward(7).hop(), 7);
+        for reason in Reason::ALL {
+            let verdict = Verdict::because(reason);
+            assert_eq!(verdict.reason(), reason as u32);
+            let action = if reason.dropped() {
+                Action::Drop
+            } else {
+                Action::Pass
+            };
+            assert_eq!(verdict.action(), action);
+        }
+        assert_eq!(Verdict::PASS.reason(), 0);
+        let choice = Choice {
+            service: 0x3fff,
+            backend: 0x1_fffe,
+            back: 0xffd,
+        };
+        assert_eq!(Verdict::open(choice).choice(), choice);
+    }
+}

@@ -1,0 +1,111 @@
+//! Fleetgate's kernel programs: one pipeline at XDP, one at TC ingress, and the socket lookup that
+//! hands L7 listeners to the proxy.
+//!
+//! An entry point is: view of the packet, `process`, `forward`. Everything that decides is in
+//! `gateway_common::datapath`; this crate only reaches packets, maps and helpers.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod forward;
+mod maps;
+mod packet;
+mod sample;
+
+use aya_ebpf::{
+    bindings::{sk_action::SK_PASS, tcx_action_base::TCX_NEXT},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::{classifier, sk_lookup, xdp},
+    programs::{SkLookupContext, TcContext, XdpContext},
+};
+use gateway_common::{
+    addr::{Addr, Port},
+    config::Clock,
+    datapath::process,
+    flow::TCP,
+    service::{ServiceKey, mode},
+};
+
+use crate::{
+    maps::{CLOCK, Kernel, SERVICES, SOCKETS},
+    packet::{TcPacket, XdpPacket},
+};
+
+/// Frames of a network card: linear, with complete checksums.
+#[xdp]
+pub fn fleetgate_xdp(ctx: XdpContext) -> u32 {
+    let mut packet = XdpPacket::new(&ctx);
+    let sampled = sample::before(&ctx, &packet);
+    let verdict = process(&mut packet, &Kernel::<true>);
+    sample::after(&ctx, sampled, verdict);
+    forward::xdp(&ctx, verdict)
+}
+
+/// Socket buffers: GSO super-packets, partial checksums, and whatever XDP left.
+#[classifier]
+pub fn fleetgate_tc(ctx: TcContext) -> i32 {
+    let mut packet = TcPacket::new(&ctx);
+    let sampled = sample::before(&ctx, &packet);
+    let verdict = process(&mut packet, &Kernel::<false>);
+    sample::after(&ctx, sampled, verdict);
+    forward::tc(&ctx, verdict)
+}
+
+/// Delivers connections to L7 listeners to the proxy's sockets, whatever address and port they are
+/// for; everything else takes the usual lookup.
+#[sk_lookup]
+pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
+    // SAFETY: the kernel hands a valid context; these fields are readable.
+    let (family, proto, addr, port) = unsafe {
+        let lookup = &*ctx.lookup;
+        (
+            lookup.family,
+            lookup.protocol,
+            lookup.local_ip4,
+            lookup.local_port,
+        )
+    };
+    const AF_INET: u32 = 2;
+    if family != AF_INET || proto != TCP {
+        return SK_PASS;
+    }
+    let key = ServiceKey {
+        addr: Addr::v4(addr),
+        port: Port::from_host(port as u16),
+        proto: TCP as u16,
+        zero: 0,
+    };
+    // SAFETY: SERVICES is not preallocated, so an entry stays as it is until this program ends.
+    if let Some(service) = unsafe { SERVICES.get(&key) }
+        && service.mode == mode::L7
+    {
+        // Without a socket (the agent is down) the usual lookup refuses the connection.
+        let _ = SOCKETS.redirect_sk_lookup(&ctx, 0, 0);
+    }
+    SK_PASS
+}
+
+/// Reads the kernel's clocks for the agent and the CLI; never attached, run by BPF_PROG_TEST_RUN.
+#[classifier]
+pub fn fleetgate_clock(_ctx: TcContext) -> i32 {
+    if let Some(clock) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: the array has one entry; the helpers take no arguments.
+        unsafe {
+            clock.write(Clock {
+                ticks: bpf_jiffies64(),
+                nanoseconds: bpf_ktime_get_ns(),
+            })
+        };
+    }
+    TCX_NEXT
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

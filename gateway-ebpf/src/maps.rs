@@ -1,0 +1,191 @@
+//! The maps, and the pipeline's tables on them.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64},
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, SockMap},
+};
+use gateway_common::{
+    backend::{Backend, NeighbourKey, NextHop, Snat},
+    config::{Clock, Config},
+    datapath::{Claim, Tables},
+    flow::{Flow, FlowKey},
+    hash::scale,
+    maps as spec,
+    pod::Shared,
+    service::{Service, ServiceKey},
+    stats::{Count, Traffic},
+};
+
+#[map]
+static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(spec::FLOWS.1, 0);
+// Not preallocated: a replaced entry is freed after a grace period, so a packet that found it never
+// sees half of another one.
+#[map]
+pub static SERVICES: HashMap<ServiceKey, Service> =
+    HashMap::with_max_entries(spec::SERVICES.1, BPF_F_NO_PREALLOC);
+#[map]
+static RINGS: Array<u32> = Array::with_max_entries(spec::RINGS.1, 0);
+#[map]
+static BACKENDS: Array<Backend> = Array::with_max_entries(spec::BACKENDS.1, 0);
+#[map]
+static HOPS: Array<NextHop> = Array::with_max_entries(spec::HOPS.1, 0);
+#[map]
+static NEIGHBOURS: HashMap<NeighbourKey, u32> =
+    HashMap::with_max_entries(spec::NEIGHBOURS.1, BPF_F_NO_PREALLOC);
+#[map]
+static SNATS: Array<Snat> = Array::with_max_entries(spec::SNATS.1, 0);
+#[map]
+static CONFIG: Array<Config> = Array::with_max_entries(spec::CONFIG.1, 0);
+#[map]
+pub static CLOCK: Array<Clock> = Array::with_max_entries(spec::CLOCK.1, 0);
+#[map]
+static SERVICE_STATS: PerCpuArray<Traffic> =
+    PerCpuArray::with_max_entries(spec::SERVICE_STATS.1, 0);
+#[map]
+static BACKEND_STATS: PerCpuArray<Traffic> =
+    PerCpuArray::with_max_entries(spec::BACKEND_STATS.1, 0);
+#[map]
+static REASON_STATS: PerCpuArray<Count> = PerCpuArray::with_max_entries(spec::REASON_STATS.1, 0);
+#[map]
+pub static SOCKETS: SockMap = SockMap::with_max_entries(spec::SOCKETS.1, 0);
+/// Written and read by user space only.
+#[map]
+static METADATA: HashMap<u32, [u8; spec::METADATA_CHUNK]> =
+    HashMap::with_max_entries(spec::METADATA.1, BPF_F_NO_PREALLOC);
+
+/// The kernel's answer to a key that exists.
+const EEXIST: i32 = -17;
+
+/// The tables of the pipeline. `XDP`: a packet without a resolved next hop is left to TC.
+pub struct Kernel<const XDP: bool>;
+
+impl<const XDP: bool> Tables for Kernel<XDP> {
+    const NEEDS_HOP: bool = XDP;
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: takes no arguments; the verifier turns it into a load.
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<&Shared<Flow>> {
+        let flow = FLOWS.get_ptr(key)?;
+        // SAFETY: map values live until the program ends; `Shared` is transparent and only accesses
+        // them volatile, so that another CPU may write them, or give the element to another flow.
+        Some(unsafe { &*flow.cast::<Shared<Flow>>() })
+    }
+
+    #[inline(always)]
+    fn claim(&self, key: &FlowKey, flow: &Flow) -> Claim {
+        match FLOWS.insert(key, flow, BPF_NOEXIST as u64) {
+            Ok(()) => Claim::Done,
+            Err(EEXIST) => Claim::Taken,
+            Err(_) => Claim::Full,
+        }
+    }
+
+    #[inline(always)]
+    fn forget(&self, key: &FlowKey) {
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        // SAFETY: not preallocated, see the map.
+        unsafe { SERVICES.get(key) }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<u32> {
+        RINGS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        BACKENDS.get(id)
+    }
+
+    #[inline(always)]
+    fn hop(&self, id: u32) -> Option<&NextHop> {
+        HOPS.get(id)
+    }
+
+    #[inline(always)]
+    fn neighbour(&self, key: &NeighbourKey) -> u32 {
+        // SAFETY: not preallocated, see the map.
+        unsafe { NEIGHBOURS.get(key) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn snat(&self, index: u32) -> Option<&Snat> {
+        SNATS.get(index)
+    }
+
+    #[inline(always)]
+    fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32) {
+        for stats in [
+            SERVICE_STATS.get_ptr_mut(service),
+            BACKEND_STATS.get_ptr_mut(backend),
+        ] {
+            let Some(stats) = stats else { continue };
+            // SAFETY: this CPU's own value, and programs of one CPU do not interrupt each other.
+            let stats = unsafe { &mut *stats };
+            if reply {
+                stats.out_packets += 1;
+                stats.out_bytes += bytes as u64;
+            } else {
+                stats.in_packets += 1;
+                stats.in_bytes += bytes as u64;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_opened(&self, service: u32, backend: u32) {
+        for stats in [
+            SERVICE_STATS.get_ptr_mut(service),
+            BACKEND_STATS.get_ptr_mut(backend),
+        ] {
+            let Some(stats) = stats else { continue };
+            // SAFETY: as in `count_traffic`.
+            unsafe { (*stats).flows += 1 };
+        }
+    }
+}
+
+/// Counts a packet under a reason number; 0 counts nothing.
+#[inline(always)]
+pub fn count_reason(reason: u32, bytes: u32) {
+    if reason == 0 {
+        return;
+    }
+    if let Some(count) = REASON_STATS.get_ptr_mut(reason) {
+        // SAFETY: as in `count_traffic`.
+        let count = unsafe { &mut *count };
+        count.packets += 1;
+        count.bytes += bytes as u64;
+    }
+}
+
+/// Whether this packet is one of the sampled.
+#[inline(always)]
+pub fn sampled() -> bool {
+    match CONFIG.get(0) {
+        Some(Config {
+            sample_every: every @ 1..,
+            ..
+        }) => {
+            // SAFETY: takes no arguments.
+            unsafe { scale(bpf_get_prandom_u32(), *every) == 0 }
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,214 @@
+//! Carries a plan's steps out on the maps.
+
+use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
+
+use gateway_common::{
+    addr::Port,
+    backend::{self, Backend, NextHop, Snat},
+    config::Config,
+    flow::state,
+    maps,
+    service::{self, Service},
+    stats::Traffic,
+};
+
+use super::{
+    Error,
+    hops::HopChanges,
+    tables::{Tables, failed, service_key, set},
+};
+use crate::plan::{self, BackendState, Mode, Plan, Step};
+
+/// Longer than any packet is inside a program, with room for a descheduled virtual CPU.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// Seconds of silence after which a flow is over, by flow state. RFC 5382 section 5 asks for at
+/// least 2 h 4 min for established TCP; RFC 4787 section 4.3 for at least 2 min of UDP.
+pub const TIMEOUTS: [u32; state::COUNT] = [0, 30, 7440, 120, 10, 30, 180, 0];
+
+/// What steps are carried out with.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The plan the steps lead to.
+    pub want: &'a Plan,
+    /// Seed of the rings.
+    pub ring_seed: u64,
+    /// Next hop of each backend address; 0 where it is not resolved.
+    pub hops: &'a BTreeMap<IpAddr, u16>,
+}
+
+/// Carries steps out in order; the first failure leaves the rest undone and a working gateway.
+pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Result<(), Error> {
+    for step in steps {
+        match step {
+            Step::Source(at, source) => {
+                let snat = Snat {
+                    addr: source.address.into(),
+                    port_first: source.port_first,
+                    port_count: source.port_count,
+                };
+                set(&mut tables.snats, maps::SNATS.0, u32::from(*at), snat)?;
+            }
+            Step::Backend { id, backend, fresh } => {
+                if *fresh {
+                    clear(&mut tables.backend_stats, maps::BACKEND_STATS.0, *id)?;
+                }
+                let hop = context
+                    .hops
+                    .get(&backend.key.address.ip())
+                    .copied()
+                    .unwrap_or(0);
+                set(
+                    &mut tables.backends,
+                    maps::BACKENDS.0,
+                    *id,
+                    entry(backend, hop),
+                )?;
+            }
+            Step::Ring(ring) => {
+                let slots = context.want.slots(ring, context.ring_seed);
+                for (at, backend) in (ring.region.offset..).zip(slots) {
+                    set(&mut tables.rings, maps::RINGS.0, at, backend)?;
+                }
+            }
+            Step::Service {
+                address,
+                service,
+                fresh,
+            } => {
+                if *fresh {
+                    clear(&mut tables.service_stats, maps::SERVICE_STATS.0, service.id)?;
+                }
+                tables
+                    .services
+                    .insert(service_key(address), service_entry(service), 0)
+                    .map_err(failed(maps::SERVICES.0))?;
+            }
+            Step::RemoveService(address) => {
+                // Already gone after a crash between this step and the record.
+                let _ = tables.services.remove(&service_key(address));
+            }
+            Step::Grace => thread::sleep(GRACE),
+            Step::RemoveBackend(id) => {
+                set(
+                    &mut tables.backends,
+                    maps::BACKENDS.0,
+                    *id,
+                    Backend::default(),
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes service entries that no plan knows, left by a crash. Returns how many.
+pub fn remove_unknown_services(tables: &mut Tables, plan: &Plan) -> usize {
+    let known: Vec<_> = plan.services.keys().map(service_key).collect();
+    let unknown: Vec<_> = tables
+        .services
+        .keys()
+        .flatten()
+        .filter(|key| !known.contains(key))
+        .collect();
+    unknown
+        .iter()
+        .filter(|key| tables.services.remove(key).is_ok())
+        .count()
+}
+
+/// Writes changed next hops, then the backends that now use another one.
+pub fn apply_hops(
+    tables: &mut Tables,
+    changes: &HopChanges,
+    plan: &Plan,
+    hops: &BTreeMap<IpAddr, u16>,
+) -> Result<(), Error> {
+    for (id, hop) in &changes.hops {
+        set::<_, NextHop>(&mut tables.hops, maps::HOPS.0, u32::from(*id), *hop)?;
+    }
+    for (key, id) in &changes.neighbours {
+        tables
+            .neighbours
+            .insert(key, u32::from(*id), 0)
+            .map_err(failed(maps::NEIGHBOURS.0))?;
+    }
+    for key in &changes.gone {
+        let _ = tables.neighbours.remove(key);
+    }
+    for (id, backend) in &plan.backends {
+        let address = backend.key.address.ip();
+        if changes.addresses.contains(&address) {
+            let hop = hops.get(&address).copied().unwrap_or(0);
+            set(
+                &mut tables.backends,
+                maps::BACKENDS.0,
+                *id,
+                entry(backend, hop),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the configuration entry.
+pub fn configure(
+    tables: &mut Tables,
+    flow_seed: u32,
+    ticks_per_second: u32,
+    sample_every: u32,
+) -> Result<(), Error> {
+    let timeout_ticks = TIMEOUTS.map(|seconds| seconds.saturating_mul(ticks_per_second));
+    let config = Config {
+        seed: flow_seed,
+        sample_every,
+        timeout_ticks,
+    };
+    set(&mut tables.config, maps::CONFIG.0, 0, config)
+}
+
+fn entry(backend: &plan::Backend, hop: u16) -> Backend {
+    Backend {
+        addr: backend.key.address.ip().into(),
+        port: Port::from_host(backend.key.address.port()),
+        state: match backend.state {
+            BackendState::Active => backend::state::ACTIVE,
+            BackendState::Draining => backend::state::DRAINING,
+            BackendState::Down => backend::state::DOWN,
+        },
+        zero: 0,
+        cluster: 0,
+        hop,
+        generation: backend.generation,
+        snat_first: backend.source_first,
+        snat_count: backend.source_count,
+    }
+}
+
+fn service_entry(service: &plan::Service) -> Service {
+    let (mode, ring_off, ring_len) = match &service.mode {
+        Mode::Connection(ring) => (service::mode::NAT, ring.region.offset, ring.region.len),
+        Mode::Request => (service::mode::L7, 0, 0),
+    };
+    Service {
+        id: service.id,
+        ring_off,
+        ring_len,
+        epoch: service.epoch,
+        mode,
+        affinity: u8::from(service.client_affinity),
+        zero: 0,
+    }
+}
+
+fn clear(
+    stats: &mut aya::maps::PerCpuArray<aya::maps::MapData, Traffic>,
+    name: &'static str,
+    id: u32,
+) -> Result<(), Error> {
+    let cpus =
+        aya::util::nr_cpus().map_err(|(path, e)| Error::Map(name, format!("{path}: {e}")))?;
+    let zero =
+        aya::maps::PerCpuValues::try_from(vec![Traffic::default(); cpus]).map_err(failed(name))?;
+    stats.set(id, zero, 0).map_err(failed(name))
+}

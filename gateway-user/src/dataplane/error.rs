@@ -1,0 +1,69 @@
+//! What can go wrong between the agent and the kernel.
+
+use std::{fmt, io, path::PathBuf};
+
+/// One sentence an operator can act on.
+#[derive(Debug)]
+pub enum Error {
+    /// The binary was built before the kernel object.
+    NoObject,
+    /// The kernel refused the object or a program.
+    Load(String),
+    /// No gateway has pinned anything here.
+    NotPinned(PathBuf),
+    /// A file of the pin folder could not be used.
+    Pin(PathBuf, String),
+    /// The folder is not on a BPF file system, and none could be mounted.
+    NoBpfFs(PathBuf, io::Error),
+    /// A map operation failed.
+    Map(&'static str, String),
+    /// A program could not be attached.
+    Attach(String, String),
+    /// Ports of the node's address could not be reserved.
+    Ports(String),
+    /// The metadata of the last agent cannot be read.
+    Record(String),
+    /// The kernel's clocks could not be read.
+    Clock(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoObject => f.write_str(
+                "this binary holds no kernel programs; run `cargo xtask build-ebpf` and build it again",
+            ),
+            Self::Load(cause) => write!(
+                f,
+                "the kernel refused the programs: {cause}; Fleetgate needs Linux 6.6 or newer, and \
+                 root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+            ),
+            Self::NotPinned(dir) => write!(
+                f,
+                "no gateway is pinned at {}; is `fleetgate run` on this node using another --pin-dir?",
+                dir.display()
+            ),
+            Self::Pin(path, cause) => write!(
+                f,
+                "cannot use {}: {cause}; `fleetgate unload` clears the folder (and stops kernel steering)",
+                path.display()
+            ),
+            Self::NoBpfFs(dir, cause) => write!(
+                f,
+                "{} is not on a BPF file system and mounting one failed: {cause}; run \
+                 `mount -t bpf bpf /sys/fs/bpf`",
+                dir.display()
+            ),
+            Self::Map(map, cause) => write!(f, "map {map}: {cause}"),
+            Self::Attach(what, cause) => write!(f, "cannot attach to {what}: {cause}"),
+            Self::Ports(cause) => write!(f, "cannot reserve source ports: {cause}"),
+            Self::Record(cause) => write!(
+                f,
+                "the pinned metadata cannot be read: {cause}; it is rewritten by the next `fleetgate run`"
+            ),
+            Self::Clock(cause) => write!(f, "cannot read the kernel's clocks: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,103 @@
+//! The pin folder: where the kernel's part of the gateway lives on when the agent does not.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use gateway_common::maps;
+use rustix::mount::{MountFlags, mount};
+
+use super::Error;
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// Where a BPF file system belongs.
+const BPF_FS: &str = "/sys/fs/bpf";
+
+/// Paths below one `--pin-dir`.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Names the folder; touches nothing.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Folder of the maps of this layout: programs of one layout never meet maps of another.
+    pub fn maps(&self) -> PathBuf {
+        self.root.join(format!("maps-{}", maps::LAYOUT))
+    }
+
+    /// Pin of one map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// Pin of a link: `tc-eth0`, `xdp-eth0`, `sk_lookup`.
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.root.join("links").join(name)
+    }
+
+    /// Names of all pinned links.
+    pub fn links(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.root.join("links")) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Pin of the program that reads the clocks.
+    pub fn clock(&self) -> PathBuf {
+        self.root.join("clock")
+    }
+
+    /// Makes the folders, mounting a BPF file system at its usual place if there is none.
+    pub fn create(&self) -> Result<(), Error> {
+        if self.root.starts_with(BPF_FS) && !on_bpf_fs(Path::new(BPF_FS)) {
+            mount("bpf", BPF_FS, "bpf", MountFlags::empty(), None)
+                .map_err(|errno| Error::NoBpfFs(self.root.clone(), errno.into()))?;
+        }
+        for dir in [self.maps(), self.root.join("links")] {
+            fs::create_dir_all(&dir).map_err(|e| Error::Pin(dir.clone(), e.to_string()))?;
+        }
+        if on_bpf_fs(&self.root) {
+            return Ok(());
+        }
+        Err(Error::NoBpfFs(
+            self.root.clone(),
+            io::Error::other("not below a BPF file system"),
+        ))
+    }
+
+    /// Removes every pin, links first so that no packet meets half a gateway. True if there were
+    /// any.
+    pub fn remove(&self) -> Result<bool, Error> {
+        if !self.root.exists() {
+            return Ok(false);
+        }
+        for name in self.links() {
+            let path = self.link(&name);
+            fs::remove_file(&path).map_err(|e| Error::Pin(path, e.to_string()))?;
+        }
+        fs::remove_dir_all(&self.root).map_err(|e| Error::Pin(self.root.clone(), e.to_string()))?;
+        Ok(true)
+    }
+}
+
+fn on_bpf_fs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
+}

@@ -1,0 +1,266 @@
+//! Who steers a listener: the kernel once per connection, or the proxy once per request.
+
+use super::model::{HostPattern, PathPattern, Rule, Steering, SteeringMode, SteeringWish};
+
+/// Who wished for a steering mode.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wisher {
+    /// `namespace/name` of an Ingress with the annotation.
+    Ingress(String),
+    /// The AlbConfig with the annotation.
+    Gateway,
+    /// The program's default.
+    Default,
+}
+
+/// The decision for one listener.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Decision {
+    /// Mode and reason.
+    pub steering: Steering,
+    /// `connection` was asked for by this one and cannot be had; the reason says why.
+    pub refused: Option<Wisher>,
+}
+
+/// Decides for a listener with these rules.
+///
+/// `forwards` names a header that the listener was explicitly told to write. Connection steering needs that every
+/// request goes to one and the same weighted set of backends whatever it says: some rule covers everything, and it and
+/// all rules before it lead to equal groups. Rules after it can never be reached.
+pub fn decide(
+    rules: &[Rule],
+    forwards: Option<&str>,
+    gateway: Option<SteeringWish>,
+    default: SteeringWish,
+) -> Decision {
+    let (wish, wisher) = wish(rules, gateway, default);
+    let by = match &wisher {
+        Wisher::Ingress(name) => format!("asked for by Ingress {name}"),
+        Wisher::Gateway => "asked for by the AlbConfig".to_owned(),
+        Wisher::Default => "asked for by the default of this gateway node".to_owned(),
+    };
+    let request = |reason: String| Steering {
+        mode: SteeringMode::Request,
+        reason,
+    };
+    if rules.is_empty() {
+        return Decision {
+            steering: request("no rule: the proxy answers 404".to_owned()),
+            refused: None,
+        };
+    }
+    if wish == SteeringWish::Request {
+        return Decision {
+            steering: request(format!("request steering {by}")),
+            refused: None,
+        };
+    }
+    match obstacle(rules, forwards) {
+        Some(reason) => Decision {
+            steering: request(reason),
+            refused: (wish == SteeringWish::Connection).then_some(wisher),
+        },
+        None => {
+            let rule = rules
+                .iter()
+                .find(|rule| rule.covers_everything())
+                .unwrap_or(&rules[0]);
+            let reason = format!(
+                "rule {} ({}) sends every request to {}",
+                rule.priority, rule.ingress, rule.group.service
+            );
+            Decision {
+                steering: Steering {
+                    mode: SteeringMode::Connection,
+                    reason,
+                },
+                refused: None,
+            }
+        }
+    }
+}
+
+/// An Ingress's wish beats the AlbConfig's, that one the default; among Ingresses `request` beats `connection`.
+fn wish(
+    rules: &[Rule],
+    gateway: Option<SteeringWish>,
+    default: SteeringWish,
+) -> (SteeringWish, Wisher) {
+    for wanted in [
+        SteeringWish::Request,
+        SteeringWish::Connection,
+        SteeringWish::Auto,
+    ] {
+        if let Some(rule) = rules.iter().find(|rule| rule.steering == Some(wanted)) {
+            return (wanted, Wisher::Ingress(rule.ingress.clone()));
+        }
+    }
+    match gateway {
+        Some(wanted) => (wanted, Wisher::Gateway),
+        None => (default, Wisher::Default),
+    }
+}
+
+/// Why the kernel cannot steer, as one sentence.
+fn obstacle(rules: &[Rule], forwards: Option<&str>) -> Option<String> {
+    if let Some(header) = forwards {
+        return Some(format!(
+            "the listener is told to write the header {header} of each request"
+        ));
+    }
+    let first = rules.first()?;
+    let Some(covering) = rules.iter().position(Rule::covers_everything) else {
+        return Some(reads(first));
+    };
+    let same = rules[..covering]
+        .iter()
+        .all(|rule| rule.group == rules[covering].group);
+    (!same).then(|| reads(first))
+}
+
+fn reads(rule: &Rule) -> String {
+    let what = if let Some(header) = rule.headers.first() {
+        format!("the header {:?}", header.name)
+    } else if let Some(host) = rule.hosts.first() {
+        match host {
+            HostPattern::Exact(host) => format!("the host {host}"),
+            HostPattern::OneLabel(suffix) => format!("the host *{suffix}"),
+        }
+    } else {
+        match rule.paths.first() {
+            Some(PathPattern::Exact(path) | PathPattern::Prefix(path)) => {
+                format!("the path {path}")
+            }
+            None => "every request".to_owned(),
+        }
+    };
+    format!("rule {} ({}) reads {what}", rule.priority, rule.ingress)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ir::model::{Affinity, Group, HeaderMatch, ServiceName, Split};
+
+    fn rule(path: &str, service: &str) -> Rule {
+        Rule {
+            ingress: "demo/a".into(),
+            place: String::new(),
+            priority: 1,
+            hosts: vec![],
+            paths: vec![PathPattern::Prefix(path.into())],
+            headers: vec![],
+            steering: None,
+            group: Arc::new(Group {
+                service: ServiceName {
+                    namespace: "demo".into(),
+                    name: service.into(),
+                    port: "80".into(),
+                },
+                split: Split::Replicas,
+                affinity: Affinity::None,
+                backends: vec![],
+            }),
+        }
+    }
+
+    fn mode(rules: &[Rule]) -> (SteeringMode, String) {
+        let decision = decide(rules, None, None, SteeringWish::Auto);
+        (decision.steering.mode, decision.steering.reason)
+    }
+
+    #[test]
+    fn one_rule_for_everything_is_steered_by_the_kernel() {
+        assert_eq!(
+            mode(&[rule("", "one"), rule("/late", "two")]),
+            (
+                SteeringMode::Connection,
+                "rule 1 (demo/a) sends every request to demo/one:80".into()
+            )
+        );
+    }
+
+    #[test]
+    fn paths_that_lead_to_one_group_do_not_need_the_proxy() {
+        assert_eq!(
+            mode(&[rule("/api", "one"), rule("", "one")]).0,
+            SteeringMode::Connection
+        );
+        assert_eq!(
+            mode(&[rule("/api", "one"), rule("/b", "one")]).0,
+            SteeringMode::Request
+        );
+        assert_eq!(
+            mode(&[rule("/api", "one"), rule("", "two")]),
+            (
+                SteeringMode::Request,
+                "rule 1 (demo/a) reads the path /api".into()
+            )
+        );
+    }
+
+    #[test]
+    fn a_condition_needs_the_proxy_and_a_refused_wish_names_its_owner() {
+        let gray = Rule {
+            headers: vec![HeaderMatch {
+                name: "stage".into(),
+                values: vec!["gray".into()],
+            }],
+            steering: Some(SteeringWish::Connection),
+            ..rule("", "one")
+        };
+        let decision = decide(
+            &[gray, rule("", "two")],
+            None,
+            Some(SteeringWish::Request),
+            SteeringWish::Auto,
+        );
+        assert_eq!(decision.steering.mode, SteeringMode::Request);
+        assert_eq!(
+            decision.steering.reason,
+            r#"rule 1 (demo/a) reads the header "stage""#
+        );
+        assert_eq!(decision.refused, Some(Wisher::Ingress("demo/a".into())));
+    }
+
+    #[test]
+    fn request_beats_connection_among_ingresses_and_any_ingress_beats_the_gateway() {
+        let wishing = |wish| Rule {
+            steering: Some(wish),
+            ..rule("", "one")
+        };
+        let both = [
+            wishing(SteeringWish::Connection),
+            wishing(SteeringWish::Request),
+        ];
+        assert_eq!(mode(&both).0, SteeringMode::Request);
+        let auto = decide(
+            &[wishing(SteeringWish::Auto)],
+            None,
+            Some(SteeringWish::Request),
+            SteeringWish::Request,
+        );
+        assert_eq!(auto.steering.mode, SteeringMode::Connection);
+    }
+
+    #[test]
+    fn written_headers_and_missing_rules_need_the_proxy() {
+        let decision = decide(
+            &[rule("", "one")],
+            Some("X-Forwarded-Proto"),
+            None,
+            SteeringWish::Connection,
+        );
+        assert_eq!(decision.steering.mode, SteeringMode::Request);
+        assert_eq!(decision.refused, Some(Wisher::Default));
+        assert_eq!(
+            mode(&[]),
+            (
+                SteeringMode::Request,
+                "no rule: the proxy answers 404".into()
+            )
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! One JSON value -> one typed object, with a field path in what goes wrong.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::problem::{ObjectRef, Problem, shown};
+
+/// Name and namespace as Kubernetes allows them; otherwise the field and what is wrong with it.
+pub(super) fn names(
+    name: &str,
+    namespace: &str,
+    namespaced: bool,
+) -> Result<(), (&'static str, String)> {
+    if name.is_empty() {
+        return Err(("metadata.name", "the object has no name".to_owned()));
+    }
+    if !valid_name(name) {
+        return Err((
+            "metadata.name",
+            format!("{} is not a valid name", shown(name)),
+        ));
+    }
+    if namespaced && !valid_name(namespace) {
+        return Err((
+            "metadata.namespace",
+            format!("{} is not a valid namespace", shown(namespace)),
+        ));
+    }
+    Ok(())
+}
+
+/// A name fit for an [`ObjectRef`]: the file instead of a name that Kubernetes would refuse.
+pub(super) fn shown_name(name: &str, file: &str) -> String {
+    if valid_name(name) {
+        name.to_owned()
+    } else {
+        format!("of {file}")
+    }
+}
+
+/// RFC 1123 subdomain, loosely: what cannot break a log line, a label or a path.
+fn valid_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
+        })
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.ends_with(|last: char| last.is_ascii_alphanumeric())
+}
+
+/// Decodes leniently: unknown fields are ignored.
+pub(super) fn decode<T: DeserializeOwned>(
+    value: Value,
+    object: &ObjectRef,
+) -> Result<T, Box<Problem>> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = field(error.path());
+        let remedy =
+            if field.starts_with("metadata.annotations") || field.starts_with("metadata.labels") {
+                "annotation and label values are strings: put the value in quotes"
+            } else {
+                "correct the type of this field, as `kubectl apply --dry-run=server` would demand"
+            };
+        Box::new(Problem::error(
+            object,
+            field,
+            cut(&error.inner().to_string()),
+            remedy,
+        ))
+    })
+}
+
+/// `metadata.annotations[alb.ingress.kubernetes.io/order]`: keys that hold dots stand in brackets.
+fn field(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut field = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => field.push_str(&format!("[{index}]")),
+            Segment::Map { key } if key.contains(['.', '/']) => {
+                field.push_str(&format!("[{}]", cut(key)))
+            }
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                if !field.is_empty() {
+                    field.push('.');
+                }
+                field.push_str(key);
+            }
+            Segment::Unknown => field.push('?'),
+        }
+    }
+    field
+}
+
+/// Longest sentence taken over from a parser, in characters.
+const CUT_CHARS: usize = 200;
+
+/// A parser's sentence on one line of bounded length.
+pub(super) fn cut(text: &str) -> String {
+    let mut short: String = text
+        .chars()
+        .take(CUT_CHARS)
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect();
+    if text.chars().nth(CUT_CHARS).is_some() {
+        short.push_str("...");
+    }
+    short
+}

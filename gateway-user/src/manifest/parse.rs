@@ -1,0 +1,482 @@
+//! Bytes of one file -> objects and problems.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    decode::{cut, decode, names, shown_name},
+    documents::{self, Document},
+    object::{AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, ObjectMeta, Service},
+};
+use crate::problem::{ObjectRef, Problem, shown};
+
+/// What a file may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest file, in bytes.
+    pub file_bytes: usize,
+    /// Nested mappings and sequences of one document.
+    pub depth: usize,
+    /// Scalars, mappings and sequences of one document, aliases expanded.
+    pub nodes: usize,
+    /// Problems reported for one file; the rest are counted.
+    pub problems: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            file_bytes: 1 << 20,
+            depth: 48,
+            nodes: 100_000,
+            problems: 100,
+        }
+    }
+}
+
+/// Where a file lies.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Path relative to the manifest directory, with `/`.
+    pub file: Arc<str>,
+    /// Member cluster; `None` for the fleet.
+    pub cluster: Option<ClusterId>,
+}
+
+impl Origin {
+    fn object(&self, kind: &str, namespace: &str, name: &str) -> ObjectRef {
+        ObjectRef {
+            cluster: self.cluster.as_ref().map(ToString::to_string),
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The file itself, for what could not be read as objects.
+    pub fn as_object(&self) -> ObjectRef {
+        ObjectRef {
+            kind: "File".to_owned(),
+            name: self.file.to_string(),
+            ..ObjectRef::default()
+        }
+    }
+}
+
+/// One decoded object of a kind we use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Object {
+    /// `alibabacloud.com/v1`
+    AlbConfig(AlbConfig),
+    /// `networking.k8s.io/v1`
+    IngressClass(IngressClass),
+    /// `networking.k8s.io/v1`
+    Ingress(Ingress),
+    /// `v1`
+    Service(Service),
+    /// `discovery.k8s.io/v1`
+    EndpointSlice(EndpointSlice),
+}
+
+/// Something that exists but could not be decoded; a source keeps the last good version of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Broken {
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// The object, where its kind and name could be read; otherwise anything of the file.
+    pub object: Option<ObjectRef>,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    /// In the order of the file.
+    pub objects: Vec<Object>,
+    /// Undecodable.
+    pub broken: Vec<Broken>,
+    /// Why.
+    pub problems: Vec<Problem>,
+}
+
+/// Kinds we use: kind, API group and version, and whether it has a namespace.
+const KINDS: [(&str, &str, bool); 5] = [
+    ("AlbConfig", "alibabacloud.com/v1", false),
+    ("IngressClass", "networking.k8s.io/v1", false),
+    ("Ingress", "networking.k8s.io/v1", true),
+    ("Service", "v1", true),
+    ("EndpointSlice", "discovery.k8s.io/v1", true),
+];
+
+/// `kind: List` inside `kind: List` and so on is followed this deep.
+const LIST_DEPTH: usize = 4;
+
+/// Reads every document of a YAML or JSON file. Never fails: what cannot be read is a problem, the rest is kept.
+pub fn parse(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
+    let mut reading = Reading {
+        origin,
+        limits,
+        parsed: Parsed::default(),
+    };
+    match text(bytes, limits) {
+        Ok(text) => {
+            for document in documents::split(text) {
+                reading.document(document);
+            }
+        }
+        Err((message, remedy)) => reading.broken_file("content", message, remedy),
+    }
+    let mut parsed = reading.parsed;
+    let found = parsed.problems.len();
+    if found > limits.problems {
+        parsed.problems.truncate(limits.problems);
+        parsed.problems.push(Problem::error(
+            &origin.as_object(),
+            "content",
+            format!(
+                "{} more problems in this file are not shown",
+                found - limits.problems
+            ),
+            "mend the ones above first",
+        ));
+    }
+    parsed
+}
+
+fn text(bytes: &[u8], limits: Limits) -> Result<&str, (String, &'static str)> {
+    if bytes.len() > limits.file_bytes {
+        return Err((
+            format!(
+                "the file has {} bytes, more than the {} that are read",
+                bytes.len(),
+                limits.file_bytes
+            ),
+            "split it into smaller files, or move it out of the manifest directory",
+        ));
+    }
+    let not_text = "write the file as UTF-8 YAML or JSON, or move it out of the manifest directory";
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        (
+            format!("not text: byte {} is not UTF-8", error.valid_up_to()),
+            not_text,
+        )
+    })?;
+    match text.find('\0') {
+        Some(at) => Err((format!("not text: byte {at} is NUL"), not_text)),
+        None => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
+    }
+}
+
+struct Reading<'a> {
+    origin: &'a Origin,
+    limits: Limits,
+    parsed: Parsed,
+}
+
+impl Reading<'_> {
+    fn broken_file(&mut self, field: impl Into<String>, message: impl Into<String>, remedy: &str) {
+        self.parsed.broken.push(Broken {
+            file: self.origin.file.clone(),
+            object: None,
+        });
+        self.parsed.problems.push(Problem::error(
+            &self.origin.as_object(),
+            field,
+            message,
+            remedy,
+        ));
+    }
+
+    fn broken_object(&mut self, problem: Problem) {
+        self.parsed.broken.push(Broken {
+            file: self.origin.file.clone(),
+            object: Some(problem.object.clone()),
+        });
+        self.parsed.problems.push(problem);
+    }
+
+    fn document(&mut self, document: Document<'_>) {
+        match serde_saphyr::from_str_with_options::<Value>(document.text, options(self.limits)) {
+            Ok(value) => self.value(
+                value,
+                None,
+                &format!("document at line {}", document.line),
+                LIST_DEPTH,
+            ),
+            Err(error) => {
+                let error = error.without_snippet();
+                let at = error
+                    .location()
+                    .map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+                let line = document.line + at.saturating_sub(1);
+                let text = error.to_string();
+                let first = text.lines().next().unwrap_or("unreadable");
+                self.broken_file(
+                    format!("line {line}"),
+                    format!("not valid YAML or JSON: {}", cut(first)),
+                    "correct this document; objects it held before keep serving until then",
+                );
+            }
+        }
+    }
+
+    /// `item_of` is (kind, apiVersion) that items of a typed list may leave out.
+    fn value(&mut self, value: Value, item_of: Option<(&str, &str)>, place: &str, depth: usize) {
+        let Value::Object(map) = &value else {
+            if !value.is_null() {
+                let message = format!("holds {} where an object with `kind` belongs", what(&value));
+                self.broken_file(
+                    place,
+                    message,
+                    "write `apiVersion`, `kind` and `metadata.name`, or delete it",
+                );
+            }
+            return;
+        };
+        let text = |key: &str| map.get(key).and_then(Value::as_str);
+        let kind = text("kind")
+            .or(item_of.map(|(kind, _)| kind))
+            .unwrap_or_default()
+            .to_owned();
+        let version = text("apiVersion")
+            .or(item_of.map(|(_, version)| version))
+            .unwrap_or_default()
+            .to_owned();
+        if kind.is_empty() {
+            self.broken_file(
+                place,
+                "has no `kind`",
+                "write the kind of the object, for example `kind: Ingress`, or delete the document",
+            );
+            return;
+        }
+        if let (Some(item), Some(Value::Array(_))) = (kind.strip_suffix("List"), map.get("items")) {
+            self.list(value, item, &version, place, depth);
+            return;
+        }
+        let Some(&(_, wanted, namespaced)) = KINDS.iter().find(|(known, ..)| *known == kind) else {
+            return;
+        };
+        // Other API groups have kinds of the same name (Knative's Service): those are not ours.
+        if kind == "Service" && version.contains('/') {
+            return;
+        }
+        let meta = map.get("metadata").cloned().unwrap_or_default();
+        let name = meta.get("name").and_then(Value::as_str).unwrap_or_default();
+        let namespace = match meta.get("namespace").and_then(Value::as_str) {
+            _ if !namespaced => "",
+            None | Some("") => "default",
+            Some(namespace) => namespace,
+        };
+        let object = self.origin.object(&kind, namespace, name);
+        if let Err((field, message)) = names(name, namespace, namespaced) {
+            let object = ObjectRef {
+                name: shown_name(name, &self.origin.file),
+                ..object
+            };
+            let remedy = "use 1 to 253 lower-case letters, digits, `-` and `.`, as Kubernetes does";
+            self.parsed.broken.push(Broken {
+                file: self.origin.file.clone(),
+                object: None,
+            });
+            self.parsed
+                .problems
+                .push(Problem::error(&object, field, message, remedy));
+            return;
+        }
+        if version != wanted {
+            let message = format!("version {} is not read", shown(&version));
+            let remedy = format!("write the object as `apiVersion: {wanted}`");
+            self.broken_object(Problem::error(&object, "apiVersion", message, remedy));
+            return;
+        }
+        let namespace = namespace.to_owned();
+        let fill = |meta: &mut ObjectMeta| {
+            meta.namespace = namespace;
+            meta.file = self.origin.file.clone();
+        };
+        let decoded = match kind.as_str() {
+            "AlbConfig" => decode(value, &object).map(|mut it: AlbConfig| {
+                fill(&mut it.metadata);
+                Object::AlbConfig(it)
+            }),
+            "IngressClass" => decode(value, &object).map(|mut it: IngressClass| {
+                fill(&mut it.metadata);
+                Object::IngressClass(it)
+            }),
+            "Ingress" => decode(value, &object).map(|mut it: Ingress| {
+                fill(&mut it.metadata);
+                Object::Ingress(it)
+            }),
+            "Service" => decode(value, &object).map(|mut it: Service| {
+                fill(&mut it.metadata);
+                Object::Service(it)
+            }),
+            _ => decode(value, &object).map(|mut it: EndpointSlice| {
+                fill(&mut it.metadata);
+                Object::EndpointSlice(it)
+            }),
+        };
+        match decoded {
+            Ok(object) => self.parsed.objects.push(object),
+            Err(problem) => self.broken_object(*problem),
+        }
+    }
+
+    fn list(&mut self, mut list: Value, item: &str, version: &str, place: &str, depth: usize) {
+        let Some(Value::Array(items)) = list.get_mut("items").map(Value::take) else {
+            return;
+        };
+        if depth == 0 {
+            let message = format!("lists are nested more than {LIST_DEPTH} deep");
+            self.broken_file(
+                place,
+                message,
+                "put the objects into one list, or into documents of their own",
+            );
+            return;
+        }
+        let item_of = (!item.is_empty()).then_some((item, version));
+        for (index, value) in items.into_iter().enumerate() {
+            self.value(
+                value,
+                item_of,
+                &format!("{place}, items[{index}]"),
+                depth - 1,
+            );
+        }
+    }
+}
+
+fn what(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Bounds against alias bombs: an anchor is expanded at most 64 times, so a document grows at most 64-fold.
+fn options(limits: Limits) -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: limits.depth,
+            flow_nesting_limit: limits.depth,
+            max_nodes: limits.nodes,
+            max_events: limits.nodes * 3,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
+            max_merge_keys: 1_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: limits.nodes,
+            max_replay_stack_depth: 16,
+            max_alias_expansions_per_anchor: 64,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Parsed {
+        parse(
+            &Origin {
+                file: "a.yaml".into(),
+                cluster: None,
+            },
+            text.as_bytes(),
+            Limits::default(),
+        )
+    }
+
+    fn service(name: &str) -> String {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n")
+    }
+
+    #[test]
+    fn a_broken_document_leaves_the_others_of_its_file() {
+        let parsed = read(&format!(
+            "{}---\na: [1\n---\n{}",
+            service("one"),
+            service("two")
+        ));
+        assert_eq!(parsed.objects.len(), 2);
+        assert_eq!(parsed.problems.len(), 1);
+        assert!(
+            parsed.problems[0].field.starts_with("line "),
+            "{}",
+            parsed.problems[0]
+        );
+        assert_eq!(
+            parsed.broken,
+            [Broken {
+                file: "a.yaml".into(),
+                object: None
+            }]
+        );
+    }
+
+    #[test]
+    fn json_and_lists_are_read_like_yaml() {
+        let json = r#"{"apiVersion":"v1","kind":"List","items":[
+            {"apiVersion":"v1","kind":"Service","metadata":{"name":"a"}},
+            {"apiVersion":"networking.k8s.io/v1","kind":"IngressList","items":[{"metadata":{"name":"b"}}]}]}"#;
+        let parsed = read(json);
+        assert_eq!(parsed.problems, []);
+        assert!(
+            matches!(&parsed.objects[..], [Object::Service(_), Object::Ingress(ingress)]
+            if ingress.metadata.namespace == "default" && ingress.metadata.name == "b")
+        );
+    }
+
+    #[test]
+    fn kinds_we_do_not_use_are_skipped_silently() {
+        let parsed = read(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\n",
+        );
+        assert!(parsed.objects.is_empty() && parsed.problems.is_empty());
+    }
+
+    #[test]
+    fn an_annotation_that_is_a_number_names_object_and_field() {
+        let parsed = read(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a, annotations: {alb.ingress.kubernetes.io/order: 5}}\n",
+        );
+        let problem = &parsed.problems[0];
+        assert_eq!(
+            problem.field,
+            "metadata.annotations[alb.ingress.kubernetes.io/order]"
+        );
+        assert!(
+            problem.to_string().contains("put the value in quotes"),
+            "{problem}"
+        );
+        assert_eq!(problem.object.to_string(), "Ingress default/a");
+        assert_eq!(parsed.broken[0].object.as_ref(), Some(&problem.object));
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused() {
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for level in 1..12 {
+            let before = level - 1;
+            bomb.push_str(&format!(
+                "a{level}: &a{level} [{}]\n",
+                vec![format!("*a{before}"); 10].join(",")
+            ));
+        }
+        let parsed = read(&bomb);
+        assert!(
+            parsed.problems[0]
+                .message
+                .starts_with("not valid YAML or JSON"),
+            "{}",
+            parsed.problems[0]
+        );
+    }
+}

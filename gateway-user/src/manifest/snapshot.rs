@@ -1,0 +1,445 @@
+//! Files -> snapshot: every object at its place, first of duplicates, last good version of the broken.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
+
+use super::{
+    object::{
+        AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, NamespacedName, ObjectMeta,
+        Service,
+    },
+    parse::{Broken, Limits, Object, Origin, parse},
+};
+use crate::problem::{ObjectRef, Problem, shown};
+
+/// All objects a source knows at one moment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Snapshot {
+    /// AlbConfigs by name.
+    pub gateways: BTreeMap<String, Arc<AlbConfig>>,
+    /// IngressClasses by name.
+    pub classes: BTreeMap<String, Arc<IngressClass>>,
+    /// Ingresses of the fleet.
+    pub ingresses: BTreeMap<NamespacedName, Arc<Ingress>>,
+    /// Associated member clusters, also those without objects.
+    pub clusters: BTreeMap<ClusterId, ClusterObjects>,
+    /// What exists but could not be decoded.
+    pub broken: Vec<Broken>,
+}
+
+/// Objects of one member cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClusterObjects {
+    /// Services.
+    pub services: BTreeMap<NamespacedName, Arc<Service>>,
+    /// EndpointSlices.
+    pub slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+}
+
+/// One file of a manifest directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct File {
+    /// Path relative to the directory, parts joined by `/`.
+    pub path: String,
+    /// Its bytes, or the sentence that says why they could not be read.
+    pub content: Result<Arc<[u8]>, String>,
+}
+
+impl Snapshot {
+    /// Fills in from `before` what is [`Broken`] here, so that a half-written file takes nothing out of service.
+    ///
+    /// A broken document does not say what it held: then everything `before` had from that file stays.
+    pub fn keep_last_good(&mut self, before: &Self) {
+        let files: BTreeSet<&str> = self
+            .broken
+            .iter()
+            .filter(|broken| broken.object.is_none())
+            .map(|broken| &*broken.file)
+            .collect();
+        let objects: BTreeSet<&ObjectRef> = self
+            .broken
+            .iter()
+            .filter_map(|broken| broken.object.as_ref())
+            .collect();
+        let lost = |cluster: Option<&ClusterId>, kind: &str, meta: &ObjectMeta| {
+            files.contains(&*meta.file)
+                || objects.contains(&ObjectRef {
+                    cluster: cluster.map(ToString::to_string),
+                    kind: kind.to_owned(),
+                    namespace: meta.namespace.clone(),
+                    name: meta.name.clone(),
+                })
+        };
+        keep(&mut self.gateways, &before.gateways, |it| {
+            lost(None, "AlbConfig", &it.metadata)
+        });
+        keep(&mut self.classes, &before.classes, |it| {
+            lost(None, "IngressClass", &it.metadata)
+        });
+        keep(&mut self.ingresses, &before.ingresses, |it| {
+            lost(None, "Ingress", &it.metadata)
+        });
+        for (id, had) in &before.clusters {
+            // A cluster whose folder is gone was taken out on purpose.
+            let Some(has) = self.clusters.get_mut(id) else {
+                continue;
+            };
+            keep(&mut has.services, &had.services, |it| {
+                lost(Some(id), "Service", &it.metadata)
+            });
+            keep(&mut has.slices, &had.slices, |it| {
+                lost(Some(id), "EndpointSlice", &it.metadata)
+            });
+        }
+    }
+}
+
+fn keep<K: Clone + Ord, V: Clone>(
+    has: &mut BTreeMap<K, V>,
+    had: &BTreeMap<K, V>,
+    lost: impl Fn(&V) -> bool,
+) {
+    for (key, value) in had {
+        if !has.contains_key(key) && lost(value) {
+            has.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+/// Reads `fleet/**` and `clusters/<id>/**`. `clusters` names the folders under `clusters/`, also empty ones.
+///
+/// Files count in the order of their path, whatever the order they come in. Only `.yaml`, `.yml` and `.json` are read.
+pub fn snapshot(
+    clusters: impl IntoIterator<Item = String>,
+    files: impl IntoIterator<Item = File>,
+    limits: Limits,
+) -> (Snapshot, Vec<Problem>) {
+    let mut placing = Placing::default();
+    for id in clusters {
+        placing.cluster(&id);
+    }
+    let mut files: Vec<File> = files.into_iter().collect();
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    for file in &files {
+        placing.file(file, limits);
+    }
+    (placing.snapshot, placing.problems)
+}
+
+#[derive(Default)]
+struct Placing {
+    snapshot: Snapshot,
+    problems: Vec<Problem>,
+    refused: BTreeSet<String>,
+}
+
+impl Placing {
+    fn cluster(&mut self, id: &str) -> Option<ClusterId> {
+        let valid = (1..=63).contains(&id.len())
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        if valid {
+            let id = ClusterId(id.into());
+            self.snapshot.clusters.entry(id.clone()).or_default();
+            return Some(id);
+        }
+        if self.refused.insert(id.to_owned()) {
+            let folder = ObjectRef {
+                kind: "File".into(),
+                name: format!("clusters/{}", id.escape_debug()),
+                ..<_>::default()
+            };
+            self.problems.push(Problem::error(
+                &folder,
+                "name",
+                format!("{} cannot be a cluster ID", shown(id)),
+                "rename the folder to 1 to 63 letters, digits, `-`, `_` and `.`",
+            ));
+        }
+        None
+    }
+
+    fn file(&mut self, file: &File, limits: Limits) {
+        let is_manifest = file
+            .path
+            .rsplit_once('.')
+            .is_some_and(|(_, extension)| matches!(extension, "yaml" | "yml" | "json"));
+        let path = Arc::<str>::from(file.path.as_str());
+        let cluster = match (file.path.split_once('/'), is_manifest) {
+            (Some(("fleet", _)), true) => None,
+            (Some(("clusters", rest)), true) => match rest.split_once('/') {
+                Some((id, _)) => match self.cluster(id) {
+                    Some(id) => Some(id),
+                    None => return,
+                },
+                None => return self.misplaced(file),
+            },
+            (None, true) => return self.misplaced(file),
+            _ => return,
+        };
+        let origin = Origin {
+            file: path,
+            cluster,
+        };
+        match &file.content {
+            Ok(bytes) => {
+                let parsed = parse(&origin, bytes, limits);
+                self.snapshot.broken.extend(parsed.broken);
+                self.problems.extend(parsed.problems);
+                for object in parsed.objects {
+                    self.object(object, &origin);
+                }
+            }
+            Err(why) => {
+                self.snapshot.broken.push(Broken {
+                    file: origin.file.clone(),
+                    object: None,
+                });
+                let remedy = "make it a readable file of at most 1 MiB; objects it held before keep serving until then";
+                self.problems.push(Problem::error(
+                    &origin.as_object(),
+                    "content",
+                    why.clone(),
+                    remedy,
+                ));
+            }
+        }
+    }
+
+    fn misplaced(&mut self, file: &File) {
+        let object = ObjectRef {
+            kind: "File".into(),
+            name: file.path.clone(),
+            ..ObjectRef::default()
+        };
+        self.problems.push(Problem::warning(
+            &object,
+            "path",
+            "the file lies outside `fleet/` and `clusters/<id>/` and is not read",
+            "move it to `fleet/`, or to the folder of its cluster",
+        ));
+    }
+
+    fn object(&mut self, object: Object, origin: &Origin) {
+        let Self {
+            snapshot, problems, ..
+        } = self;
+        match (object, &origin.cluster) {
+            (Object::AlbConfig(it), None) => {
+                let name = it.metadata.name.clone();
+                place(
+                    &mut snapshot.gateways,
+                    name,
+                    it,
+                    origin,
+                    "AlbConfig",
+                    |it| &it.metadata,
+                    problems,
+                );
+            }
+            (Object::IngressClass(it), None) => {
+                let name = it.metadata.name.clone();
+                place(
+                    &mut snapshot.classes,
+                    name,
+                    it,
+                    origin,
+                    "IngressClass",
+                    |it| &it.metadata,
+                    problems,
+                );
+            }
+            (Object::Ingress(it), None) => {
+                place(
+                    &mut snapshot.ingresses,
+                    key(&it.metadata),
+                    it,
+                    origin,
+                    "Ingress",
+                    |it| &it.metadata,
+                    problems,
+                );
+            }
+            // People keep the Service beside its Ingress on the fleet; only those of members have pods.
+            (Object::Service(_), None) => {}
+            (Object::EndpointSlice(it), None) => problems.push(Problem::warning(
+                &reference("EndpointSlice", &it.metadata, origin),
+                "metadata",
+                format!(
+                    "pods run in member clusters, so an EndpointSlice in {} is not read",
+                    origin.file
+                ),
+                "move it to `clusters/<id>/`",
+            )),
+            (Object::Service(it), Some(id)) => {
+                let services = &mut snapshot.clusters.entry(id.clone()).or_default().services;
+                place(
+                    services,
+                    key(&it.metadata),
+                    it,
+                    origin,
+                    "Service",
+                    |it| &it.metadata,
+                    problems,
+                );
+            }
+            (Object::EndpointSlice(it), Some(id)) => {
+                let slices = &mut snapshot.clusters.entry(id.clone()).or_default().slices;
+                place(
+                    slices,
+                    key(&it.metadata),
+                    it,
+                    origin,
+                    "EndpointSlice",
+                    |it| &it.metadata,
+                    problems,
+                );
+            }
+            (Object::AlbConfig(it), Some(_)) => {
+                problems.push(on_a_member("AlbConfig", &it.metadata, origin))
+            }
+            (Object::IngressClass(it), Some(_)) => {
+                problems.push(on_a_member("IngressClass", &it.metadata, origin))
+            }
+            (Object::Ingress(it), Some(_)) => {
+                problems.push(on_a_member("Ingress", &it.metadata, origin))
+            }
+        }
+    }
+}
+
+fn on_a_member(kind: &str, meta: &ObjectMeta, origin: &Origin) -> Problem {
+    Problem::warning(
+        &reference(kind, meta, origin),
+        "metadata",
+        format!(
+            "the gateway is configured on the fleet, so an {kind} in {} is not read",
+            origin.file
+        ),
+        "move it to `fleet/` if the gateway should serve it",
+    )
+}
+
+fn key(meta: &ObjectMeta) -> NamespacedName {
+    NamespacedName {
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+    }
+}
+
+fn reference(kind: &str, meta: &ObjectMeta, origin: &Origin) -> ObjectRef {
+    ObjectRef {
+        cluster: origin.cluster.as_ref().map(ToString::to_string),
+        kind: kind.to_owned(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+    }
+}
+
+fn place<K: Ord, V>(
+    into: &mut BTreeMap<K, Arc<V>>,
+    key: K,
+    value: V,
+    origin: &Origin,
+    kind: &str,
+    meta: impl Fn(&V) -> &ObjectMeta,
+    problems: &mut Vec<Problem>,
+) {
+    match into.entry(key) {
+        Entry::Vacant(free) => {
+            free.insert(Arc::new(value));
+        }
+        Entry::Occupied(taken) => problems.push(Problem::error(
+            &reference(kind, meta(&value), origin),
+            "metadata.name",
+            format!(
+                "is written twice, in {} and in {}; the first one serves",
+                meta(taken.get()).file,
+                origin.file
+            ),
+            "delete or rename one of them",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> File {
+        File {
+            path: path.to_owned(),
+            content: Ok(text.as_bytes().into()),
+        }
+    }
+
+    fn service(name: &str) -> String {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n---\n")
+    }
+
+    fn names(snapshot: &Snapshot) -> Vec<String> {
+        snapshot
+            .clusters
+            .values()
+            .flat_map(|it| it.services.keys().map(|key| key.name.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn an_empty_folder_is_an_associated_cluster() {
+        let (snapshot, problems) = snapshot(["c1".to_owned()], [], Limits::default());
+        assert!(problems.is_empty());
+        assert_eq!(
+            snapshot
+                .clusters
+                .keys()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            ["c1"]
+        );
+    }
+
+    #[test]
+    fn of_two_objects_with_one_name_the_first_in_file_order_serves() {
+        let files = [
+            file("clusters/c1/b.yaml", &service("a")),
+            file("clusters/c1/a.yaml", &service("a")),
+        ];
+        let (snapshot, problems) = snapshot([], files, Limits::default());
+        let served = snapshot
+            .clusters
+            .values()
+            .next()
+            .and_then(|it| it.services.values().next());
+        assert_eq!(
+            served.map(|it| &*it.metadata.file),
+            Some("clusters/c1/a.yaml")
+        );
+        assert!(
+            problems[0]
+                .to_string()
+                .contains("Service default/a (cluster c1): metadata.name: is written twice")
+        );
+    }
+
+    #[test]
+    fn a_file_that_breaks_keeps_the_objects_it_held() {
+        let good = [
+            file("clusters/c1/a.yaml", &(service("a") + &service("b"))),
+            file("clusters/c1/b.yaml", &service("c")),
+        ];
+        let (before, _) = snapshot([], good, Limits::default());
+        let (mut after, problems) = snapshot(
+            ["c1".to_owned()],
+            [file("clusters/c1/a.yaml", &(service("a") + "x: [1"))],
+            Limits::default(),
+        );
+        assert_eq!(problems.len(), 1);
+        after.keep_last_good(&before);
+        // b stays since the broken document may have held it; c went with its file.
+        assert_eq!(names(&after), ["a", "b"]);
+    }
+}

@@ -1,0 +1,215 @@
+//! The values of a plan.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use gateway_common::maglev;
+use serde::{Deserialize, Serialize};
+
+use crate::ir::ClusterId;
+
+/// Everything the kernel programs need, by stable id.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Listeners by address.
+    pub services: BTreeMap<ServiceAddr, Service>,
+    /// Backends by id, from 1.
+    pub backends: BTreeMap<u32, Backend>,
+    /// Source addresses; the position is the id.
+    pub sources: Vec<Source>,
+    /// Given to the next new backend.
+    pub next_generation: u16,
+    /// Ring regions of an interrupted apply: never written until it is over.
+    #[serde(default)]
+    pub reserved: Vec<Region>,
+}
+
+/// Transport protocol of a listener.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    /// IANA protocol number.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Tcp => gateway_common::flow::TCP,
+            Self::Udp => gateway_common::flow::UDP,
+        }
+    }
+}
+
+/// What clients connect to. Written `tcp/10.0.0.1:80`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ServiceAddr {
+    /// Transport protocol.
+    pub transport: Transport,
+    /// VIP and port.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for ServiceAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        write!(f, "{transport}/{}", self.address)
+    }
+}
+
+impl Serialize for ServiceAddr {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceAddr {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parsed = text.split_once('/').and_then(|(transport, address)| {
+            let transport = match transport {
+                "tcp" => Transport::Tcp,
+                "udp" => Transport::Udp,
+                _ => return None,
+            };
+            Some(Self {
+                transport,
+                address: address.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| serde::de::Error::custom(format!("no service address: {text}")))
+    }
+}
+
+/// One listener address.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Index of its statistics, from 1.
+    pub id: u32,
+    /// Name of the listener in the routing model.
+    pub listener: String,
+    /// The Service behind it; empty for the proxy's listeners.
+    pub group: String,
+    /// Who steers.
+    pub mode: Mode,
+    /// Connections of one client address stay together.
+    pub client_affinity: bool,
+    /// Counts replacements of the entry.
+    pub epoch: u32,
+}
+
+/// Who steers a service.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The kernel, by this ring.
+    Connection(Ring),
+    /// The proxy.
+    Request,
+}
+
+/// A ring: its region of the slab and what it is computed from.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Ring {
+    /// Where its slots are.
+    pub region: Region,
+    /// Members, sorted by backend id.
+    pub members: Arc<Vec<Member>>,
+}
+
+/// Weight of one backend in a ring.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Backend id.
+    pub backend: u32,
+    /// Relative weight, above zero.
+    pub weight: u32,
+}
+
+/// Part of the ring slab.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Region {
+    /// First slot.
+    pub offset: u32,
+    /// Number of slots.
+    pub len: u32,
+}
+
+/// Stable identity of a backend.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct BackendKey {
+    /// Cluster that runs the pod.
+    pub cluster: ClusterId,
+    /// Pod address and target port.
+    pub address: SocketAddr,
+}
+
+/// One pod as the kernel knows it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Identity.
+    pub key: BackendKey,
+    /// Pod name.
+    pub pod: Arc<str>,
+    /// Whether it takes new flows.
+    pub state: BackendState,
+    /// Changes each time the id is given to another pod.
+    pub generation: u16,
+    /// First of its sources in [`Plan::sources`].
+    pub source_first: u16,
+    /// How many sources it may use.
+    pub source_count: u16,
+}
+
+/// Life of a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// Takes new flows.
+    Active,
+    /// Has no weight, or is not ready: keeps the flows it has.
+    Draining,
+    /// Its pod is gone: UDP flows move at once, TCP flows are left to end.
+    Down,
+}
+
+/// One source address with the ports that belong to the gateway.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Source {
+    /// Address that pods see.
+    pub address: IpAddr,
+    /// First port.
+    pub port_first: u16,
+    /// Number of ports.
+    pub port_count: u16,
+}
+
+impl Plan {
+    /// Ring slots, computed anew: equal on every node that knows the same pods and the same seed.
+    pub fn slots(&self, ring: &Ring, seed: u64) -> Vec<u32> {
+        let entries: Vec<maglev::Entry> = ring
+            .members
+            .iter()
+            .filter_map(|member| {
+                let backend = self.backends.get(&member.backend)?;
+                let name = format!("{}/{}", backend.key.cluster, backend.key.address);
+                Some(maglev::Entry {
+                    id: member.backend,
+                    identity: gateway_common::hash::name(0, name.as_bytes()),
+                    weight: member.weight,
+                })
+            })
+            .collect();
+        maglev::build(&entries, ring.region.len, seed)
+    }
+}

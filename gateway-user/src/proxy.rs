@@ -1,0 +1,259 @@
+//! The L7 proxy: serves the listeners whose rules must read a request, HTTP/1.1 on both sides.
+//!
+//! `accept -> gate (framing, deadlines) -> codec -> rule -> backend -> exchange -> codec -> write`. Each worker is one
+//! thread with its own listening socket, connections, pool and turns; nothing is locked per request.
+//!
+//! Invariant: this room learns what to serve from a [`RouteTable`] only; it reads no object, map or file, and
+//! binds no address of a client. Which address a client meant is the local address of its connection.
+
+mod attempt;
+mod balance;
+mod body;
+mod exchange;
+mod exchanges;
+mod framing;
+mod gate;
+mod headers;
+mod matching;
+mod reason;
+mod stats;
+mod table;
+mod tunnel;
+mod upstream;
+mod worker;
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, atomic::AtomicUsize},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{sync::watch, task::LocalSet};
+
+use self::{
+    framing::HeadLimits, gate::GateLimits, stats::WorkerStats, upstream::PoolLimits, worker::Shared,
+};
+pub use self::{
+    reason::Reason,
+    stats::{BackendKey, ProxyStats, StatsSnapshot},
+    table::RouteTable,
+};
+
+/// Connections that may wait to be accepted, per worker.
+const BACKLOG: i32 = 4096;
+
+/// How the proxy runs; what it serves comes with [`Proxy::update`].
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Threads; 0 is one per core.
+    pub workers: usize,
+    /// Client connections held at once; more are answered 503 and closed.
+    pub max_connections: usize,
+    /// From the first byte of a request head to its last; then 408.
+    pub head_timeout: Duration,
+    /// Bytes of a request head; beyond it 431.
+    pub max_head_bytes: usize,
+    /// Bytes of a request target; beyond it 414.
+    pub max_target_bytes: usize,
+    /// Idle connections kept per backend and worker.
+    pub idle_per_backend: usize,
+    /// How long an idle connection to a backend is kept.
+    pub upstream_idle_timeout: Duration,
+    /// An exchange or tunnel on which no byte moves for this long is broken off.
+    pub stall_timeout: Duration,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            max_connections: 32 * 1024,
+            head_timeout: Duration::from_secs(10),
+            max_head_bytes: 64 * 1024,
+            max_target_bytes: 32 * 1024,
+            idle_per_backend: 64,
+            upstream_idle_timeout: Duration::from_secs(15),
+            stall_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Field lines of a request head; the codec has the same limit.
+const MAX_FIELDS: usize = 100;
+/// The codec's buffer must hold the largest head.
+const MAX_HEAD_BYTES: usize = 96 * 1024;
+
+/// Why the proxy could not start.
+#[derive(Debug)]
+pub enum ProxyError {
+    /// No listening socket.
+    Listen(io::Error),
+    /// No event loop for a worker.
+    Runtime(io::Error),
+    /// No thread for a worker.
+    Thread(io::Error),
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(cause) => write!(
+                f,
+                "cannot open the proxy's listening sockets on 127.0.0.1: {cause}; is the loopback device up?"
+            ),
+            Self::Runtime(cause) => write!(
+                f,
+                "cannot start the event loop of a proxy worker: {cause}; is the limit of open files too low?"
+            ),
+            Self::Thread(cause) => write!(
+                f,
+                "cannot start a proxy worker thread: {cause}; is the limit of processes too low?"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ProxyError {}
+
+/// A running proxy. Dropping it stops it at once; [`Proxy::shutdown`] stops it gently.
+#[derive(Debug)]
+pub struct Proxy {
+    sockets: Vec<TcpListener>,
+    local_addr: SocketAddr,
+    table: Arc<ArcSwap<RouteTable>>,
+    stats: Arc<ProxyStats>,
+    stop: watch::Sender<Option<Duration>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts the workers with an empty table. All their sockets share one port of 127.0.0.1.
+    pub fn start(config: ProxyConfig) -> Result<Self, ProxyError> {
+        let workers = match config.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let (stop, stopped) = watch::channel(None);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let table: Arc<ArcSwap<RouteTable>> = Arc::default();
+        let stats = Arc::new(ProxyStats {
+            workers: (0..workers)
+                .map(|_| Arc::new(WorkerStats::default()))
+                .collect(),
+            connections: Arc::clone(&connections),
+        });
+        let head = HeadLimits {
+            head_bytes: config.max_head_bytes.min(MAX_HEAD_BYTES),
+            target_bytes: config.max_target_bytes,
+            fields: MAX_FIELDS,
+        };
+        let shared = Shared {
+            table: Arc::clone(&table),
+            connections,
+            max_connections: config.max_connections,
+            workers,
+            gate: GateLimits {
+                head,
+                head_timeout: config.head_timeout,
+            },
+            pool: PoolLimits {
+                idle_per_backend: config.idle_per_backend,
+                idle_timeout: config.upstream_idle_timeout,
+            },
+            stall_timeout: config.stall_timeout,
+            stop: stopped,
+        };
+
+        let mut local_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut proxy = Self {
+            sockets: Vec::new(),
+            local_addr,
+            table,
+            stats: Arc::clone(&stats),
+            stop,
+            threads: Vec::new(),
+        };
+        for (index, worker_stats) in stats.workers.iter().enumerate() {
+            let socket = listen(local_addr).map_err(ProxyError::Listen)?;
+            local_addr = socket.local_addr().map_err(ProxyError::Listen)?;
+            proxy.local_addr = local_addr;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(ProxyError::Runtime)?;
+            let listener = {
+                let _context = runtime.enter();
+                let own = socket.try_clone().map_err(ProxyError::Listen)?;
+                tokio::net::TcpListener::from_std(own).map_err(ProxyError::Listen)?
+            };
+            let (shared, worker_stats) = (shared.clone(), Arc::clone(worker_stats));
+            let thread = thread::Builder::new()
+                .name(format!("proxy-{index}"))
+                .spawn(move || {
+                    LocalSet::new()
+                        .block_on(&runtime, worker::run(index, shared, worker_stats, listener))
+                })
+                .map_err(ProxyError::Thread)?;
+            proxy.sockets.push(socket);
+            proxy.threads.push(thread);
+        }
+        Ok(proxy)
+    }
+
+    /// The listening sockets. Whatever address and port a connection was meant for, a lookup program may deliver
+    /// it to any of them.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
+    }
+
+    /// Where the sockets listen by themselves.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Replaces what is served. Requests under way keep the table they began with.
+    pub fn update(&self, table: RouteTable) {
+        self.table.store(Arc::new(table));
+    }
+
+    /// The counters; they go on counting.
+    pub fn stats(&self) -> Arc<ProxyStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Accepts no more, lets requests under way finish with `Connection: close`, and returns when all connections
+    /// have ended or `grace` is over.
+    pub fn shutdown(mut self, grace: Duration) {
+        self.end(grace);
+    }
+
+    fn end(&mut self, grace: Duration) {
+        self.sockets.clear();
+        self.stop.send_replace(Some(grace));
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a proxy worker panicked; please report this");
+            }
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,179 @@
+//! Why the proxy answered by itself, and the answer.
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SERVER},
+};
+
+use super::body::ResponseBody;
+
+/// Names the reason of a reply made by the proxy itself.
+pub(super) const REASON_HEADER: HeaderName = HeaderName::from_static("x-fleetgate-reason");
+
+/// Why a request was answered by the proxy and not by a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(usize)]
+pub enum Reason {
+    /// The connection came in on an address without a listener.
+    NoListener,
+    /// No rule of the listener matches.
+    NoRule,
+    /// The rule's group has no ready backend.
+    NoServer,
+    /// Every backend that was tried refused the connection.
+    ConnectRefused,
+    /// Every backend that was tried left the connection attempt unanswered.
+    ConnectTimeout,
+    /// The backend closed the connection before its answer.
+    BackendClosed,
+    /// The backend answered with something that is not HTTP/1.x.
+    BadResponse,
+    /// The backend did not answer within the listener's request timeout.
+    Timeout,
+    /// The client did not finish its request in time.
+    RequestTimeout,
+    /// The request breaks RFC 9110 or RFC 9112.
+    BadRequest,
+    /// `CONNECT` and `TRACE` are not proxied.
+    MethodNotAllowed,
+    /// The request target is too long.
+    TargetTooLong,
+    /// The request head has too many bytes or too many fields.
+    HeadersTooLarge,
+    /// An expectation other than `100-continue`.
+    UnknownExpectation,
+    /// A transfer coding other than a single `chunked`.
+    UnknownCoding,
+    /// A version other than HTTP/1.0 and HTTP/1.1.
+    UnknownVersion,
+    /// The process holds as many client connections as it may.
+    Overloaded,
+}
+
+impl Reason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 17] = [
+        Self::NoListener,
+        Self::NoRule,
+        Self::NoServer,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::BackendClosed,
+        Self::BadResponse,
+        Self::Timeout,
+        Self::RequestTimeout,
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::TargetTooLong,
+        Self::HeadersTooLarge,
+        Self::UnknownExpectation,
+        Self::UnknownCoding,
+        Self::UnknownVersion,
+        Self::Overloaded,
+    ];
+
+    /// The value of `x-fleetgate-reason` and of the metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoListener => "no-listener",
+            Self::NoRule => "no-rule",
+            Self::NoServer => "no-server",
+            Self::ConnectRefused => "connect-refused",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::BackendClosed => "backend-closed",
+            Self::BadResponse => "bad-response",
+            Self::Timeout => "timeout",
+            Self::RequestTimeout => "request-timeout",
+            Self::BadRequest => "bad-request",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::TargetTooLong => "target-too-long",
+            Self::HeadersTooLarge => "headers-too-large",
+            Self::UnknownExpectation => "unknown-expectation",
+            Self::UnknownCoding => "unknown-coding",
+            Self::UnknownVersion => "unknown-version",
+            Self::Overloaded => "overloaded",
+        }
+    }
+
+    /// The status code that carries this reason.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NoListener | Self::NoRule => StatusCode::NOT_FOUND,
+            Self::NoServer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectRefused | Self::BackendClosed | Self::BadResponse => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UnknownVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        }
+    }
+}
+
+/// A request the proxy answers itself: the reason and one sentence for people.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    pub(super) detail: &'static str,
+    /// Whether the connection ends with this reply.
+    pub(super) close: bool,
+}
+
+impl Refusal {
+    /// The connection may serve further requests.
+    pub(super) const fn keep(reason: Reason, detail: &'static str) -> Self {
+        Self {
+            reason,
+            detail,
+            close: false,
+        }
+    }
+
+    /// Where the next request starts is unknown, or not to be trusted.
+    pub(super) const fn close(reason: Reason, detail: &'static str) -> Self {
+        Self {
+            reason,
+            detail,
+            close: true,
+        }
+    }
+
+    /// As a response that hyper writes.
+    pub(super) fn response(self) -> Response<ResponseBody> {
+        let text = format!("{}: {}\n", self.reason.label(), self.detail);
+        let mut response = Response::new(ResponseBody::full(Bytes::from(text)));
+        *response.status_mut() = self.reason.status();
+        let headers = response.headers_mut();
+        headers.insert(SERVER, HeaderValue::from_static("fleetgate"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        headers.insert(REASON_HEADER, HeaderValue::from_static(self.reason.label()));
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// As raw bytes, for a connection that hyper has given up.
+    pub(super) fn bytes(self) -> Bytes {
+        let status = self.reason.status();
+        let text = format!("{}: {}\n", self.reason.label(), self.detail);
+        Bytes::from(format!(
+            "HTTP/1.1 {} {}\r\nserver: fleetgate\r\ncontent-type: text/plain; charset=utf-8\r\n\
+             x-fleetgate-reason: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+            self.reason.label(),
+            text.len(),
+        ))
+    }
+}

@@ -1,0 +1,340 @@
+//! One thread of the proxy: its socket, its connections, its pool and its turns.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, cache::Cache};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    RouteTable,
+    balance::{self, RoundRobin},
+    exchange::{self, Downstream},
+    exchanges::Exchanges,
+    gate::{Gate, GateLimits},
+    reason::{Reason, Refusal},
+    stats::{ConnectionCount, WorkerStats},
+    upstream::{Pool, PoolLimits},
+};
+use crate::ir::{Group, ServiceName};
+
+/// The codec's buffers for one client; bodies move in pieces no larger, and a head always fits.
+const CODEC_BUFFER_BYTES: usize = 128 * 1024;
+/// A backend that refused a connection is tried last for this long.
+const MARKED: Duration = Duration::from_secs(3);
+/// Backends marked at once; more are simply tried.
+const MARKS: usize = 4096;
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Pause after an accept that failed, e.g. for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Idle timeout until a request has told the listener.
+const FIRST_IDLE: Duration = Duration::from_secs(15);
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// What the workers of one proxy share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) table: Arc<ArcSwap<RouteTable>>,
+    pub(super) connections: Arc<AtomicUsize>,
+    pub(super) max_connections: usize,
+    pub(super) workers: usize,
+    pub(super) gate: GateLimits,
+    pub(super) pool: PoolLimits,
+    pub(super) stall_timeout: Duration,
+    /// `Some(grace)` once the proxy stops.
+    pub(super) stop: watch::Receiver<Option<Duration>>,
+}
+
+/// State of one worker; never leaves its thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    index: usize,
+    workers: usize,
+    tables: RefCell<Cache<Arc<ArcSwap<RouteTable>>, Arc<RouteTable>>>,
+    current: RefCell<Rc<Current>>,
+    marks: RefCell<HashMap<SocketAddr, Instant>>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) stats: Arc<WorkerStats>,
+    pub(super) stall_timeout: Duration,
+}
+
+/// The route table with this worker's state of its groups, made when first needed.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) table: Arc<RouteTable>,
+    groups: Vec<OnceCell<Rc<GroupState>>>,
+}
+
+/// A group, whose turn it is, and the counters of its backends.
+#[derive(Debug)]
+pub(super) struct GroupState {
+    pub(super) group: Arc<Group>,
+    turns: RefCell<RoundRobin>,
+    counters: Vec<Arc<AtomicU64>>,
+}
+
+impl GroupState {
+    /// Counts a request answered by this backend.
+    pub(super) fn count(&self, backend: usize) {
+        if let Some(counter) = self.counters.get(backend) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Current {
+    fn new(table: Arc<RouteTable>) -> Self {
+        let groups = table.groups.iter().map(|_| OnceCell::new()).collect();
+        Self { table, groups }
+    }
+
+    /// Equal groups go on where they were.
+    fn inherit(&self, before: &Self) {
+        let mut states: HashMap<&ServiceName, Vec<Rc<GroupState>>> = HashMap::new();
+        for state in before.groups.iter().filter_map(OnceCell::get) {
+            states
+                .entry(&state.group.service)
+                .or_default()
+                .push(Rc::clone(state));
+        }
+        for (group, cell) in self.table.groups.iter().zip(&self.groups) {
+            let Some(candidates) = states.get_mut(&group.service) else {
+                continue;
+            };
+            if let Some(at) = candidates
+                .iter()
+                .position(|state| Arc::ptr_eq(&state.group, group) || state.group == *group)
+            {
+                let _ = cell.set(candidates.remove(at));
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn new(index: usize, shared: &Shared, stats: Arc<WorkerStats>) -> Self {
+        let mut tables = Cache::new(Arc::clone(&shared.table));
+        let current = Rc::new(Current::new(Arc::clone(tables.load())));
+        Self {
+            index,
+            workers: shared.workers,
+            tables: RefCell::new(tables),
+            current: RefCell::new(current),
+            marks: RefCell::default(),
+            pool: Rc::new(Pool::new(shared.pool)),
+            stats,
+            stall_timeout: shared.stall_timeout,
+        }
+    }
+
+    /// The newest route table. A request keeps the one it began with.
+    pub(super) fn current(&self) -> Rc<Current> {
+        let mut tables = self.tables.borrow_mut();
+        let newest = tables.load();
+        let mut current = self.current.borrow_mut();
+        if !Arc::ptr_eq(newest, &current.table) {
+            let next = Current::new(Arc::clone(newest));
+            next.inherit(&current);
+            *current = Rc::new(next);
+        }
+        Rc::clone(&current)
+    }
+
+    /// The state of the `index`th group of a table.
+    pub(super) fn group(&self, current: &Current, index: usize) -> Option<Rc<GroupState>> {
+        let group = current.table.groups.get(index)?;
+        let state = current.groups.get(index)?.get_or_init(|| {
+            Rc::new(GroupState {
+                group: Arc::clone(group),
+                turns: RefCell::new(RoundRobin::new(&group.backends, self.index, self.workers)),
+                counters: group
+                    .backends
+                    .iter()
+                    .map(|backend| self.stats.backend(&group.service, backend))
+                    .collect(),
+            })
+        });
+        Some(Rc::clone(state))
+    }
+
+    /// A backend not tried yet; one that refused a connection lately only if there is no other.
+    pub(super) fn pick(
+        &self,
+        state: &GroupState,
+        client: IpAddr,
+        tried: &[usize],
+        now: Instant,
+    ) -> Option<usize> {
+        let marks = self.marks.borrow();
+        let marked = |index: usize| {
+            !marks.is_empty()
+                && state
+                    .group
+                    .backends
+                    .get(index)
+                    .and_then(|backend| marks.get(&backend.address))
+                    .is_some_and(|until| *until > now)
+        };
+        let mut turns = state.turns.borrow_mut();
+        balance::pick(&state.group, &mut turns, client, |index| {
+            !tried.contains(&index) && !marked(index)
+        })
+        .or_else(|| {
+            balance::pick(&state.group, &mut turns, client, |index| {
+                !tried.contains(&index)
+            })
+        })
+    }
+
+    /// Remembers that a backend refused a connection.
+    pub(super) fn mark(&self, backend: SocketAddr) {
+        let mut marks = self.marks.borrow_mut();
+        if marks.len() < MARKS {
+            marks.insert(backend, Instant::now() + MARKED);
+        }
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        self.pool.sweep(now);
+        self.marks.borrow_mut().retain(|_, until| *until > now);
+    }
+}
+
+/// Accepts until told to stop, then waits for what is under way, at most for the grace.
+pub(super) async fn run(
+    index: usize,
+    shared: Shared,
+    stats: Arc<WorkerStats>,
+    listener: TcpListener,
+) {
+    let worker = Rc::new(Worker::new(index, &shared, stats));
+    let mut stop = shared.stop.clone();
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, client)) => admit(&worker, &shared, stream, client),
+                Err(err) => {
+                    tracing::warn!(error = %err, "cannot accept a client connection; is the limit of open files too low?");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            _ = sweep.tick() => worker.sweep(),
+            _ = stop.changed() => break,
+        }
+    }
+    drop(listener);
+    worker.pool.close();
+    let grace = stop.borrow().unwrap_or_default();
+    let until = Instant::now() + grace;
+    while shared.connections.load(Relaxed) > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: SocketAddr) {
+    worker.stats.accepted.fetch_add(1, Relaxed);
+    let Some(count) = ConnectionCount::claim(&shared.connections, shared.max_connections) else {
+        worker.stats.reason(Reason::Overloaded);
+        worker.stats.response(Reason::Overloaded.status());
+        // The reply fits an empty socket buffer; a client that has not even that much room gets nothing.
+        let _ = stream.try_write(
+            &Refusal::close(Reason::Overloaded, "too many connections are open").bytes(),
+        );
+        return;
+    };
+    // A client that is gone already has no address.
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    if let Err(err) = stream.set_nodelay(true) {
+        tracing::debug!(error = %err, "cannot set TCP_NODELAY on a client connection");
+    }
+    let exchanges = Arc::new(Exchanges::default());
+    exchanges.idle_timeout(
+        worker
+            .current()
+            .table
+            .routes(local)
+            .map_or(FIRST_IDLE, |routes| routes.listener.idle_timeout),
+    );
+    let gate = Gate::new(
+        stream,
+        Arc::clone(&exchanges),
+        Arc::clone(&worker.stats),
+        shared.gate,
+        count,
+    );
+    let down = Rc::new(Downstream {
+        local,
+        client,
+        exchanges,
+    });
+    tokio::task::spawn_local(converse(Rc::clone(worker), shared.stop.clone(), gate, down));
+}
+
+/// Serves one client connection to its end.
+async fn converse(
+    worker: Rc<Worker>,
+    mut stop: watch::Receiver<Option<Duration>>,
+    gate: Gate,
+    down: Rc<Downstream>,
+) {
+    let service = {
+        let (worker, down) = (Rc::clone(&worker), Rc::clone(&down));
+        service_fn(move |request| exchange::serve(Rc::clone(&worker), Rc::clone(&down), request))
+    };
+    let mut builder = http1::Builder::new();
+    // The gate keeps the deadlines: hyper's cannot tell an idle connection from a slow head.
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(CODEC_BUFFER_BYTES);
+    let connection = builder
+        .serve_connection(TokioIo::new(gate), service)
+        .with_upgrades();
+    let stall = tokio::time::sleep(worker.stall_timeout);
+    tokio::pin!(connection, stall);
+    let mut stopping = false;
+    let mut moved = down.exchanges.moved();
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut connection => {
+                if let Err(err) = outcome {
+                    tracing::debug!(client = %down.client, error = %err, "a client connection broke");
+                }
+                return;
+            }
+            _ = stop.changed(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut stall => {
+                let now = down.exchanges.moved();
+                if now == moved && down.exchanges.in_flight() && !down.exchanges.awaiting.load(Relaxed) {
+                    tracing::debug!(client = %down.client, "an exchange stood still for too long");
+                    return;
+                }
+                moved = now;
+                stall.as_mut().reset(Instant::now() + worker.stall_timeout);
+            }
+        }
+    }
+}

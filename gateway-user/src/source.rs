@@ -1,0 +1,12 @@
+//! Where snapshots come from. Invariant: a source hands out whole snapshots, and never less than it once had only
+//! because something could not be read.
+
+pub mod directory;
+mod listing;
+mod watching;
+
+pub use directory::{DirectorySource, Published};
+pub use listing::Bounds;
+
+#[cfg(test)]
+mod tests;

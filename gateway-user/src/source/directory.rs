@@ -1,0 +1,101 @@
+//! A directory of plain Kubernetes YAML: `fleet/**` and `clusters/<id>/**`.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::{
+    listing::{self, Bounds, Listing},
+    watching,
+};
+use crate::{
+    manifest::{self, Limits, Snapshot},
+    problem::Problem,
+};
+
+/// One state of a source.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Published {
+    /// All objects, with the last good version of what is broken now.
+    pub snapshot: Snapshot,
+    /// What could not be read or decoded, sorted by object.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads a manifest directory, once or again whenever it changes.
+#[derive(Debug)]
+pub struct DirectorySource {
+    root: PathBuf,
+    bounds: Bounds,
+    listing: Option<Listing>,
+    published: Option<Published>,
+}
+
+impl DirectorySource {
+    /// A source over `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>, bounds: Bounds) -> Self {
+        Self {
+            root: root.into(),
+            bounds,
+            listing: None,
+            published: None,
+        }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &std::path::Path {
+        &self.root
+    }
+
+    /// Reads everything, whether it changed or not. Never fails: what cannot be read is a problem, and what was read
+    /// before stands in for it.
+    pub fn read(&mut self) -> Published {
+        self.listing = None;
+        self.changed().unwrap_or_default()
+    }
+
+    /// Reads everything; `None` when nothing differs from the time before.
+    pub fn changed(&mut self) -> Option<Published> {
+        let listing = listing::list(&self.root, self.bounds);
+        if self.listing.as_ref() == Some(&listing) {
+            return None;
+        }
+        let published = match &self.published {
+            // Half a directory would take the other half out of service.
+            Some(before) if !listing.gaps.is_empty() => Published {
+                snapshot: before.snapshot.clone(),
+                problems: listing.gaps.clone(),
+            },
+            before => {
+                let limits = Limits {
+                    file_bytes: self.bounds.file_bytes,
+                    ..Limits::default()
+                };
+                let (mut snapshot, mut problems) =
+                    manifest::snapshot(listing.clusters.clone(), listing.files.clone(), limits);
+                if let Some(before) = before {
+                    snapshot.keep_last_good(&before.snapshot);
+                }
+                problems.extend(listing.gaps.clone());
+                problems.sort();
+                problems.dedup();
+                Published { snapshot, problems }
+            }
+        };
+        self.listing = Some(listing);
+        self.published = Some(published.clone());
+        Some(published)
+    }
+
+    /// Follows the directory from a thread of its own until every receiver is gone.
+    ///
+    /// A change is published about 100 ms after the last write to a file; changes that the kernel does not report (a
+    /// link to elsewhere, a network file system) are found within 2 s. Fails only when no thread can be started.
+    pub fn watch(mut self) -> io::Result<watch::Receiver<Arc<Published>>> {
+        let (publish, published) = watch::channel(Arc::new(self.read()));
+        std::thread::Builder::new()
+            .name("manifests".to_owned())
+            .spawn(move || watching::follow(self, &publish))?;
+        Ok(published)
+    }
+}

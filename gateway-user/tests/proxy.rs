@@ -1,0 +1,13 @@
+//! The proxy with real sockets on loopback: what clients get and what backends see.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+#[path = "proxy/balancing.rs"]
+mod balancing;
+#[path = "proxy/forwarding.rs"]
+mod forwarding;
+#[path = "proxy/strictness.rs"]
+mod strictness;
+#[path = "proxy/support.rs"]
+mod support;
+#[path = "proxy/trouble.rs"]
+mod trouble;

@@ -1,0 +1,299 @@
+//! Backends that fail, clients that leave, limits and the end.
+
+use std::{
+    io::{Read, Write},
+    thread,
+    time::{Duration, Instant},
+};
+
+use gateway_user::proxy::{ProxyConfig, Reason};
+
+use super::support::{Gateway, Origin, backend, closed_port, eventually, group, ok, rule};
+
+#[test]
+fn each_failure_has_its_status_and_names_its_reason() {
+    let broken = Origin::answering(|_, _| Err(std::io::ErrorKind::ConnectionReset.into()));
+    let garbage = Origin::fixed("SMTP ready\r\n\r\n");
+    let silent = Origin::answering(|_, _| Ok(()));
+    for (backends, status, reason) in [
+        (vec![], 503, "no-server"),
+        (
+            vec![
+                backend("c1", closed_port(), 1),
+                backend("c2", closed_port(), 1),
+            ],
+            502,
+            "connect-refused",
+        ),
+        (
+            vec![backend("c1", broken.address, 1)],
+            502,
+            "backend-closed",
+        ),
+        (vec![backend("c1", garbage.address, 1)], 502, "bad-response"),
+        (vec![backend("c1", silent.address, 1)], 504, "timeout"),
+    ] {
+        let mut gateway = Gateway::start(vec![rule(group("web", backends))]);
+        gateway.change(|listener| listener.request_timeout = Duration::from_millis(300));
+        let mut client = gateway.client();
+        let reply = client.get("/");
+        assert_eq!((reply.status, reply.reason().as_str()), (status, reason));
+        assert_eq!(reply.header("server"), ["fleetgate"]);
+        gateway.change(|listener| listener.rules.clear());
+        let reply = client.get("/");
+        assert_eq!(
+            (reply.status, reply.reason().as_str()),
+            (404, "no-rule"),
+            "the connection goes on after {reason}"
+        );
+    }
+    assert_eq!(
+        silent.seen().len(),
+        1,
+        "a request that was sent is not sent again"
+    );
+}
+
+#[test]
+fn an_address_without_a_listener_is_a_404() {
+    let gateway = Gateway::start(Vec::new());
+    gateway
+        .proxy
+        .update(gateway_user::proxy::RouteTable::default());
+    let reply = gateway.client().get("/");
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (404, "no-listener")
+    );
+    assert_eq!(gateway.stats().reason(Reason::NoListener), 1);
+}
+
+#[test]
+fn a_client_that_leaves_mid_body_aborts_the_backends_request() {
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let origin = Origin::fixed(ok("ok"));
+        let gateway = Gateway::to(&origin);
+        let mut client = gateway.client();
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n5\r\nhello\r\n"
+        ));
+        eventually("the backend has the head", || origin.connections() == 1);
+        thread::sleep(Duration::from_millis(50));
+        drop(client);
+        eventually("the backend's connection ended", || {
+            !origin.seen().is_empty()
+        });
+        assert!(
+            origin.seen().iter().all(|seen| !seen.complete),
+            "{framing}: {:?}",
+            origin.seen()
+        );
+        eventually("nothing is held", || {
+            gateway.stats().active_connections == 0
+        });
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_waiting_frees_the_backend() {
+    let origin = Origin::raw(|seen, stream| {
+        let mut buf = [0; 1024];
+        while stream.read(&mut buf)? > 0 {}
+        seen.lock().unwrap().push(super::support::Seen {
+            ..Default::default()
+        });
+        Ok(())
+    });
+    let gateway = Gateway::to(&origin);
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the backend is asked", || origin.connections() == 1);
+    thread::sleep(Duration::from_millis(50));
+    drop(client);
+    eventually("the backend's connection ended", || {
+        !origin.seen().is_empty()
+    });
+}
+
+#[test]
+fn a_response_that_breaks_off_breaks_off_for_the_client_too() {
+    for head in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
+        let origin = Origin::answering(move |_, stream| {
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nhello\r\n").as_bytes())?;
+            thread::sleep(Duration::from_millis(50));
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        });
+        let gateway = Gateway::to(&origin);
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let outcome = client.reply();
+        assert!(outcome.is_err(), "{head}: {outcome:?}");
+    }
+}
+
+#[test]
+fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = Gateway::to(&origin);
+    gateway.change(|listener| listener.request_timeout = Duration::from_millis(400));
+    let mut client = gateway.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(100));
+        client.send("x");
+    }
+    assert_eq!(client.reply().unwrap().status, 200);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    let reply = client.reply().unwrap();
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (408, "request-timeout")
+    );
+    assert_eq!(client.rest(), "");
+    eventually("the backend's request ended", || origin.seen().len() == 2);
+    assert!(!origin.seen()[1].complete);
+}
+
+#[test]
+fn slow_heads_get_a_408_and_idle_connections_are_closed() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = Gateway::with(
+        ProxyConfig {
+            workers: 1,
+            head_timeout: Duration::from_millis(500),
+            ..ProxyConfig::default()
+        },
+        vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
+    );
+    gateway.change(|listener| listener.idle_timeout = Duration::from_millis(800));
+
+    let started = Instant::now();
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHo");
+    thread::sleep(Duration::from_millis(300));
+    client.send("st: a\r\nX");
+    let reply = client.reply().unwrap();
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (408, "request-timeout")
+    );
+    assert!(
+        (450..2000).contains(&started.elapsed().as_millis()),
+        "{:?}",
+        started.elapsed()
+    );
+
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status, 200);
+        thread::sleep(Duration::from_millis(600));
+    }
+    let started = Instant::now();
+    assert_eq!(
+        client.get("/").status,
+        200,
+        "each request begins the idle time anew"
+    );
+    assert_eq!(client.rest(), "", "an idle connection ends without a word");
+    assert!(
+        (700..3000).contains(&started.elapsed().as_millis()),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[test]
+fn an_error_reply_to_a_large_upload_reaches_the_client() {
+    let gateway = Gateway::start(Vec::new());
+    for _ in 0..10 {
+        let mut client = gateway.client();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
+        // The proxy may stop reading; what matters is that its answer is not lost.
+        let mut writer = client.stream().try_clone().unwrap();
+        let sender = thread::spawn(move || {
+            let _ = writer.write_all(&vec![b'x'; 500_000]);
+        });
+        assert_eq!(client.reply().unwrap().status, 404);
+        sender.join().unwrap();
+    }
+}
+
+#[test]
+fn a_thousand_idle_connections_are_held_and_one_more_than_allowed_is_shed() {
+    let origin = Origin::fixed(ok("ok"));
+    let gateway = Gateway::with(
+        ProxyConfig {
+            workers: 2,
+            max_connections: 1001,
+            ..ProxyConfig::default()
+        },
+        vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
+    );
+    let mut idle: Vec<_> = (0..1000).map(|_| gateway.client()).collect();
+    eventually("all are accepted", || {
+        gateway.stats().active_connections == 1000
+    });
+    let mut client = gateway.client();
+    assert_eq!(client.get("/").status, 200);
+    let mut shed = gateway.client();
+    let reply = shed.reply().unwrap();
+    assert_eq!((reply.status, reply.reason().as_str()), (503, "overloaded"));
+    for client in idle.iter_mut().step_by(100) {
+        assert_eq!(client.get("/").status, 200);
+    }
+    drop(idle);
+    eventually("places are given back", || {
+        gateway.stats().active_connections == 1
+    });
+    assert_eq!(gateway.client().get("/").status, 200);
+}
+
+#[test]
+fn shutdown_lets_requests_finish_and_closes_idle_connections_at_once() {
+    let origin = Origin::answering(|_, stream| {
+        thread::sleep(Duration::from_millis(400));
+        stream.write_all(&ok("late"))
+    });
+    let gateway = Gateway::to(&origin);
+    let mut idle = gateway.client();
+    let mut busy = gateway.client();
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request is under way", || {
+        !origin.seen().is_empty() && gateway.stats().active_connections == 2
+    });
+    let address = gateway.proxy.local_addr();
+    let started = Instant::now();
+    let proxy = gateway.proxy;
+    let ending = thread::spawn(move || proxy.shutdown(Duration::from_secs(10)));
+    assert_eq!(idle.rest(), "");
+    assert!(started.elapsed() < Duration::from_millis(300));
+    let reply = busy.reply().unwrap();
+    assert_eq!(
+        (reply.text().as_str(), reply.header("connection")),
+        ("late", vec!["close".to_owned()])
+    );
+    ending.join().unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "the grace is a limit, not a wait"
+    );
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn shutdown_does_not_wait_longer_than_its_grace() {
+    let origin = Origin::answering(|_, _| Ok(()));
+    let gateway = Gateway::to(&origin);
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request is under way", || !origin.seen().is_empty());
+    let started = Instant::now();
+    gateway.proxy.shutdown(Duration::from_millis(200));
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(client.rest(), "");
+}
