@@ -177,10 +177,15 @@ fn step(what: &'static str, selection: &[&str], harness: &[&str]) -> Row {
     let started = Instant::now();
     let (counts, trouble) = match counted(&mut cargo_test(selection, harness)) {
         Ok((counts, true)) => (counts, None),
-        Ok((counts, false)) => (
-            counts,
-            Some(format!("{what}: {} failed; see above", counts.failed)),
-        ),
+        Ok((counts, false)) => {
+            let trouble = match counts.failed {
+                0 => {
+                    format!("{what}: something did not build or ended early; see the errors above")
+                }
+                failed => format!("{what}: {failed} failed; see above"),
+            };
+            (counts, Some(trouble))
+        }
         Err(error) => (Counts::default(), Some(format!("{what}: {error:#}"))),
     };
     Row {
