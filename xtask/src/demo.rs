@@ -52,11 +52,11 @@ pub fn run(json: bool) -> Result<ExitCode> {
     for failed in report.bars_failed.iter().filter(|_| json) {
         console::note(format_args!("FAILED {failed}"));
     }
-    Ok(if report.bars_failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    if report.bars_failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    console::note(format_args!("the logs are in {}", paths::lab().display()));
+    Ok(ExitCode::FAILURE)
 }
 
 /// The address the scenarios connect to.

@@ -88,12 +88,13 @@ pub fn run() -> Result<ExitCode> {
     for trouble in &troubles {
         console::say(format_args!("FAILED {trouble}"));
     }
-    let sum = |part: fn(&Counts) -> u64| rows.iter().map(|row| part(&row.counts)).sum::<u64>();
-    console::say(format_args!(
-        "{} passed, {} failed",
-        sum(|counts| counts.passed),
-        sum(|counts| counts.failed)
-    ));
+    let passed: u64 = rows.iter().map(|row| row.counts.passed).sum();
+    // What did not compile or did not run is at least one failure.
+    let failed: u64 = rows
+        .iter()
+        .map(|row| row.counts.failed.max(u64::from(row.trouble.is_some())))
+        .sum();
+    console::say(format_args!("{passed} passed, {failed} failed"));
     Ok(if troubles.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -176,10 +177,15 @@ fn step(what: &'static str, selection: &[&str], harness: &[&str]) -> Row {
     let started = Instant::now();
     let (counts, trouble) = match counted(&mut cargo_test(selection, harness)) {
         Ok((counts, true)) => (counts, None),
-        Ok((counts, false)) => (
-            counts,
-            Some(format!("{what}: {} failed; see above", counts.failed)),
-        ),
+        Ok((counts, false)) => {
+            let trouble = match counts.failed {
+                0 => {
+                    format!("{what}: something did not build or ended early; see the errors above")
+                }
+                failed => format!("{what}: {failed} failed; see above"),
+            };
+            (counts, Some(trouble))
+        }
         Err(error) => (Counts::default(), Some(format!("{what}: {error:#}"))),
     };
     Row {

