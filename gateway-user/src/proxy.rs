@@ -14,7 +14,6 @@ mod exchanges;
 mod framing;
 mod gate;
 mod headers;
-mod matching;
 mod reason;
 mod stats;
 mod table;

@@ -16,9 +16,23 @@ impl Listener {
     where
         V: IntoIterator<Item = &'v [u8]>,
     {
+        self.first_match_index(host, path, header)
+            .and_then(|index| self.rules.get(index))
+    }
+
+    /// The same, as a position in [`Listener::rules`].
+    pub fn first_match_index<'v, V>(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        header: impl Fn(&str) -> V,
+    ) -> Option<usize>
+    where
+        V: IntoIterator<Item = &'v [u8]>,
+    {
         self.rules
             .iter()
-            .find(|rule| rule.matches(host, path, &header))
+            .position(|rule| rule.matches(host, path, &header))
     }
 }
 

@@ -22,7 +22,6 @@ use super::{
     exchanges::{Exchanges, InFlight},
     framing::bad,
     headers,
-    matching::first_match,
     reason::{Reason, Refusal},
     tunnel,
     upstream::{Lease, Upstream},
@@ -100,8 +99,16 @@ async fn exchange(
     parts.extensions.clear();
     let authority = normalise(&mut parts, down.local)?;
     let host = headers::host_of(authority.to_str().unwrap_or_default()).unwrap_or_default();
-    let rule =
-        first_match(listener, host, parts.uri.path(), &parts.headers).ok_or(Refusal::keep(
+    let lines = |name: &str| {
+        parts
+            .headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.as_bytes())
+    };
+    let rule = listener
+        .first_match_index(Some(host), parts.uri.path(), lines)
+        .ok_or(Refusal::keep(
             Reason::NoRule,
             "no rule of this listener matches the request",
         ))?;

@@ -73,7 +73,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ir::{ForwardedFor, ForwardedHeaders, ListenerName, ListenerProtocol, Steering};
+    use crate::ir::{
+        ForwardedFor, ForwardedHeaders, ListenerName, ListenerProtocol, Steering, SteeringMode,
+    };
 
     fn listener(gateway: &str, addresses: &[&str], mode: SteeringMode) -> Listener {
         Listener {
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_request_steered_listeners_are_served_and_each_on_its_own_addresses() {
+    fn every_listener_is_served_whoever_steers_it_and_on_its_own_addresses() {
         let ir = Ir {
             listeners: vec![
                 listener("a", &["10.0.0.1"], SteeringMode::Request),
@@ -118,7 +120,7 @@ mod tests {
             Some("a"),
             "the first by name has it"
         );
-        assert_eq!(served("10.0.0.2:80"), None);
+        assert_eq!(served("10.0.0.2:80").as_deref(), Some("b"));
         assert_eq!(served("10.0.0.3:80").as_deref(), Some("c"));
         assert_eq!(served("[::ffff:10.0.0.3]:80").as_deref(), Some("c"));
         assert_eq!(served("10.0.0.3:81"), None);
