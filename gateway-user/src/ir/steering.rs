@@ -192,9 +192,9 @@ mod tests {
 
     #[test]
     fn a_listener_without_ready_backends_is_the_proxys_until_there_is_one() {
-        let decided = decide(&[rule("/", "a")], None, None, SteeringWish::Auto).steering;
+        let decided = decide(&[rule("", "a")], None, None, SteeringWish::Auto).steering;
         assert_eq!(decided.mode, SteeringMode::Connection);
-        let served = while_ready(decided, &[rule("/", "a")]);
+        let served = while_ready(decided, &[rule("", "a")]);
         assert_eq!(served.mode, SteeringMode::Request);
         assert!(
             served.reason.contains("no ready backend"),
