@@ -83,6 +83,10 @@ pub(super) fn claiming<P: Packet, T: Tables>(
     let start = hash::scale(hash::mix(spread), snat.port_count as u32);
     let mut claimed = Claim::Taken;
     for step in 0..PORT_TRIES {
+        // A small range is tried once over and no further: the ports behind it are not ours.
+        if step >= snat.port_count as u32 {
+            break;
+        }
         let mut offset = start + step;
         if offset >= snat.port_count as u32 {
             offset -= snat.port_count as u32;

@@ -58,7 +58,8 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
         life.state = state::TCP_CLOSED;
     } else if head.flags & FIN != 0 {
         life.flags |= flag::FIN;
-        life.state = if peer_fin {
+        // A FIN behind a RST closes no less.
+        life.state = if peer_fin || life.state == state::TCP_CLOSED {
             state::TCP_CLOSED
         } else {
             state::TCP_CLOSING

@@ -1,0 +1,263 @@
+//! The kernel programs: found, loaded with small maps, filled with a world, run one frame at a time.
+//!
+//! Every test that uses this needs root; without it, or without the object, it fails and says so.
+
+mod tables;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
+};
+use gateway_common::verdict::Action;
+
+use crate::world::{Counters, Flows, Hook, World};
+
+pub use tables::FLOWS;
+use tables::Maps;
+
+/// Map sizes of tests: enough for every world, and quick to make.
+const SIZES: [(&str, u32); 9] = [
+    ("FLOWS", FLOWS),
+    ("SERVICES", 1024),
+    ("RINGS", 65_537),
+    ("BACKENDS", 1024),
+    ("HOPS", 4096),
+    ("NEIGHBOURS", 1024),
+    ("SERVICE_STATS", 1024),
+    ("BACKEND_STATS", 1024),
+    ("METADATA", 16),
+];
+
+/// Offset of `gso_size` in `struct __sk_buff` (uapi/linux/bpf.h), and of its end.
+const GSO_SIZE: (usize, usize) = (176, 180);
+
+/// Loaded programs and their maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+    maps: Maps,
+}
+
+/// What a program returned and left.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ran {
+    /// Return code of the program.
+    pub code: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// Where the kernel object is: `FLEETGATE_BPF_OBJECT`, or where `cargo xtask build-ebpf` leaves it.
+///
+/// # Errors
+/// When there is none.
+pub fn object() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("FLEETGATE_BPF_OBJECT") {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!(
+                "FLEETGATE_BPF_OBJECT names {}, which is no file",
+                path.display()
+            );
+        }
+        return Ok(path);
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+        PathBuf::from,
+    );
+    let path = target.join("fleetgate.bpf.o");
+    if !path.is_file() {
+        bail!(
+            "no kernel object at {}: run `cargo xtask build-ebpf` first",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+impl Kernel {
+    /// Loads all programs that tests run.
+    ///
+    /// # Errors
+    /// Without root, without the object, or when the verifier refuses a program.
+    pub fn load() -> Result<Self> {
+        Self::load_with(FLOWS)
+    }
+
+    /// The same with room for this many flow entries.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn load_with(flows: u32) -> Result<Self> {
+        let path = object()?;
+        let mut loader = EbpfLoader::new();
+        for (name, size) in SIZES {
+            loader.map_max_entries(name, size);
+        }
+        loader.map_max_entries("FLOWS", flows);
+        let mut ebpf = loader.load_file(&path).with_context(|| {
+            format!(
+                "cannot load {}: privileged tests need root (CAP_BPF and CAP_NET_ADMIN)",
+                path.display()
+            )
+        })?;
+        for name in ["fleetgate_xdp", "fleetgate_clock"] {
+            program::<Xdp>(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("the kernel refused {name}"))?;
+        }
+        program::<SchedClassifier>(&mut ebpf, "fleetgate_tc")?
+            .load()
+            .context("the kernel refused fleetgate_tc")?;
+        let maps = Maps::take(&mut ebpf, flows)?;
+        Ok(Self { ebpf, maps })
+    }
+
+    /// Empties all tables and counters, then writes a world.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn reset(&mut self, world: &World) -> Result<()> {
+        self.maps.clear()?;
+        self.maps.write(world)?;
+        self.maps.leave_room(world.max_flows)
+    }
+
+    /// Replaces all tables but flows and counters.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn apply(&mut self, world: &World) -> Result<()> {
+        self.maps.write(world)
+    }
+
+    /// Lets time pass: all flow entries become older by this many ticks.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn wait(&mut self, ticks: u32) -> Result<()> {
+        self.maps.age(ticks)
+    }
+
+    /// Runs one frame through a program. `None`: the kernel takes no frame so short.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run it.
+    pub fn run(&mut self, hook: Hook, frame: &[u8], segmented: bool) -> Result<Option<Ran>> {
+        let mut out = vec![0; frame.len() + 64];
+        // 100 bytes a segment: any size makes a super-packet.
+        let mut context = [0_u8; GSO_SIZE.1];
+        context[GSO_SIZE.0..].copy_from_slice(&100_u32.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: segmented.then_some(&context[..]),
+            ..TestRunOptions::new()
+        };
+        let result = match hook {
+            Hook::Xdp => program::<Xdp>(&mut self.ebpf, "fleetgate_xdp")?.test_run(options),
+            Hook::Tc => {
+                program::<SchedClassifier>(&mut self.ebpf, "fleetgate_tc")?.test_run(options)
+            }
+        };
+        // Less than an Ethernet header, or an EtherType of IP without an IP header.
+        if result.is_err() && frame.len() < 14 + 20 {
+            return Ok(None);
+        }
+        let result = result.with_context(|| format!("test run of {} bytes", frame.len()))?;
+        out.truncate(result.data_size_out as usize);
+        Ok(Some(Ran {
+            code: result.return_value,
+            frame: out,
+        }))
+    }
+
+    /// The kernel's tick counter, read as the agent reads it.
+    ///
+    /// # Errors
+    /// When the clock program does not run.
+    pub fn ticks(&mut self) -> Result<u32> {
+        program::<Xdp>(&mut self.ebpf, "fleetgate_clock")?
+            .test_run(TestRunOptions {
+                data_in: Some(&[0; 64]),
+                ..TestRunOptions::new()
+            })
+            .context("test run of fleetgate_clock")?;
+        self.maps.ticks()
+    }
+
+    /// Flow entries with their ages.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn flows(&mut self) -> Result<Flows> {
+        let now = self.ticks()?;
+        self.maps.flows(now)
+    }
+
+    /// All counters, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn counters(&self) -> Result<Counters> {
+        self.maps.counters()
+    }
+
+    /// Instructions the verifier walked through to accept a program, where the kernel tells.
+    ///
+    /// # Errors
+    /// When the program is not there.
+    pub fn verified_instructions(&mut self, name: &str) -> Result<Option<u32>> {
+        let info = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("the object has no program {name}"))?
+            .info()
+            .with_context(|| format!("cannot ask for {name}"))?;
+        Ok(info.verified_instruction_count())
+    }
+}
+
+/// The return codes of each program, by what they mean.
+pub fn code(hook: Hook, action: Action, same_interface: bool) -> u32 {
+    match (hook, action) {
+        (Hook::Xdp, Action::Drop) => 1,
+        (Hook::Xdp, Action::Pass) => 2,
+        (Hook::Xdp, Action::Forward) if same_interface => 3, // XDP_TX
+        (Hook::Xdp, Action::Forward) => 4,                   // XDP_REDIRECT
+        (Hook::Tc, Action::Drop) => 2,                       // TC_ACT_SHOT
+        (Hook::Tc, Action::Pass) => u32::MAX,                // TCX_NEXT, -1
+        (Hook::Tc, Action::Forward) => 7,                    // TC_ACT_REDIRECT
+    }
+}
+
+/// Moves this thread into a network namespace of its own, with nothing but a loopback device that
+/// is down: what a program asks the kernel's routes does not depend on the machine.
+///
+/// # Errors
+/// Without root.
+pub fn own_network() -> Result<()> {
+    // SAFETY: takes a number; only this thread changes its namespace, and no memory is involved.
+    #[allow(unsafe_code, reason = "unshare has no safe wrapper in libc")]
+    let failed = unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0;
+    if failed {
+        return Err(std::io::Error::last_os_error())
+            .context("cannot make a network namespace: privileged tests need root");
+    }
+    Ok(())
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+    <&'a mut P as TryFrom<&'a mut aya::programs::Program>>::Error:
+        std::error::Error + Send + Sync + 'static,
+{
+    ebpf.program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?
+        .try_into()
+        .with_context(|| format!("{name} is of another type"))
+}
