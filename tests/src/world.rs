@@ -219,7 +219,7 @@ pub fn world() -> World {
             sample_every: 0,
             timeout_ticks,
         },
-        max_flows: 64,
+        max_flows: 4096,
     }
 }
 

@@ -11,6 +11,8 @@ use crate::{
 
 /// Source ports tried for one flow. With 90 % of a backend's ports taken, one flow in 900 finds none.
 const PORT_TRIES: u32 = 64;
+/// Distance of two tries, of a range of 2^32.
+const PORT_STEP: u32 = u32::MAX / PORT_TRIES + 1;
 
 /// Opens the chosen flow. CONTINUE: it is in the table.
 #[inline(never)]
@@ -80,17 +82,13 @@ pub(super) fn claiming<P: Packet, T: Tables>(
         dst_port: Port(0),
         proto: key.proto,
     };
-    let start = hash::scale(hash::mix(spread), snat.port_count as u32);
+    let start = hash::mix(spread);
     let mut claimed = Claim::Taken;
     for step in 0..PORT_TRIES {
-        // A small range is tried once over and no further: the ports behind it are not ours.
-        if step >= snat.port_count as u32 {
-            break;
-        }
-        let mut offset = start + step;
-        if offset >= snat.port_count as u32 {
-            offset -= snat.port_count as u32;
-        }
+        // Evenly spaced over the range: never outside it, and a range smaller than the number of
+        // tries is tried in full. Without a branch, which would cost the verifier a state a try.
+        let at = start.wrapping_add(step * PORT_STEP);
+        let offset = hash::scale(at, snat.port_count as u32);
         reply.dst_port = Port::from_host(snat.port_first.wrapping_add(offset as u16));
         claimed = tables.claim(&reply, &flow);
         if claimed != Claim::Taken {
