@@ -104,14 +104,14 @@ impl Kernel {
                 path.display()
             )
         })?;
-        for name in ["fleetgate_xdp", "fleetgate_clock"] {
-            program::<Xdp>(&mut ebpf, name)?
+        program::<Xdp>(&mut ebpf, "fleetgate_xdp")?
+            .load()
+            .context("the kernel refused fleetgate_xdp")?;
+        for name in ["fleetgate_tc", "fleetgate_clock"] {
+            program::<SchedClassifier>(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("the kernel refused {name}"))?;
         }
-        program::<SchedClassifier>(&mut ebpf, "fleetgate_tc")?
-            .load()
-            .context("the kernel refused fleetgate_tc")?;
         let maps = Maps::take(&mut ebpf, flows)?;
         Ok(Self { ebpf, maps })
     }
@@ -180,7 +180,7 @@ impl Kernel {
     /// # Errors
     /// When the clock program does not run.
     pub fn ticks(&mut self) -> Result<u32> {
-        program::<Xdp>(&mut self.ebpf, "fleetgate_clock")?
+        program::<SchedClassifier>(&mut self.ebpf, "fleetgate_clock")?
             .test_run(TestRunOptions {
                 data_in: Some(&[0; 64]),
                 ..TestRunOptions::new()
