@@ -1,0 +1,311 @@
+//! Laws of plans: ids are stable, any prefix of the steps leaves a working gateway, and the steps
+//! lead to the plan.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use gateway_user::{
+    ir::{
+        Affinity, Backend, ClusterId, ForwardedFor, ForwardedHeaders, Group, Ir, Listener,
+        ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering,
+        SteeringMode,
+    },
+    plan::{self, BackendState, Inputs, Mode, Plan, ServiceAddr, Step},
+};
+use proptest::prelude::*;
+
+const SEED: u64 = 7;
+const VIPS: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
+
+/// One listener of a generated configuration: pods by number with their weights.
+type Shape = BTreeMap<u8, u32>;
+
+fn pod(number: u8, weight: u32) -> Backend {
+    Backend {
+        cluster: ClusterId(if number.is_multiple_of(2) { "c1" } else { "c2" }.into()),
+        address: ([10, 0, 0, number], 8080).into(),
+        pod: format!("pod-{number}").into(),
+        weight,
+    }
+}
+
+fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
+    let listener = |(port, shape): (&u16, &Shape)| {
+        let group = Group {
+            service: ServiceName {
+                namespace: "a".into(),
+                name: "b".into(),
+                port: "80".into(),
+            },
+            split: Split::Replicas,
+            affinity: Affinity::None,
+            backends: shape
+                .iter()
+                .filter(|(_, w)| **w > 0)
+                .map(|(n, w)| pod(*n, *w))
+                .collect(),
+            idle: shape
+                .iter()
+                .filter(|(_, w)| **w == 0)
+                .map(|(n, _)| pod(*n, 0))
+                .collect(),
+        };
+        let mode = if group.backends.is_empty() {
+            SteeringMode::Request
+        } else {
+            SteeringMode::Connection
+        };
+        Listener {
+            name: ListenerName {
+                gateway: "g".into(),
+                port: *port,
+                protocol: ListenerProtocol::Http,
+            },
+            addresses: Vec::new(),
+            idle_timeout: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(60),
+            forwarded_for: ForwardedFor::Append,
+            forwarded: ForwardedHeaders::default(),
+            rules: vec![Rule {
+                ingress: "a/b".into(),
+                place: String::new(),
+                priority: 1,
+                hosts: Vec::new(),
+                paths: vec![PathPattern::Prefix(String::new())],
+                headers: Vec::new(),
+                steering: None,
+                group: Arc::new(group),
+            }],
+            steering: Steering {
+                mode,
+                reason: String::new(),
+            },
+        }
+    };
+    Ir {
+        listeners: shapes.iter().map(listener).collect(),
+    }
+}
+
+fn next(shapes: &BTreeMap<u16, Shape>, have: &Plan, busy: &BTreeSet<u32>) -> Plan {
+    let routes = (0..=255)
+        .map(|n| (IpAddr::from([10, 0, 0, n]), IpAddr::from([10, 0, 1, 1])))
+        .collect();
+    let inputs = Inputs {
+        vips: &VIPS,
+        pool: &[],
+        routes: &routes,
+        node_ports: (10_000, 20_000),
+        busy,
+    };
+    let (plan, left_out) = plan::build(&ir(shapes), &inputs, have);
+    assert!(left_out.is_empty(), "{left_out:?}");
+    plan
+}
+
+/// What the kernel holds, as far as steps change it.
+#[derive(Default)]
+struct Maps {
+    services: BTreeMap<ServiceAddr, plan::Service>,
+    slots: BTreeMap<u32, u32>,
+    backends: BTreeMap<u32, plan::Backend>,
+    sources: BTreeMap<u16, plan::Source>,
+}
+
+impl Maps {
+    fn step(&mut self, step: &Step, want: &Plan) {
+        match step {
+            Step::Source(at, source) => {
+                self.sources.insert(*at, *source);
+            }
+            Step::Backend { id, backend, .. } => {
+                self.backends.insert(*id, backend.clone());
+            }
+            Step::Ring(ring) => {
+                let slots = want.slots(ring, SEED);
+                assert_eq!(slots.len() as u32, ring.region.len);
+                self.slots.extend((ring.region.offset..).zip(slots));
+            }
+            Step::Service {
+                address, service, ..
+            } => {
+                self.services.insert(*address, service.clone());
+            }
+            Step::RemoveService(address) => {
+                self.services.remove(address);
+            }
+            Step::Grace => {}
+            Step::RemoveBackend(id) => {
+                self.backends.remove(id);
+            }
+        }
+    }
+
+    /// Every slot a packet can reach leads to an active backend with a source, and each ring is
+    /// whole: of one plan or the other.
+    fn works(&self, have: &Plan, want: &Plan) {
+        for (address, service) in &self.services {
+            let Mode::Connection(ring) = &service.mode else {
+                continue;
+            };
+            let region = ring.region;
+            let slots: Vec<u32> = (region.offset..region.offset + region.len)
+                .map(|at| self.slots[&at])
+                .collect();
+            let whole = [have, want]
+                .into_iter()
+                .any(|plan| plan.slots(ring, SEED) == slots);
+            assert!(whole, "{address}: a ring of two plans");
+            for id in slots.iter().collect::<BTreeSet<_>>() {
+                let backend = &self.backends[id];
+                assert_eq!(
+                    backend.state,
+                    BackendState::Active,
+                    "{address}: slot of {id}"
+                );
+                assert!(self.sources.contains_key(&backend.source_first));
+            }
+        }
+    }
+}
+
+fn shapes() -> impl Strategy<Value = BTreeMap<u16, Shape>> {
+    let shape = prop::collection::btree_map(0..12_u8, 0..4_u32, 0..8);
+    prop::collection::btree_map(80..84_u16, shape, 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn every_prefix_of_the_steps_leaves_a_working_gateway(
+        worlds in prop::collection::vec((shapes(), prop::collection::btree_set(1..12_u32, 0..6)), 1..6),
+    ) {
+        let mut have = Plan::default();
+        let mut maps = Maps::default();
+        for (shapes, busy) in worlds {
+            let want = next(&shapes, &have, &busy);
+            for step in plan::diff(&have, &want) {
+                maps.step(&step, &want);
+                maps.works(&have, &want);
+            }
+            prop_assert_eq!(&maps.services, &want.services);
+            prop_assert_eq!(&maps.backends, &want.backends);
+            prop_assert!(plan::diff(&want, &want).is_empty());
+            have = want;
+        }
+    }
+
+    #[test]
+    fn an_id_stays_with_its_pod_and_is_given_away_only_after_it_was_removed(
+        worlds in prop::collection::vec((shapes(), prop::collection::btree_set(1..12_u32, 0..6)), 2..6),
+    ) {
+        let mut have = Plan::default();
+        for (shapes, busy) in worlds {
+            let want = next(&shapes, &have, &busy);
+            for (id, old) in &have.backends {
+                match want.backends.get(id) {
+                    Some(new) => {
+                        prop_assert_eq!(&new.key, &old.key);
+                        prop_assert_eq!(new.generation, old.generation);
+                    }
+                    None => prop_assert!(!busy.contains(id), "backend {} still has flows", id),
+                }
+            }
+            have = want;
+        }
+    }
+
+    #[test]
+    fn a_change_of_one_listener_rewrites_no_other(
+        before in shapes(),
+        shape in prop::collection::btree_map(0..12_u8, 1..4_u32, 1..8),
+    ) {
+        let have = next(&before, &Plan::default(), &BTreeSet::new());
+        let mut after = before.clone();
+        after.insert(90, shape);
+        let want = next(&after, &have, &BTreeSet::new());
+        for (address, service) in &have.services {
+            prop_assert_eq!(&want.services[address], service);
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_is_gone_goes_down_and_is_removed_when_its_flows_are_over() {
+    let both = BTreeMap::from([(80, Shape::from([(1, 1), (2, 1)]))]);
+    let one = BTreeMap::from([(80, Shape::from([(1, 1)]))]);
+    let first = next(&both, &Plan::default(), &BTreeSet::new());
+    let id = |plan: &Plan| {
+        plan.backends
+            .iter()
+            .find(|(_, b)| &*b.pod == "pod-2")
+            .map(|(id, b)| (*id, b.state))
+    };
+    let Some((gone, _)) = id(&first) else {
+        panic!("pod-2 has no id")
+    };
+    let busy = BTreeSet::from([gone]);
+    let second = next(&one, &first, &busy);
+    assert_eq!(id(&second), Some((gone, BackendState::Down)));
+    let third = next(&one, &second, &busy);
+    assert_eq!(id(&third), Some((gone, BackendState::Down)));
+    assert_eq!(id(&next(&one, &third, &BTreeSet::new())), None);
+}
+
+#[test]
+fn a_pod_without_weight_drains() {
+    let both = BTreeMap::from([(80, Shape::from([(1, 1), (2, 1)]))]);
+    let drained = BTreeMap::from([(80, Shape::from([(1, 1), (2, 0)]))]);
+    let first = next(&both, &Plan::default(), &BTreeSet::new());
+    let second = next(&drained, &first, &BTreeSet::new());
+    let states: BTreeSet<_> = second
+        .backends
+        .values()
+        .map(|b| (b.pod.to_string(), format!("{:?}", b.state)))
+        .collect();
+    assert!(
+        states.contains(&("pod-2".into(), "Draining".into())),
+        "{states:?}"
+    );
+}
+
+#[test]
+fn an_interrupted_apply_never_writes_into_rings_that_packets_may_use() {
+    let one = BTreeMap::from([(80, Shape::from([(1, 1), (2, 1)]))]);
+    let other = BTreeMap::from([(80, Shape::from([(1, 3), (3, 1)]))]);
+    let third = BTreeMap::from([(80, Shape::from([(4, 1)]))]);
+    let applied = next(&one, &Plan::default(), &BTreeSet::new());
+    let mut applying = next(&other, &applied, &BTreeSet::new());
+    applying.reserved = applied.regions();
+    let want = next(&third, &applying, &BTreeSet::new());
+    let used: Vec<_> = applied
+        .regions()
+        .into_iter()
+        .chain(applying.regions())
+        .collect();
+    for new in want.regions() {
+        for old in &used {
+            let apart = new.offset + new.len <= old.offset || old.offset + old.len <= new.offset;
+            assert!(apart, "{new:?} lies in {old:?}");
+        }
+    }
+    assert!(want.reserved.is_empty());
+}
+
+#[test]
+fn the_record_gives_the_plan_back() {
+    let shapes = BTreeMap::from([(80, Shape::from([(1, 1), (2, 5)])), (81, Shape::new())]);
+    let plan = next(&shapes, &Plan::default(), &BTreeSet::new());
+    let Ok(text) = serde_json::to_string(&plan) else {
+        panic!("a plan is JSON")
+    };
+    let Ok(back) = serde_json::from_str::<Plan>(&text) else {
+        panic!("JSON is a plan")
+    };
+    assert_eq!(back, plan);
+}
