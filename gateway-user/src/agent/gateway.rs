@@ -49,6 +49,8 @@ pub(super) struct Gateway {
     tables: Tables,
     network: Network,
     interfaces: Vec<Interface>,
+    /// Index of each interface when it was attached; empty before.
+    attached: BTreeMap<String, u32>,
     hops: Hops,
     paths: BTreeMap<IpAddr, Path>,
     proxy: Proxy,
@@ -142,6 +144,7 @@ impl Gateway {
             tables,
             network,
             interfaces,
+            attached: BTreeMap::new(),
             hops,
             paths: BTreeMap::new(),
             proxy,
@@ -172,12 +175,15 @@ impl Gateway {
             .iter()
             .filter_map(|name| self.interfaces.iter().find(|i| i.name == *name).cloned())
             .collect();
-        attach::sk_lookup(&mut self.ebpf, &self.pins)?;
+        if self.attached.is_empty() {
+            attach::sk_lookup(&mut self.ebpf, &self.pins)?;
+        }
         self.record.interfaces =
             attach::interfaces(&mut self.ebpf, &self.pins, &interfaces, self.options.xdp)?;
         for interface in &self.record.interfaces {
             info!(interface = %interface.name, hooks = %interface.hooks, reason = %interface.reason, "attached");
         }
+        self.attached = interfaces.into_iter().map(|i| (i.name, i.index)).collect();
         self.save();
         self.shared.ready.store(true, Ordering::Release);
         Ok(())
@@ -233,8 +239,24 @@ impl Gateway {
             }
         }
         self.update_hops().await;
+        self.attach_again();
         if sources(&before) != sources(&self.paths) {
             self.reconcile();
+        }
+    }
+
+    /// Attaches anew when an interface was made again under its old name: its links died with it.
+    fn attach_again(&mut self) {
+        let made_again = self.options.interfaces.iter().any(|name| {
+            let now = self.interfaces.iter().find(|i| i.name == *name);
+            now.is_some_and(|now| {
+                self.attached
+                    .get(name)
+                    .is_some_and(|then| *then != now.index)
+            })
+        });
+        if made_again && let Err(error) = self.attach() {
+            warn!(%error, "an interface was made again and is not attached; trying again");
         }
     }
 
