@@ -4,11 +4,14 @@
 //! `source -> manifest::Snapshot -> ir::build -> Ir -> plan::build -> Plan -> plan::diff -> Steps ->
 //! dataplane::apply`. The proxy receives the same [`ir::Ir`] and serves what must read a request.
 
+pub mod admin;
 pub mod agent;
 pub mod check;
+pub mod cli;
 pub mod dataplane;
 pub mod ir;
 pub mod manifest;
+pub mod metrics;
 pub mod network;
 pub mod plan;
 pub mod problem;

@@ -1,36 +1,96 @@
-//! The `fleetgate` binary.
-use gateway_user::agent::{self, Options};
-fn main() {
+//! The `fleetgate` binary: the only place that prints errors.
+
+use std::{process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed};
+
+use anyhow::Context;
+use clap::Parser;
+use gateway_user::{
+    admin::{self, AdminState},
+    agent::{self, Options, Shared},
+    cli::{self, Cli, Command, RunArgs},
+    dataplane::tables::Tables,
+    metrics::{Kernel, Metrics, ProxyCounters, Readings, Scrape},
+};
+use tokio::{net::TcpListener, runtime, task::LocalSet};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    match command {
+        Command::Run(args) => match run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("fleetgate: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        command => match cli::inspect(&command) {
+            Ok(outcome) => outcome.into(),
+            Err(failure) => {
+                eprintln!("fleetgate: {failure}");
+                failure.exit_code()
+            }
+        },
+    }
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let a: Vec<String> = std::env::args().collect();
-    let o = Options {
-        manifests: a[1].clone().into(),
-        interfaces: a[2..].to_vec(),
-        vips: vec![],
-        snat: vec![],
-        snat_ports: (10000, 29999),
-        steering: Default::default(),
-        xdp: Default::default(),
-        pin_dir: "/sys/fs/bpf/fg-demo".into(),
-        max_flows: 1 << 18,
-        sample_every: 0,
-        ring_secret: String::new(),
-    };
-    let rt = tokio::runtime::Builder::new_current_thread()
+    let address = args.admin;
+    let options = Options::from(args);
+    let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap();
-    let l = tokio::task::LocalSet::new();
-    if let Err(e) = l.block_on(
-        &rt,
-        agent::run(o, |s| async move {
-            let _s = s;
-            std::future::pending::<()>().await
-        }),
-    ) {
-        eprintln!("{e}");
-        std::process::exit(1);
-    }
+        .context("cannot start the runtime")?;
+    LocalSet::new().block_on(&runtime, async move {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot serve metrics and probes on {address}; is it taken? see --admin")
+        })?;
+        agent::run(options, |shared| {
+            admin::serve(listener, Arc::new(state(shared)))
+        })
+        .await?;
+        Ok(())
+    })
+}
+
+/// What the admin server shows of a running agent.
+fn state(shared: Arc<Shared>) -> AdminState {
+    let (ready, record) = (Arc::clone(&shared), Arc::clone(&shared));
+    let metrics = Metrics::new(move || {
+        let record = shared.record.load();
+        let kernel = Tables::open(&shared.pins).and_then(|tables| {
+            let readings = Readings::take(&shared.pins, &tables, &record)?;
+            Ok(Kernel::new(
+                &record,
+                &readings,
+                Some(tables.flows.keys().count() as u64),
+            ))
+        });
+        if let Err(error) = &kernel {
+            tracing::warn!(%error, "metrics without the kernel's");
+        }
+        let proxy = shared.proxy.snapshot();
+        Scrape {
+            kernel: kernel.ok(),
+            proxy: ProxyCounters {
+                connections: proxy.accepted_connections,
+                active_connections: proxy.active_connections,
+                requests: proxy.requests,
+                responses: proxy.responses,
+                failures: proxy.reasons,
+                received_bytes: proxy.downstream_received_bytes,
+                sent_bytes: proxy.downstream_sent_bytes,
+            },
+        }
+    });
+    AdminState::new(
+        move || ready.ready.load(Relaxed),
+        move || record.record.load_full(),
+        metrics,
+    )
 }

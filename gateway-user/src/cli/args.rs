@@ -1,0 +1,423 @@
+//! The command line of `fleetgate`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gateway_common::{hash, maps};
+
+use super::{
+    output::Format,
+    values::{Cidr, Endpoint, PortRange, RequestLine},
+};
+use crate::{agent::Options, dataplane::attach::XdpChoice, ir::SteeringWish, plan::Transport};
+
+/// Where pins live unless told otherwise.
+pub const PIN_DIR: &str = "/sys/fs/bpf/fleetgate";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 fine; 1 problems found, or the answer is no; 2 wrong usage; 3 the pinned maps cannot be read.";
+
+const ROOT_HELP: &str = "\
+Examples:
+  fleetgate check ./manifests
+  fleetgate run --manifests ./manifests --interface eth0
+  fleetgate status
+  fleetgate trace --from 198.51.100.7 --to 10.0.0.1:80
+
+Exit codes: 0 fine; 1 problems found, or the answer is no; 2 wrong usage; 3 the pinned maps cannot be read.";
+
+/// A gateway node for north-south traffic to pods in several Kubernetes clusters: connections are
+/// steered in the kernel, and by a proxy where a rule must read the request.
+#[derive(Debug, Parser)]
+#[command(name = "fleetgate", version, after_help = ROOT_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent: follow the manifests, program the kernel, serve the proxy.
+    ///
+    /// SIGTERM leaves the kernel steering as it is; `fleetgate unload` ends it.
+    #[command(after_help = "\
+Examples:
+  fleetgate run --manifests ./manifests --interface eth0
+  fleetgate run --manifests /etc/fleetgate --interface eth0 --interface eth1 \\
+      --vip 203.0.113.10 --snat 10.9.0.0/28 --steering request")]
+    Run(RunArgs),
+    /// Validate a manifest directory offline: every problem with its object, field and remedy.
+    #[command(after_help = EXIT_CODES)]
+    Check(CheckArgs),
+    /// Show what would be programmed from a manifest directory, without touching the kernel.
+    #[command(after_help = "\
+Examples:
+  fleetgate plan ./manifests --vip 203.0.113.10
+  fleetgate plan ./manifests -o json | jq '.services[].members'
+
+Without --vip, 0.0.0.0 stands for the node's own addresses.")]
+    Plan(PlanArgs),
+    /// Show whether the gateway works: agent, hooks, counts, problems. Exits 1 if an object is in error.
+    #[command(after_help = EXIT_CODES)]
+    Status(Inspect),
+    /// Show every listener, who steers it and why, and its rules in order of evaluation.
+    #[command(after_help = EXIT_CODES)]
+    Routes(Inspect),
+    /// Show the listeners as the kernel knows them, with their traffic.
+    #[command(after_help = EXIT_CODES)]
+    Services(Inspect),
+    /// Show the pods as the kernel knows them: state, next hop, share of each ring, traffic.
+    #[command(after_help = EXIT_CODES)]
+    Backends(Inspect),
+    /// List live connections that the kernel steers.
+    #[command(after_help = "\
+Examples:
+  fleetgate flows --client 198.51.100.7
+  fleetgate flows --service 10.0.0.1:80 --backend c2
+  fleetgate flows -o json --limit 1000")]
+    Flows(FlowsArgs),
+    /// Show counters: packets by reason, traffic by listener and pod.
+    #[command(after_help = EXIT_CODES)]
+    Stats(Inspect),
+    /// Ask where a packet or request would go, and why.
+    ///
+    /// A connection-steered listener is answered by the packet pipeline itself, run on the pinned
+    /// maps; a request-steered one by the rules, which need --request.
+    #[command(after_help = "\
+Examples:
+  fleetgate trace --from 198.51.100.7:40000 --to 10.0.0.1:80
+  fleetgate trace --from 198.51.100.7 --to 10.0.0.1:80        (spread over all source ports)
+  fleetgate trace --from 198.51.100.7 --to 10.0.0.1:8080 --request 'GET /shop/cart' \\
+      --header 'Host: shop.example.com' --header 'stage: gray'
+
+Exits 1 if nothing would answer.")]
+    Trace(TraceArgs),
+    /// Remove programs, pins and reserved ports: the kernel stops steering at once.
+    #[command(after_help = EXIT_CODES)]
+    Unload(UnloadArgs),
+}
+
+/// Where the pinned maps are.
+#[derive(Args, Clone, Debug)]
+pub struct PinDir {
+    /// Folder on a BPF file system that holds the pinned maps, programs and links.
+    #[arg(long, value_name = "DIR", default_value = PIN_DIR)]
+    pub pin_dir: PathBuf,
+}
+
+/// How to print.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Output {
+    /// Output: aligned columns, or JSON with raw numbers.
+    #[arg(
+        short,
+        long = "output",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub format: Format,
+}
+
+/// Arguments of plain inspection.
+#[derive(Args, Clone, Debug)]
+pub struct Inspect {
+    /// Where the pinned maps are.
+    #[command(flatten)]
+    pub pins: PinDir,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Who steers listeners whose objects do not say.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum SteeringArg {
+    /// The kernel where the rules allow it, else the proxy.
+    #[default]
+    Auto,
+    /// The kernel; where the rules do not allow it, the proxy and a warning.
+    Connection,
+    /// The proxy.
+    Request,
+}
+
+impl From<SteeringArg> for SteeringWish {
+    fn from(arg: SteeringArg) -> Self {
+        match arg {
+            SteeringArg::Auto => Self::Auto,
+            SteeringArg::Connection => Self::Connection,
+            SteeringArg::Request => Self::Request,
+        }
+    }
+}
+
+/// Which XDP mode interfaces get beside TC.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum XdpArg {
+    /// Native where the driver has it and it pays, else TC alone.
+    #[default]
+    Auto,
+    /// Native, or fail.
+    Native,
+    /// Generic: for trying out only, it is slower than TC.
+    Generic,
+    /// TC alone.
+    Off,
+}
+
+/// Arguments of `fleetgate run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Directory of Kubernetes YAML, followed live: `fleet/` and `clusters/<id>/`.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Interface that clients or pods are behind; repeat for more.
+    #[arg(long, value_name = "IF", required = true)]
+    pub interface: Vec<String>,
+    /// Address of listeners that name none; repeat for more [default: the addresses of the first interface].
+    #[arg(long, value_name = "ADDR")]
+    pub vip: Vec<IpAddr>,
+    /// Dedicated source addresses that pods see; repeat for more [default: the node's own address towards each pod].
+    #[arg(long, value_name = "CIDR")]
+    pub snat: Vec<Cidr>,
+    /// Who steers listeners whose objects do not say.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub steering: SteeringArg,
+    /// XDP mode; TC is always attached.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub xdp: XdpArg,
+    /// Where to pin, so that the kernel steers on without the agent.
+    #[command(flatten)]
+    pub pins: PinDir,
+    /// Address of /metrics, /healthz, /readyz, /problems and /routes.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9620")]
+    pub admin: SocketAddr,
+    /// Log one packet in N of what the programs decide; 0 logs none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub sample_every: u32,
+    /// Entries of the flow table, two for each connection [default: the size built in; kept while pinned].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
+    pub max_flows: Option<u32>,
+    /// Seed of the rings: nodes with the same text and pods send a connection to the same pod.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub ring_secret: String,
+    /// Source ports of the node's own addresses that are reserved for the gateway.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "10000-29999")]
+    pub snat_ports: PortRange,
+}
+
+impl From<RunArgs> for Options {
+    fn from(args: RunArgs) -> Self {
+        Self {
+            manifests: args.manifests,
+            interfaces: args.interface,
+            vips: args.vip,
+            snat: args.snat.into_iter().flat_map(Cidr::addresses).collect(),
+            snat_ports: (args.snat_ports.first, args.snat_ports.last),
+            steering: args.steering.into(),
+            xdp: match args.xdp {
+                XdpArg::Auto => XdpChoice::Auto,
+                XdpArg::Native => XdpChoice::Native,
+                XdpArg::Generic => XdpChoice::Generic,
+                XdpArg::Off => XdpChoice::Off,
+            },
+            pin_dir: args.pins.pin_dir,
+            max_flows: args.max_flows.unwrap_or(maps::FLOWS.1),
+            sample_every: args.sample_every,
+            ring_secret: args.ring_secret,
+        }
+    }
+}
+
+/// `fleetgat`, so that no secret is not the seed zero. The agent uses the same.
+const SEED: u64 = 0x666c_6565_7467_6174;
+
+/// Seed of the rings from the secret that an operator gave.
+pub fn ring_seed(secret: &str) -> u64 {
+    hash::name(SEED, secret.as_bytes())
+}
+
+/// Arguments of `fleetgate check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Manifest directory: `fleet/` and `clusters/<id>/`.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `fleetgate plan`.
+#[derive(Args, Clone, Debug)]
+pub struct PlanArgs {
+    /// Manifest directory: `fleet/` and `clusters/<id>/`.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Address of listeners that name none; repeat for more.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
+    pub vip: Vec<IpAddr>,
+    /// Who steers listeners whose objects do not say.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub steering: SteeringArg,
+    /// Seed of the rings, as given to `run`.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub ring_secret: String,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `fleetgate flows`.
+#[derive(Args, Clone, Debug)]
+pub struct FlowsArgs {
+    /// Where the pinned maps are, and how to print.
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// Only flows of this client.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub client: Option<Endpoint>,
+    /// Only flows to this listener address.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub service: Option<Endpoint>,
+    /// Only flows to this pod: its id, cluster, cluster/pod, pod name, IP or IP:PORT.
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<String>,
+    /// Show at most this many [default: 50 in a table, all in JSON].
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// Transport protocol.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ProtoArg {
+    /// TCP: a SYN is traced.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl From<ProtoArg> for Transport {
+    fn from(arg: ProtoArg) -> Self {
+        match arg {
+            ProtoArg::Tcp => Self::Tcp,
+            ProtoArg::Udp => Self::Udp,
+        }
+    }
+}
+
+/// Arguments of `fleetgate trace`.
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// Where the pinned maps are, and how to print.
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// Client; without a port, the spread over all ports is shown.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub from: Endpoint,
+    /// Listener.
+    #[arg(long, value_name = "IP:PORT")]
+    pub to: SocketAddr,
+    /// Transport protocol.
+    #[arg(long, value_enum, default_value = "tcp")]
+    pub proto: ProtoArg,
+    /// Request line, for listeners that the proxy steers.
+    #[arg(long, value_name = "METHOD PATH")]
+    pub request: Option<RequestLine>,
+    /// Request header; repeat for more. Host defaults to the listener's address.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = super::values::header)]
+    pub header: Vec<(String, String)>,
+}
+
+/// Arguments of `fleetgate unload`.
+#[derive(Args, Clone, Debug)]
+pub struct UnloadArgs {
+    /// Where the pins are, and how to print.
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// Unload although the agent that wrote the pins is alive; it will fail to program anything.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_flag_is_explained() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
+            for arg in sub.get_arguments() {
+                assert!(
+                    arg.get_help().is_some(),
+                    "{} {}",
+                    sub.get_name(),
+                    arg.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn run_takes_its_documented_defaults() {
+        let Command::Run(run) = parse("fleetgate run --manifests m --interface eth0")
+            .unwrap()
+            .command
+        else {
+            panic!("another command")
+        };
+        assert_eq!(run.pins.pin_dir, PathBuf::from("/sys/fs/bpf/fleetgate"));
+        assert_eq!(run.admin, "127.0.0.1:9620".parse().unwrap());
+        assert_eq!(
+            (run.snat_ports.first, run.snat_ports.last),
+            (10_000, 29_999)
+        );
+        assert_eq!((run.sample_every, run.max_flows), (0, None));
+        assert_eq!((run.steering, run.xdp), (SteeringArg::Auto, XdpArg::Auto));
+        assert!(run.vip.is_empty() && run.snat.is_empty());
+    }
+
+    #[test]
+    fn run_takes_several_interfaces_vips_and_pools() {
+        let line = "fleetgate run --manifests m --interface a --interface b --vip 10.0.0.1 \
+                    --vip 10.0.0.2 --snat 10.9.0.0/28 --snat-ports 2000-2999 --steering request";
+        let Command::Run(run) = parse(line).unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!(run.interface, ["a", "b"]);
+        assert_eq!(run.vip.len(), 2);
+        assert_eq!(run.snat[0].addresses().count(), 14);
+        assert_eq!(run.snat_ports.count(), 1000);
+        assert_eq!(SteeringWish::from(run.steering), SteeringWish::Request);
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_two() {
+        for line in [
+            "fleetgate run --manifests m",
+            "fleetgate run --manifests m --interface e --snat 10.0.0.0/40",
+            "fleetgate run --manifests m --interface e --snat-ports 9-3",
+            "fleetgate trace --from 10.0.0.1 --to 10.0.0.2",
+            "fleetgate status -o xml",
+            "fleetgate",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Runs the packet pipeline on one made-up packet, without touching any map.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use gateway_common::{
+    backend::{Backend, NeighbourKey, NextHop, Snat},
+    config::Config,
+    datapath::{
+        Claim, Tables, process,
+        tables::{Frame, Memory},
+    },
+    flow::{Flow, FlowKey},
+    pod::Shared,
+    service::{Service, ServiceKey},
+    verdict::Verdict,
+};
+
+use crate::plan::Transport;
+
+/// What the pipeline made of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Steered {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// It opened a new flow.
+    pub opened: bool,
+    /// The slot of the ring slab it looked at.
+    pub slot: Option<u32>,
+    /// The flow that the packet belongs to now.
+    pub flow: Option<Flow>,
+}
+
+/// Sends the first packet of `client -> service` through the pipeline: a SYN, or a UDP datagram.
+///
+/// `memory` holds everything but flows; those are looked up by `kernel` when the pipeline asks, so
+/// that ports in use are in use here too. Nothing is written anywhere else.
+pub fn steer(
+    memory: Memory,
+    kernel: &dyn Fn(&FlowKey) -> Option<Flow>,
+    transport: Transport,
+    client: SocketAddrV4,
+    service: SocketAddrV4,
+) -> Steered {
+    let overlay = Overlay {
+        memory,
+        kernel,
+        seen: RefCell::default(),
+        opened: Cell::new(false),
+        slot: Cell::new(None),
+    };
+    let mut frame = Frame {
+        bytes: frame(transport, client, service),
+        ifindex: 0,
+    };
+    let verdict = process(&mut frame, &overlay);
+    let flow = overlay
+        .flow(&flow_key(transport, client, service))
+        .map(|flow| Flow {
+            nat: flow.nat(),
+            life: flow.life(),
+        });
+    Steered {
+        verdict,
+        opened: overlay.opened.get(),
+        slot: overlay.slot.get(),
+        flow,
+    }
+}
+
+/// Key of the packets from a client.
+pub fn flow_key(transport: Transport, client: SocketAddrV4, service: SocketAddrV4) -> FlowKey {
+    use gateway_common::addr::{Addr, Port};
+    let addr = |ip: Ipv4Addr| Addr::v4(u32::from_ne_bytes(ip.octets()));
+    FlowKey {
+        src: addr(*client.ip()),
+        dst: addr(*service.ip()),
+        src_port: Port::from_host(client.port()),
+        dst_port: Port::from_host(service.port()),
+        proto: transport.number(),
+    }
+}
+
+/// Ethernet, IPv4 and the L4 header. Nobody reads its checksums, so they are left zero.
+fn frame(transport: Transport, client: SocketAddrV4, service: SocketAddrV4) -> Vec<u8> {
+    const SYN: u8 = 0x02;
+    let l4 = match transport {
+        Transport::Tcp => 20,
+        Transport::Udp => 8,
+    };
+    let mut bytes = vec![0; 14 + 20 + l4];
+    bytes[12..14].copy_from_slice(&0x0800_u16.to_be_bytes());
+    let ip = &mut bytes[14..34];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&(20 + l4 as u16).to_be_bytes());
+    ip[8] = 64;
+    ip[9] = transport.number() as u8;
+    ip[12..16].copy_from_slice(&client.ip().octets());
+    ip[16..20].copy_from_slice(&service.ip().octets());
+    let header = &mut bytes[34..];
+    header[..2].copy_from_slice(&client.port().to_be_bytes());
+    header[2..4].copy_from_slice(&service.port().to_be_bytes());
+    match transport {
+        Transport::Tcp => {
+            header[12] = 5 << 4;
+            header[13] = SYN;
+        }
+        Transport::Udp => header[4..6].copy_from_slice(&8_u16.to_be_bytes()),
+    }
+    bytes
+}
+
+/// Tables in memory over the kernel's flow table, which is read and never written.
+struct Overlay<'a> {
+    memory: Memory,
+    kernel: &'a dyn Fn(&FlowKey) -> Option<Flow>,
+    /// Keys that were asked of the kernel: from then on, memory knows better.
+    seen: RefCell<HashSet<FlowKey>>,
+    opened: Cell<bool>,
+    slot: Cell<Option<u32>>,
+}
+
+impl Overlay<'_> {
+    fn fetch(&self, key: &FlowKey) {
+        if self.seen.borrow_mut().insert(*key)
+            && let Some(flow) = (self.kernel)(key)
+        {
+            self.memory.insert_flow(*key, flow);
+        }
+    }
+}
+
+impl Tables for Overlay<'_> {
+    const NEEDS_HOP: bool = false;
+
+    fn config(&self) -> Option<&Config> {
+        self.memory.config()
+    }
+
+    fn now(&self) -> u32 {
+        self.memory.now()
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<&Shared<Flow>> {
+        self.fetch(key);
+        self.memory.flow(key)
+    }
+
+    fn claim(&self, key: &FlowKey, flow: &Flow) -> Claim {
+        self.fetch(key);
+        self.memory.claim(key, flow)
+    }
+
+    fn forget(&self, key: &FlowKey) {
+        self.seen.borrow_mut().insert(*key);
+        self.memory.forget(key);
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.memory.service(key)
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        self.slot.set(Some(index));
+        self.memory.slot(index)
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.memory.backend(id)
+    }
+
+    fn hop(&self, id: u32) -> Option<&NextHop> {
+        self.memory.hop(id)
+    }
+
+    fn neighbour(&self, key: &NeighbourKey) -> u32 {
+        self.memory.neighbour(key)
+    }
+
+    fn snat(&self, index: u32) -> Option<&Snat> {
+        self.memory.snat(index)
+    }
+
+    fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}
+
+    fn count_opened(&self, _service: u32, _backend: u32) {
+        self.opened.set(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use gateway_common::verdict::{Action, Reason};
+
+    use super::*;
+    use crate::cli::{trace::scene, views::sample};
+
+    fn v4(text: &str) -> SocketAddrV4 {
+        text.parse().unwrap()
+    }
+
+    fn run(client: &str, flows: &HashMap<FlowKey, Flow>) -> Steered {
+        let memory = scene(&sample::readings(), &sample::region());
+        let look = |key: &FlowKey| flows.get(key).copied();
+        steer(memory, &look, Transport::Tcp, v4(client), v4("10.0.0.1:80"))
+    }
+
+    #[test]
+    fn a_new_client_opens_a_flow_by_the_slot_of_its_tuple() {
+        let steered = run("198.51.100.9:1234", &HashMap::new());
+        assert_eq!(steered.verdict.action(), Action::Forward);
+        assert!(steered.opened);
+        let slot = steered.slot.unwrap();
+        assert!((100..1121).contains(&slot), "{slot}");
+        let flow = steered.flow.unwrap();
+        assert_eq!(flow.nat.backend, sample::region()[slot as usize - 100]);
+    }
+
+    #[test]
+    fn a_known_client_stays_with_its_flow() {
+        let flows: HashMap<_, _> = sample::flows().into_iter().collect();
+        let steered = run("198.51.100.7:4000", &flows);
+        assert_eq!(steered.verdict.action(), Action::Forward);
+        assert!(!steered.opened && steered.slot.is_none());
+        assert_eq!(steered.flow.unwrap().nat.backend, 1);
+    }
+
+    #[test]
+    fn source_ports_that_the_kernel_has_given_away_are_not_given_again() {
+        let flow = sample::flows()[0].1;
+        let memory = scene(&sample::readings(), &sample::region());
+        let taken = |key: &FlowKey| (key.src.v4_word() != flow_key_word()).then_some(flow);
+        let steered = steer(
+            memory,
+            &taken,
+            Transport::Tcp,
+            v4("198.51.100.9:1234"),
+            v4("10.0.0.1:80"),
+        );
+        assert_eq!(steered.verdict.reason(), Reason::SnatExhausted as u32);
+    }
+
+    /// The client's address: only keys of pods are taken in the test above.
+    fn flow_key_word() -> u32 {
+        u32::from_ne_bytes([198, 51, 100, 9])
+    }
+}
