@@ -23,11 +23,14 @@ pub enum Expect {
     Sent(u32),
 }
 
+/// What the agent does to the tables.
+pub type Change = fn(&mut World);
+
 /// One frame of a row.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Done to the world before the frame comes in.
-    pub change: Option<fn(&mut World)>,
+    pub change: Option<Change>,
     /// Time that passes before the frame comes in, in [`crate::world::AGE_STEP`]s.
     pub wait: u32,
     /// The frame.
@@ -53,7 +56,7 @@ pub struct Row {
     pub steps: Vec<Step>,
     /// What must hold of all steps together.
     pub law: Option<fn(&[Seen])>,
-    next: (Option<fn(&mut World)>, u32),
+    next: (Option<Change>, u32),
 }
 
 /// What a hook did with one frame.
@@ -125,7 +128,7 @@ impl Row {
 
     /// Before the next frame the agent changes the tables.
     #[must_use]
-    pub fn change(mut self, change: fn(&mut World)) -> Self {
+    pub fn change(mut self, change: Change) -> Self {
         self.next.0 = Some(change);
         self
     }
