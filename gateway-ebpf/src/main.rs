@@ -44,6 +44,12 @@ pub fn fleetgate_xdp(ctx: XdpContext) -> u32 {
 /// Socket buffers: GSO super-packets, partial checksums, and whatever XDP left.
 #[classifier]
 pub fn fleetgate_tc(ctx: TcContext) -> i32 {
+    // The kernel has taken an 802.1Q tag out of the frame before TC sees it: the frame belongs to
+    // the VLAN device above, not to this one.
+    // SAFETY: the kernel hands a valid context; the field is readable.
+    if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
+        return TCX_NEXT;
+    }
     let mut packet = TcPacket::new(&ctx);
     let sampled = sample::before(&ctx, &packet);
     let verdict = process(&mut packet, &Kernel::<false>);

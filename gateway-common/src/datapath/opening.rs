@@ -38,6 +38,10 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     if head.fragment {
         return Verdict::because(Reason::Fragment);
     }
+    // The flow would not get its first packet.
+    if head.ttl <= 1 {
+        return Verdict::because(Reason::TtlExpired);
+    }
     if head.key.proto == TCP && head.flags & (SYN | ACK | RST) != SYN {
         return Verdict::because(Reason::NoFlow);
     }
