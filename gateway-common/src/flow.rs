@@ -121,6 +121,8 @@ pub mod flag {
     pub const REPLY: u8 = 1;
     /// This direction has sent FIN.
     pub const FIN: u8 = 2;
+    /// A direction of this flow was opened without a next hop; kept in the entry of requests.
+    pub const UNRESOLVED: u8 = 4;
 }
 
 impl FlowKey {
@@ -161,6 +163,14 @@ impl Shared<Flow> {
         let at = self.as_ptr();
         // SAFETY: as in `shared_write!`.
         unsafe { (&raw mut (*at).nat.port_delta).write_volatile(delta) }
+    }
+
+    /// Sets [`Nat::hop`], once it is known.
+    #[inline(always)]
+    pub fn set_hop(&self, hop: u16) {
+        let at = self.as_ptr();
+        // SAFETY: as in `shared_write!`.
+        unsafe { (&raw mut (*at).nat.hop).write_volatile(hop) }
     }
 
     /// The changing part.

@@ -1,6 +1,6 @@
 //! The `fleetgate` binary: the only place that prints errors.
 
-use std::{process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{io::IsTerminal, process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use anyhow::Context;
 use clap::Parser;
@@ -39,6 +39,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let address = args.admin;
     let options = Options::from(args);

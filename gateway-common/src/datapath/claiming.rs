@@ -117,7 +117,8 @@ pub(super) fn claiming<P: Packet, T: Tables>(
         hop: backend.hop,
         ..flow.nat
     };
-    flow.life.flags = 0;
+    let resolved = back != 0 && backend.hop != 0;
+    flow.life.flags = if resolved { 0 } else { flag::UNRESOLVED };
     match tables.claim(&key, &flow) {
         Claim::Done => {
             tables.count_opened(service, id);

@@ -32,6 +32,7 @@ pub(super) fn established<P: Packet, T: Tables>(
     if !tracked {
         let steady = life.state != state::TCP_OPENING && life.state != state::UDP_OPENING;
         if !steady
+            || life.flags & flag::UNRESOLVED != 0
             || head.flags & (SYN | FIN | RST) != 0
             || expired(tables, life.state, life.last_seen, now)
             || head.key.proto == UDP && gone(tables, nat.backend, life.generation)

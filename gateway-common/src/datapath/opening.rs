@@ -58,13 +58,8 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     if backend.state != backend::state::ACTIVE {
         return Verdict::because(Reason::NoBackend);
     }
-    let Ok(mac) = packet.load::<[u16; 3]>(SOURCE_MAC) else {
+    let Some(from) = from(packet) else {
         return Verdict::PASS;
-    };
-    let from = NeighbourKey {
-        ifindex: packet.ifindex(),
-        mac,
-        zero: 0,
     };
     let back = tables.neighbour(&from);
     if T::NEEDS_HOP && !(resolved(tables, back) && resolved(tables, backend.hop as u32)) {
@@ -97,4 +92,15 @@ fn select<T: Tables>(tables: &T, service: &Service, head: &Head, seed: u32) -> O
 #[inline(always)]
 fn resolved<T: Tables>(tables: &T, id: u32) -> bool {
     matches!(tables.hop(id), Some(NextHop { ifindex: 1.., .. }))
+}
+
+/// Who handed us this frame.
+#[inline(always)]
+pub(super) fn from<P: Packet>(packet: &P) -> Option<NeighbourKey> {
+    let mac = packet.load::<[u16; 3]>(SOURCE_MAC).ok()?;
+    Some(NeighbourKey {
+        ifindex: packet.ifindex(),
+        mac,
+        zero: 0,
+    })
 }

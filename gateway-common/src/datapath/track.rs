@@ -3,10 +3,12 @@
 use super::{
     Packet, Tables,
     established::{expired, gone},
+    opening::from,
     parse::{ACK, FIN, RST, SYN, parse},
 };
 use crate::{
-    flow::{UDP, flag, state},
+    flow::{Flow, UDP, flag, state},
+    pod::Shared,
     verdict::Verdict,
 };
 
@@ -50,6 +52,9 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
         Some(other) => other.life().flags & flag::FIN != 0,
         None => true,
     };
+    if life.flags & flag::UNRESOLVED != 0 && resolve(packet, tables, flow, sibling) {
+        life.flags &= !flag::UNRESOLVED;
+    }
     if head.key.proto == UDP {
         if reply {
             life.state = state::UDP_ESTABLISHED;
@@ -74,4 +79,24 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
         other.set_life(theirs);
     }
     Verdict::CONTINUE
+}
+
+/// Looks for the next hops that were not known when the flow was opened. True once both are.
+#[inline(always)]
+fn resolve<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    flow: &Shared<Flow>,
+    sibling: Option<&Shared<Flow>>,
+) -> bool {
+    let forward = match tables.backend(flow.nat().backend) {
+        Some(backend) => backend.hop,
+        None => 0,
+    };
+    let back = from(packet).map_or(0, |key| tables.neighbour(&key)) as u16;
+    flow.set_hop(forward);
+    if let Some(other) = sibling {
+        other.set_hop(back);
+    }
+    forward != 0 && back != 0
 }

@@ -115,7 +115,7 @@ pub struct PinDir {
 pub struct Output {
     /// Output: aligned columns, or JSON with raw numbers.
     #[arg(
-        short,
+        short = 'o',
         long = "output",
         value_enum,
         value_name = "FORMAT",
