@@ -1,6 +1,10 @@
 //! The `fleetgate` binary: the only place that prints errors.
 
-use std::{process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -38,6 +42,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let address = args.admin;

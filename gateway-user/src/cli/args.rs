@@ -115,7 +115,7 @@ pub struct PinDir {
 pub struct Output {
     /// Output: aligned columns, or JSON with raw numbers.
     #[arg(
-        short,
+        short = 'o',
         long = "output",
         value_enum,
         value_name = "FORMAT",
@@ -405,6 +405,22 @@ mod tests {
         assert_eq!(run.snat[0].addresses().count(), 14);
         assert_eq!(run.snat_ports.count(), 1000);
         assert_eq!(SteeringWish::from(run.steering), SteeringWish::Request);
+    }
+
+    #[test]
+    fn every_inspection_takes_an_output_format_and_a_pin_dir() {
+        for name in [
+            "status", "routes", "services", "backends", "flows", "stats", "unload",
+        ] {
+            parse(&format!("fleetgate {name} -o json --pin-dir /x")).unwrap();
+        }
+        let Command::Status(status) = parse("fleetgate status -o json").unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!(status.output.format, Format::Json);
+        parse("fleetgate check m -o json").unwrap();
+        parse("fleetgate plan m -o json").unwrap();
+        parse("fleetgate trace --from ::1 --to 10.0.0.1:80 -o json").unwrap();
     }
 
     #[test]

@@ -160,13 +160,30 @@ pub fn unix_now() -> u64 {
 pub fn alive(record: &Record) -> bool {
     record.pid != 0
         && record.pid != std::process::id()
-        && fs::read_to_string(format!("/proc/{}/comm", record.pid))
-            .is_ok_and(|comm| comm.trim_end() == "fleetgate")
+        && fs::read_to_string(format!("/proc/{}/stat", record.pid)).is_ok_and(|stat| runs(&stat))
+}
+
+/// Reads a line of `/proc/<pid>/stat` (proc(5)): `pid (name) state ...`. A zombie does not run.
+fn runs(stat: &str) -> bool {
+    let Some((head, rest)) = stat.rsplit_once(") ") else {
+        return false;
+    };
+    let name = head.split_once('(').map(|(_, name)| name);
+    name == Some("fleetgate") && !rest.starts_with(['Z', 'X'])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_living_process_of_our_name_is_an_agent() {
+        assert!(runs("42 (fleetgate) S 1 42 42 0 -1"));
+        assert!(!runs("42 (fleetgate) Z 1 42 42 0 -1"));
+        assert!(!runs("42 (bash) S 1 42 42 0 -1"));
+        assert!(!runs("42 (x) (fleetgate) S 1 42"));
+        assert!(!runs(""));
+    }
 
     #[test]
     fn idle_time_survives_the_wrap_of_the_tick_counter() {
