@@ -1,6 +1,10 @@
 //! The `fleetgate` binary: the only place that prints errors.
 
-use std::{io::IsTerminal, process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -38,8 +42,8 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
         .init();
     let address = args.admin;
     let options = Options::from(args);
@@ -65,11 +69,11 @@ fn state(shared: Arc<Shared>) -> AdminState {
     let metrics = Metrics::new(move || {
         let record = shared.record.load();
         let kernel = Tables::open(&shared.pins).and_then(|tables| {
-            let readings = Readings::take(&shared.pins, &tables, &record)?;
+            let readings = Readings::take(&tables, &record)?;
             Ok(Kernel::new(
                 &record,
                 &readings,
-                Some(tables.flows.keys().count() as u64),
+                Some(shared.flows.load(Relaxed)),
             ))
         });
         if let Err(error) = &kernel {

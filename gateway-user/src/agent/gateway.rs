@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -34,6 +34,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// The agent's view.
     pub record: ArcSwap<Record>,
+    /// Entries of the flow table at the last sweep.
+    pub flows: AtomicU64,
     /// Counters of the proxy.
     pub proxy: Arc<ProxyStats>,
     /// Where the maps are.
@@ -93,7 +95,7 @@ impl Gateway {
         }
         let mut tables = Tables::open(&pins)?;
         let rate = Clock::open(&pins)?.rate(&tables, MEASURE)?;
-        let seed = seed(&options.ring_secret);
+        let seed = plan::ring_seed(&options.ring_secret);
         apply::configure(&mut tables, seed as u32, rate, options.sample_every)?;
         let record = match Record::load(&tables) {
             Ok(record) => record.unwrap_or_default(),
@@ -134,6 +136,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(false),
             record: ArcSwap::from_pointee(record.clone()),
+            flows: AtomicU64::new(0),
             proxy: proxy.stats(),
             pins: pins.clone(),
         });
@@ -263,6 +266,9 @@ impl Gateway {
     /// Takes in which backends still have flows.
     pub(super) async fn swept(&mut self, sweep: Sweep) {
         self.busy = sweep.busy;
+        self.shared
+            .flows
+            .store(sweep.seen - sweep.removed, Ordering::Relaxed);
         let plan = &self.record.plan;
         let over = plan
             .backends
@@ -362,7 +368,7 @@ impl Gateway {
         self.save();
         let context = apply::Context {
             want: &want,
-            ring_seed: seed(&self.options.ring_secret),
+            ring_seed: plan::ring_seed(&self.options.ring_secret),
             hops: self.hops.by_backend(),
         };
         match apply::apply(&mut self.tables, &steps, context) {
@@ -459,10 +465,6 @@ fn vips(options: &Options, interfaces: &[Interface]) -> Result<Vec<IpAddr>, Erro
     } else {
         Ok(addresses)
     }
-}
-
-fn seed(secret: &str) -> u64 {
-    gateway_common::hash::name(0x666c_6565_7467_6174, secret.as_bytes())
 }
 
 fn now() -> u64 {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gateway_common::{hash, maps};
+use gateway_common::maps;
 
 use super::{
     output::Format,
@@ -235,14 +235,6 @@ impl From<RunArgs> for Options {
     }
 }
 
-/// `fleetgat`, so that no secret is not the seed zero. The agent uses the same.
-const SEED: u64 = 0x666c_6565_7467_6174;
-
-/// Seed of the rings from the secret that an operator gave.
-pub fn ring_seed(secret: &str) -> u64 {
-    hash::name(SEED, secret.as_bytes())
-}
-
 /// Arguments of `fleetgate check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
@@ -405,6 +397,22 @@ mod tests {
         assert_eq!(run.snat[0].addresses().count(), 14);
         assert_eq!(run.snat_ports.count(), 1000);
         assert_eq!(SteeringWish::from(run.steering), SteeringWish::Request);
+    }
+
+    #[test]
+    fn every_inspection_takes_an_output_format_and_a_pin_dir() {
+        for name in [
+            "status", "routes", "services", "backends", "flows", "stats", "unload",
+        ] {
+            parse(&format!("fleetgate {name} -o json --pin-dir /x")).unwrap();
+        }
+        let Command::Status(status) = parse("fleetgate status -o json").unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!(status.output.format, Format::Json);
+        parse("fleetgate check m -o json").unwrap();
+        parse("fleetgate plan m -o json").unwrap();
+        parse("fleetgate trace --from ::1 --to 10.0.0.1:80 -o json").unwrap();
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Live {
 
     /// One look at the maps.
     pub fn readings(&self) -> Result<Readings, Error> {
-        Readings::take(&self.pins, &self.tables, &self.record)
+        Readings::take(&self.tables, &self.record)
     }
 
     /// Now in ticks, and ticks per second.
@@ -59,11 +59,9 @@ impl Live {
         Ok(Ticks { now, rate })
     }
 
-    /// All flow entries, bounded although the walk restarts where an entry goes meanwhile.
+    /// All flow entries, sorted, none twice.
     pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        let size = aya::maps::MapInfo::from_pin(self.pins.map(maps::FLOWS.0))
-            .map_or(maps::FLOWS.1, |info| info.max_entries());
-        let mut flows: Vec<_> = self.tables.flow_entries().take(2 * size as usize).collect();
+        let mut flows: Vec<_> = self.tables.flow_entries().collect();
         flows.sort_unstable_by_key(|(key, _)| *key);
         flows.dedup_by_key(|(key, _)| *key);
         flows
@@ -160,13 +158,30 @@ pub fn unix_now() -> u64 {
 pub fn alive(record: &Record) -> bool {
     record.pid != 0
         && record.pid != std::process::id()
-        && fs::read_to_string(format!("/proc/{}/comm", record.pid))
-            .is_ok_and(|comm| comm.trim_end() == "fleetgate")
+        && fs::read_to_string(format!("/proc/{}/stat", record.pid)).is_ok_and(|stat| runs(&stat))
+}
+
+/// Reads a line of `/proc/<pid>/stat` (proc(5)): `pid (name) state ...`. A zombie does not run.
+fn runs(stat: &str) -> bool {
+    let Some((head, rest)) = stat.rsplit_once(") ") else {
+        return false;
+    };
+    let name = head.split_once('(').map(|(_, name)| name);
+    name == Some("fleetgate") && !rest.starts_with(['Z', 'X'])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_living_process_of_our_name_is_an_agent() {
+        assert!(runs("42 (fleetgate) S 1 42 42 0 -1"));
+        assert!(!runs("42 (fleetgate) Z 1 42 42 0 -1"));
+        assert!(!runs("42 (bash) S 1 42 42 0 -1"));
+        assert!(!runs("42 (x) (fleetgate) S 1 42"));
+        assert!(!runs(""));
+    }
 
     #[test]
     fn idle_time_survives_the_wrap_of_the_tick_counter() {

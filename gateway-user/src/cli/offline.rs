@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    args::{CheckArgs, PlanArgs, ring_seed},
+    args::{CheckArgs, PlanArgs},
     output::{Failure, Outcome, View, show},
     table::{Paint, Table, Tone},
     units,
@@ -43,7 +43,7 @@ pub fn plan(args: &PlanArgs) -> Result<Outcome, Failure> {
         &ir,
         &args.vip,
         &plan,
-        ring_seed(&args.ring_secret),
+        plan::ring_seed(&args.ring_secret),
         problems,
         left_out,
     );
@@ -273,7 +273,14 @@ mod tests {
         let record = sample::record();
         let vips = ["10.0.0.1".parse().unwrap()];
         let (plan, left_out) = planned(&record.ir, &vips);
-        PlanView::new(&record.ir, &vips, &plan, ring_seed(""), problems, left_out)
+        PlanView::new(
+            &record.ir,
+            &vips,
+            &plan,
+            plan::ring_seed(""),
+            problems,
+            left_out,
+        )
     }
 
     #[test]

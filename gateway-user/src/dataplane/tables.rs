@@ -4,7 +4,7 @@ use std::{borrow::BorrowMut, net::IpAddr};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
+    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, SockMap},
 };
 use gateway_common::{
     backend::{Backend, NeighbourKey, NextHop, Snat},
@@ -20,6 +20,8 @@ use crate::plan::{ServiceAddr, Transport};
 
 /// Every map of one gateway.
 pub struct Tables {
+    /// Entries the flow table has room for.
+    pub flow_table_size: u32,
     /// Flows, two entries for each connection.
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Listeners.
@@ -56,7 +58,9 @@ impl Tables {
         if !pins.maps().is_dir() {
             return Err(Error::NotPinned(pins.root().to_owned()));
         }
+        let flows = MapInfo::from_pin(pins.map(maps::FLOWS.0));
         Ok(Self {
+            flow_table_size: flows.map_or(maps::FLOWS.1, |info| info.max_entries()),
             flows: open(pins, maps::FLOWS.0)?,
             services: open(pins, maps::SERVICES.0)?,
             rings: open(pins, maps::RINGS.0)?,
@@ -95,9 +99,11 @@ impl Tables {
         Ok(sum)
     }
 
-    /// All flow entries. Entries that come and go meanwhile may be missing or seen twice.
+    /// All flow entries. Entries that come and go meanwhile may be missing or seen twice; a walk
+    /// that deletions send back to the start ends after twice the table.
     pub fn flow_entries(&self) -> impl Iterator<Item = (FlowKey, Flow)> + '_ {
-        self.flows.iter().filter_map(Result::ok)
+        let most = 2 * self.flow_table_size as usize;
+        self.flows.iter().take(most).filter_map(Result::ok)
     }
 }
 

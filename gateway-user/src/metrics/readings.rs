@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use aya::maps::MapInfo;
 use gateway_common::{
     backend::{Backend, NextHop, Snat},
     maps,
@@ -14,7 +13,6 @@ use gateway_common::{
 use crate::{
     dataplane::{
         Error,
-        pins::Pins,
         record::Record,
         tables::{Tables, service_addr},
     },
@@ -40,10 +38,9 @@ pub struct Readings {
 
 impl Readings {
     /// Reads the maps of one gateway. The record says which backends exist.
-    pub fn take(pins: &Pins, tables: &Tables, record: &Record) -> Result<Self, Error> {
+    pub fn take(tables: &Tables, record: &Record) -> Result<Self, Error> {
         let mut readings = Self {
-            flow_table_size: MapInfo::from_pin(pins.map(maps::FLOWS.0))
-                .map_or(0, |info| u64::from(info.max_entries())),
+            flow_table_size: u64::from(tables.flow_table_size),
             ..Self::default()
         };
         // A key that is removed meanwhile restarts the walk, hence the bound.

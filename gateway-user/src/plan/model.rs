@@ -194,6 +194,13 @@ pub struct Source {
     pub port_count: u16,
 }
 
+/// Seed of the rings from a secret that all nodes share.
+pub fn ring_seed(secret: &str) -> u64 {
+    /// The word `fleetgat` as a number: any constant would do, a changed one moves every flow.
+    const SEED: u64 = 0x666c_6565_7467_6174;
+    gateway_common::hash::name(SEED, secret.as_bytes())
+}
+
 impl Plan {
     /// Ring regions in use.
     pub fn regions(&self) -> Vec<Region> {

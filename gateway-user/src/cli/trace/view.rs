@@ -293,7 +293,7 @@ impl Kernel {
 }
 
 fn rules(request: &RequestView, paint: Paint) -> String {
-    let mut tried = Table::new(&["RULE>", "", "WHY", "FROM"]);
+    let mut tried = Table::new(&["RULE>", "MATCH", "WHY", "FROM"]);
     for rule in &request.tried {
         let (tone, mark) = if rule.matched {
             (Tone::Good, "yes")

@@ -204,7 +204,8 @@ impl View for FlowsView {
         let shown = self.flows.len();
         let mut count = format!("{} of {} flows", self.matching, self.total);
         if self.matching == self.total {
-            count = format!("{} flows", self.total);
+            let plural = if self.total == 1 { "" } else { "s" };
+            count = format!("{} flow{plural}", self.total);
         }
         if shown < self.matching {
             count.push_str(&format!(", {shown} shown; --limit shows more"));
