@@ -136,6 +136,18 @@ impl FlowKey {
     }
 }
 
+impl Life {
+    /// Whether this direction has been silent for more ticks than `timeout`; 0 never ends.
+    ///
+    /// Tick counters wrap, and `now` may have been read before another CPU's last packet: the age
+    /// is signed, and a packet from the future is no silence.
+    #[inline(always)]
+    pub const fn silent(&self, now: u32, timeout: u32) -> bool {
+        let age = now.wrapping_sub(self.last_seen) as i32;
+        timeout != 0 && age > 0 && age as u32 > timeout
+    }
+}
+
 impl Nat {
     /// Key of the other direction: the answer to a packet that this translation made.
     #[inline(always)]
@@ -183,5 +195,36 @@ impl Shared<Flow> {
     #[inline(always)]
     pub fn set_life(&self, life: Life) {
         shared_write!(self, life, life);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(last_seen: u32) -> Life {
+        Life {
+            last_seen,
+            ..Life::default()
+        }
+    }
+
+    #[test]
+    fn silence_ends_a_flow_only_after_its_timeout() {
+        assert!(!life(100).silent(110, 10));
+        assert!(life(100).silent(111, 10));
+        assert!(!life(100).silent(1_000_000, 0));
+    }
+
+    #[test]
+    fn a_packet_newer_than_the_clock_that_was_read_is_no_silence() {
+        assert!(!life(101).silent(100, 10));
+        assert!(!life(5).silent(u32::MAX, 10));
+    }
+
+    #[test]
+    fn silence_is_measured_across_the_wrap_of_the_tick_counter() {
+        assert!(!life(u32::MAX - 4).silent(5, 10));
+        assert!(life(u32::MAX - 4).silent(6, 10));
     }
 }

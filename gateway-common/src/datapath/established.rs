@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     backend,
-    flow::{UDP, flag, state},
+    flow::{Life, UDP, flag, state},
     verdict::{Reason, Verdict},
 };
 
@@ -34,7 +34,7 @@ pub(super) fn established<P: Packet, T: Tables>(
         if !steady
             || life.flags & flag::UNRESOLVED != 0
             || head.flags & (SYN | FIN | RST) != 0
-            || expired(tables, life.state, life.last_seen, now)
+            || expired(tables, life, now)
             || head.key.proto == UDP && gone(tables, nat.backend, life.generation)
         {
             return Verdict::TRACK;
@@ -74,12 +74,14 @@ pub(super) fn established<P: Packet, T: Tables>(
 /// Whether a flow has been silent for longer than its state allows. A table without configuration
 /// lets nothing expire.
 #[inline(always)]
-pub(super) fn expired<T: Tables>(tables: &T, state: u8, last_seen: u32, now: u32) -> bool {
-    let Some(config) = tables.config() else {
-        return false;
-    };
-    let timeout = config.timeout_ticks[state as usize & (state::COUNT - 1)];
-    timeout != 0 && now.wrapping_sub(last_seen) > timeout
+pub(super) fn expired<T: Tables>(tables: &T, life: Life, now: u32) -> bool {
+    match tables.config() {
+        Some(config) => life.silent(
+            now,
+            config.timeout_ticks[life.state as usize & (state::COUNT - 1)],
+        ),
+        None => false,
+    }
 }
 
 /// Whether the backend that a flow was opened to is no longer there.

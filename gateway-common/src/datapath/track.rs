@@ -27,9 +27,9 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
     let now = tables.now();
     let sibling = tables.flow(&sibling_key);
     // A flow lives as long as one of its directions speaks.
-    let silent = expired(tables, life.state, life.last_seen, now)
+    let silent = expired(tables, life, now)
         && match sibling {
-            Some(other) => expired(tables, life.state, other.life().last_seen, now),
+            Some(other) => expired(tables, other.life(), now),
             None => true,
         };
     let reply = life.flags & flag::REPLY != 0;

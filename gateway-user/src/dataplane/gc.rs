@@ -19,8 +19,10 @@ pub struct Sweep {
 
 /// Whether an entry has been silent for longer than its state allows.
 pub fn expired(flow: &Flow, now: u32, timeout_ticks: &[u32; state::COUNT]) -> bool {
-    let timeout = timeout_ticks[usize::from(flow.life.state) % state::COUNT];
-    timeout != 0 && now.wrapping_sub(flow.life.last_seen) > timeout
+    flow.life.silent(
+        now,
+        timeout_ticks[usize::from(flow.life.state) % state::COUNT],
+    )
 }
 
 /// Walks the whole table once. A pair goes when both directions are silent, an entry without its
