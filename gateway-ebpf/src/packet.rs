@@ -61,9 +61,24 @@ impl View {
     }
 }
 
-/// Accesses to the L4 header, the same for both hooks.
-macro_rules! l4_access {
+/// Accesses by the view, the same for both hooks.
+macro_rules! access {
     () => {
+        #[inline(always)]
+        fn ifindex(&self) -> u32 {
+            self.ifindex
+        }
+
+        #[inline(always)]
+        fn load<T: Pod>(&self, at: usize) -> Result<T, Outside> {
+            self.view.load(at)
+        }
+
+        #[inline(always)]
+        fn store<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
+            self.view.store(at, value)
+        }
+
         #[inline(always)]
         fn load_l4<T: Pod>(&self, at: usize) -> Result<T, Outside> {
             self.view.opaque().load(at)
@@ -108,27 +123,12 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
-    fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
-    #[inline(always)]
-    fn load<T: Pod>(&self, at: usize) -> Result<T, Outside> {
-        self.view.load(at)
-    }
-
-    #[inline(always)]
-    fn store<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
-        self.view.store(at, value)
-    }
-
-    #[inline(always)]
     fn patch_l4(&mut self, at: usize, addrs: u16, ports: u16, udp: bool) -> Result<(), Outside> {
         let check = self.load_l4(at)?;
         self.store_l4(at, patched_l4(check, addrs, ports, udp))
     }
 
-    l4_access!();
+    access!();
 }
 
 /// A socket buffer at TC.
@@ -179,21 +179,6 @@ impl Packet for TcPacket<'_> {
         self.segmented
     }
 
-    #[inline(always)]
-    fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
-    #[inline(always)]
-    fn load<T: Pod>(&self, at: usize) -> Result<T, Outside> {
-        self.view.load(at)
-    }
-
-    #[inline(always)]
-    fn store<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
-        self.view.store(at, value)
-    }
-
     /// The helper knows whether the field holds a whole checksum or only the pseudo header's part,
     /// to which the card adds the rest: ports count in the first case alone.
     #[inline(always)]
@@ -210,5 +195,5 @@ impl Packet for TcPacket<'_> {
         if failed { Err(Outside) } else { Ok(()) }
     }
 
-    l4_access!();
+    access!();
 }
