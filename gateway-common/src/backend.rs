@@ -14,8 +14,8 @@ pub struct Backend {
     pub state: u8,
     /// Always zero.
     pub zero: u8,
-    /// Index of the cluster's name in the metadata.
-    pub cluster: u32,
+    /// Always zero.
+    pub spare: u32,
     /// Next hop towards the pod; 0 means not resolved.
     pub hop: u16,
     /// Changes each time the id is given to another pod.

@@ -145,7 +145,7 @@ pub fn active(pod: SocketAddrV4, hop: u32) -> Backend {
         addr: addr(*pod.ip()),
         port: Port::from_host(pod.port()),
         state: backend::state::ACTIVE,
-        cluster: 1,
+        spare: 0,
         hop: hop as u16,
         generation: 1,
         snat_first: 0,

@@ -177,7 +177,7 @@ fn entry(backend: &plan::Backend, hop: u16) -> Backend {
             BackendState::Down => backend::state::DOWN,
         },
         zero: 0,
-        cluster: 0,
+        spare: 0,
         hop,
         generation: backend.generation,
         snat_first: backend.source_first,
