@@ -226,7 +226,7 @@ mod tests {
         let metrics = ask(at, "GET", "/metrics").await;
         assert!(metrics.contains("openmetrics-text") && metrics.ends_with("# EOF\n"));
         assert!(ask(at, "GET", "/problems").await.contains("create it"));
-        assert!(ask(at, "GET", "/routes").await.contains("\"demo:80/Http\""));
+        assert!(ask(at, "GET", "/routes").await.contains("\"demo:80/HTTP\""));
         assert!(ask(at, "GET", "/").await.starts_with("HTTP/1.1 404"));
         assert!(
             ask(at, "POST", "/healthz")

@@ -338,7 +338,7 @@ mod tests {
     fn the_text_tells_the_pod_the_slot_and_why() {
         let text = traced("198.51.100.9:1234", &[]).text(Paint::Plain);
         for part in [
-            "demo:80/Http",
+            "demo:80/HTTP",
             "connection",
             "new flow, slot ",
             " of 1 021",

@@ -26,7 +26,7 @@ pub struct ListenerName {
 
 impl fmt::Display for ListenerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{:?}", self.gateway, self.port, self.protocol)
+        write!(f, "{}:{}/{}", self.gateway, self.port, self.protocol)
     }
 }
 
@@ -36,6 +36,14 @@ impl fmt::Display for ListenerName {
 pub enum ListenerProtocol {
     /// Plain HTTP.
     Http,
+}
+
+impl fmt::Display for ListenerProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http => f.write_str("HTTP"),
+        }
+    }
 }
 
 /// One (address, port, protocol) that clients connect to, and its ordered rules.

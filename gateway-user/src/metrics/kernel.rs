@@ -193,9 +193,9 @@ mod tests {
     fn every_documented_metric_is_exposed() {
         let text = text();
         for line in [
-            "fleetgate_service_packets_total{listener=\"demo:80/Http\",address=\"tcp/10.0.0.1:80\",direction=\"in\"} 1000",
-            "fleetgate_service_bytes_total{listener=\"demo:80/Http\",address=\"tcp/10.0.0.1:80\",direction=\"out\"} 1048576",
-            "fleetgate_service_flows_opened_total{listener=\"demo:80/Http\",address=\"tcp/10.0.0.1:80\"} 5",
+            "fleetgate_service_packets_total{listener=\"demo:80/HTTP\",address=\"tcp/10.0.0.1:80\",direction=\"in\"} 1000",
+            "fleetgate_service_bytes_total{listener=\"demo:80/HTTP\",address=\"tcp/10.0.0.1:80\",direction=\"out\"} 1048576",
+            "fleetgate_service_flows_opened_total{listener=\"demo:80/HTTP\",address=\"tcp/10.0.0.1:80\"} 5",
             "fleetgate_backend_bytes_total{cluster=\"c1\",pod=\"web-a\",direction=\"in\"} 1024",
             "fleetgate_backend_flows_opened_total{cluster=\"c1\",pod=\"web-a\"} 3",
             "fleetgate_dropped_packets_total{reason=\"no_backend\"} 4",

@@ -299,14 +299,14 @@ mod tests {
     #[test]
     fn rules_are_shown_in_order_with_the_share_of_every_pod() {
         let expected = "\
-10.0.0.1:80  demo:80/Http: connection, one rule covers every request
+10.0.0.1:80  demo:80/HTTP: connection, one rule covers every request
   RULE  MATCHES      TO           SPLIT          SHARE  FROM
      1  any request  demo/web:80  c1 60, c2 40          demo/web spec.rules[0].http.paths[0]
                      c1/web-a     10.1.0.1:80   30.0 %
                      c1/web-b     10.1.0.2:80   30.0 %
                      c2/web-c     10.2.0.1:80   40.0 %
 
-10.0.0.1:8080  demo:8080/Http: request, rule 1 (demo/gray) reads header \"stage\"
+10.0.0.1:8080  demo:8080/HTTP: request, rule 1 (demo/gray) reads header \"stage\"
   RULE  MATCHES                                                 TO                 SPLIT          SHARE  FROM
      1  host a.example or *.b.example, path =/x, stage: g or h  demo/gray:80       by replicas           demo/gray spec.rules[0].http.paths[0]
                                                                 c2/gray-a          10.2.0.9:80  100.0 %

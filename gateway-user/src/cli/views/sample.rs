@@ -192,12 +192,12 @@ fn plan() -> Plan {
     let services = [
         (
             "10.0.0.1:80",
-            "demo:80/Http",
+            "demo:80/HTTP",
             "demo/web:80",
             Mode::Connection(ring),
             3,
         ),
-        ("10.0.0.1:8080", "demo:8080/Http", "", Mode::Request, 1),
+        ("10.0.0.1:8080", "demo:8080/HTTP", "", Mode::Request, 1),
     ];
     for (id, (at, listener, group, mode, epoch)) in (1..).zip(services) {
         let service = plan::Service {

@@ -175,8 +175,8 @@ mod tests {
             lines,
             [
                 "ADDRESS            LISTENER        SERVICE      MODE        ID   RING  AFFINITY  EPOCH  OPENED     IN    BYTES  OUT    BYTES  RECORD",
-                "tcp/10.0.0.1:80    demo:80/Http    demo/web:80  connection   1  1 021  none          3       5  1 000  2.0 KiB  900  1.0 MiB  agrees",
-                "tcp/10.0.0.1:8080  demo:8080/Http  -            request      2      0  none          1       0      0      0 B    0      0 B  agrees",
+                "tcp/10.0.0.1:80    demo:80/HTTP    demo/web:80  connection   1  1 021  none          3       5  1 000  2.0 KiB  900  1.0 MiB  agrees",
+                "tcp/10.0.0.1:8080  demo:8080/HTTP  -            request      2      0  none          1       0      0      0 B    0      0 B  agrees",
             ]
         );
     }
