@@ -5,6 +5,7 @@
 
 mod gateway;
 mod options;
+mod surroundings;
 mod sweeper;
 
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
