@@ -50,9 +50,12 @@ pub struct NextHop {
     pub smac: [u8; 6],
     /// Largest IP packet the interface sends, in bytes.
     pub mtu: u16,
-    /// Always zero.
-    pub zero: u16,
+    /// [`XDP`], or nothing.
+    pub flags: u16,
 }
+
+/// Flag of a next hop: its interface takes frames that XDP redirects.
+pub const XDP: u16 = 1;
 
 /// Key of the neighbour table: who handed us a frame.
 #[repr(C)]

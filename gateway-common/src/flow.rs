@@ -5,7 +5,7 @@
 use crate::{
     addr::{Addr, Port},
     pod::Shared,
-    shared_read, shared_write,
+    shared_read,
 };
 
 /// IANA protocol number of TCP.
@@ -87,7 +87,7 @@ const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 8);
 
 /// Life of a flow. Append-only: the numbers are in the pinned flow table.
 pub mod state {
-    /// TCP: SYN forwarded, no answer yet.
+    /// TCP: SYN forwarded; the client has not confirmed the pod's answer yet.
     pub const TCP_OPENING: u8 = 1;
     /// TCP: both sides have spoken.
     pub const TCP_ESTABLISHED: u8 = 2;
@@ -123,6 +123,8 @@ pub mod flag {
     pub const FIN: u8 = 2;
     /// A direction of this flow was opened without a next hop; kept in the entry of requests.
     pub const UNRESOLVED: u8 = 4;
+    /// The pod has answered this client's SYN; kept in the entry of requests.
+    pub const ANSWERED: u8 = 8;
 }
 
 impl FlowKey {
@@ -173,7 +175,7 @@ impl Shared<Flow> {
     #[inline(always)]
     pub fn set_port_delta(&self, delta: u16) {
         let at = self.as_ptr();
-        // SAFETY: as in `shared_write!`.
+        // SAFETY: as in `shared_read!`; of two racing writes the last stays.
         unsafe { (&raw mut (*at).nat.port_delta).write_volatile(delta) }
     }
 
@@ -181,7 +183,7 @@ impl Shared<Flow> {
     #[inline(always)]
     pub fn set_hop(&self, hop: u16) {
         let at = self.as_ptr();
-        // SAFETY: as in `shared_write!`.
+        // SAFETY: as in `shared_read!`; of two racing writes the last stays.
         unsafe { (&raw mut (*at).nat.hop).write_volatile(hop) }
     }
 
@@ -191,10 +193,32 @@ impl Shared<Flow> {
         shared_read!(self, life)
     }
 
-    /// Replaces the changing part.
+    /// A packet of this direction was forwarded. Writes nothing that says what the flow is: another
+    /// CPU may have moved it on, or given the element to another flow.
     #[inline(always)]
-    pub fn set_life(&self, life: Life) {
-        shared_write!(self, life, life);
+    pub fn touch(&self, now: u32, bytes: u64) {
+        let at = self.as_ptr();
+        // SAFETY: as in `shared_read!`; of two racing writes the last stays.
+        unsafe {
+            (&raw mut (*at).life.last_seen).write_volatile(now);
+            (&raw mut (*at).life.bytes).write_volatile(bytes);
+        }
+    }
+
+    /// Moves this direction to another state.
+    #[inline(always)]
+    pub fn set_state(&self, state: u8) {
+        let at = self.as_ptr();
+        // SAFETY: as in `shared_read!`; of two racing writes the last stays.
+        unsafe { (&raw mut (*at).life.state).write_volatile(state) }
+    }
+
+    /// Replaces the flags of this direction.
+    #[inline(always)]
+    pub fn set_flags(&self, flags: u8) {
+        let at = self.as_ptr();
+        // SAFETY: as in `shared_read!`; of two racing writes the last stays.
+        unsafe { (&raw mut (*at).life.flags).write_volatile(flags) }
     }
 }
 

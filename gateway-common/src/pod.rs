@@ -53,18 +53,6 @@ macro_rules! shared_read {
     }};
 }
 
-/// Writes one field of a [`Shared`] struct.
-#[macro_export]
-macro_rules! shared_write {
-    ($shared:expr, $field:ident, $value:expr) => {{
-        let at = $shared.as_ptr();
-        let value = $value;
-        // SAFETY: as for reading; the last of two racing writes stays, which every user of these
-        // fields tolerates.
-        unsafe { (&raw mut (*at).$field).write_volatile(value) }
-    }};
-}
-
 #[cfg(feature = "user")]
 mod user {
     use crate::{addr, backend, config, flow, service, stats};

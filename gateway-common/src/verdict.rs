@@ -26,6 +26,8 @@ pub enum Reason {
     NoRoute = 7,
     /// Dropped: the packet could not be changed (clone or pull failed).
     Rewrite = 8,
+    /// Dropped: the service entry was replaced while the packet was choosing a backend.
+    Flipped = 9,
     /// Passed: the listener belongs to the proxy.
     Proxy = 16,
     /// Passed: a TCP segment to a kernel-steered listener that opens nothing; the stack answers RST.
@@ -39,7 +41,7 @@ pub const REASONS: u32 = 32;
 
 impl Reason {
     /// All reasons that are counted, in numeric order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Fragment,
         Self::TtlExpired,
         Self::NoBackend,
@@ -48,6 +50,7 @@ impl Reason {
         Self::OverMtu,
         Self::NoRoute,
         Self::Rewrite,
+        Self::Flipped,
         Self::Proxy,
         Self::NoFlow,
         Self::NextHop,
@@ -65,6 +68,7 @@ impl Reason {
             Self::OverMtu => "over_mtu",
             Self::NoRoute => "no_route",
             Self::Rewrite => "rewrite",
+            Self::Flipped => "flipped",
             Self::Proxy => "proxy",
             Self::NoFlow => "no_flow",
             Self::NextHop => "next_hop",

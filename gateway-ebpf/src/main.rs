@@ -13,7 +13,10 @@ mod packet;
 mod sample;
 
 use aya_ebpf::{
-    bindings::{sk_action::SK_PASS, tcx_action_base::TCX_NEXT},
+    bindings::{
+        sk_action::{SK_DROP, SK_PASS},
+        tcx_action_base::TCX_NEXT,
+    },
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
     macros::{classifier, sk_lookup, xdp},
     programs::{SkLookupContext, TcContext, XdpContext},
@@ -50,6 +53,12 @@ pub fn fleetgate_tc(ctx: TcContext) -> i32 {
     if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
         return TCX_NEXT;
     }
+    // Not for this node: seen because the device is promiscuous, or the switch floods.
+    const PACKET_OTHERHOST: u32 = 3;
+    // SAFETY: as above.
+    if unsafe { (*ctx.skb.skb).pkt_type } == PACKET_OTHERHOST {
+        return TCX_NEXT;
+    }
     let mut packet = TcPacket::new(&ctx);
     let sampled = sample::before(&ctx, &packet);
     let verdict = process(&mut packet, &Kernel::<false>);
@@ -81,12 +90,16 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
         proto: TCP as u16,
         zero: 0,
     };
-    // SAFETY: SERVICES is not preallocated, so an entry stays as it is until this program ends.
+    // SAFETY: the entry is map memory; one that is replaced meanwhile is another listener's for this
+    // one connection at worst.
     if let Some(service) = unsafe { SERVICES.get(&key) }
         && service.mode == mode::L7
     {
-        // Without a socket (the agent is down) the usual lookup refuses the connection.
-        let _ = SOCKETS.redirect_sk_lookup(&ctx, 0, 0);
+        // Without a socket (the agent is down) the connection is refused, and does not end up with
+        // whoever listens on that port at any address.
+        if SOCKETS.redirect_sk_lookup(&ctx, 0, 0).is_err() {
+            return SK_DROP;
+        }
     }
     SK_PASS
 }

@@ -20,8 +20,8 @@ use gateway_common::{
 
 #[map]
 static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(spec::FLOWS.1, 0);
-// Not preallocated: a replaced entry is freed after a grace period, so a packet that found it never
-// sees half of another one.
+// Not preallocated: only listeners that exist take memory. Memory of a replaced entry may be reused at
+// once, so `opening` looks twice.
 #[map]
 pub static SERVICES: HashMap<ServiceKey, Service> =
     HashMap::with_max_entries(spec::SERVICES.1, BPF_F_NO_PREALLOC);
@@ -99,7 +99,7 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
 
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        // SAFETY: not preallocated, see the map.
+        // SAFETY: plain integers in map memory; the caller checks that they still stand.
         unsafe { SERVICES.get(key) }
     }
 
@@ -120,7 +120,7 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
 
     #[inline(always)]
     fn neighbour(&self, key: &NeighbourKey) -> u32 {
-        // SAFETY: not preallocated, see the map.
+        // SAFETY: one aligned word of map memory.
         unsafe { NEIGHBOURS.get(key) }.copied().unwrap_or(0)
     }
 

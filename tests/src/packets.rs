@@ -96,7 +96,8 @@ impl Builder {
     fn new(src: SocketAddrV4, dst: SocketAddrV4, proto: u8, header: Vec<u8>) -> Self {
         Self {
             src_mac: [2, 0, 0, 0, 0, 1],
-            dst_mac: [2, 0, 0, 0, 0, 0xaa],
+            // That of the device of a test run: frames for others are not ours.
+            dst_mac: [0; 6],
             vlan: None,
             src: *src.ip(),
             dst: *dst.ip(),

@@ -11,8 +11,11 @@ use crate::{
 
 /// Source ports tried for one flow. With 90 % of a backend's ports taken, one flow in 900 finds none.
 const PORT_TRIES: u32 = 64;
-/// Distance of two tries, of a range of 2^32.
+/// Distance of two tries, of a range of 2^32, where they are spaced evenly.
 const PORT_STEP: u32 = u32::MAX / PORT_TRIES + 1;
+/// Ranges up to this long are tried evenly, so that one no longer than the tries is tried in full;
+/// longer ones at random, so that all flows share all ports.
+const EVEN_RANGE: u16 = 256;
 
 /// Opens the chosen flow. CONTINUE: it is in the table.
 #[inline(never)]
@@ -83,12 +86,18 @@ pub(super) fn claiming<P: Packet, T: Tables>(
         proto: key.proto,
     };
     let start = hash::mix(spread);
+    let evenly = if snat.port_count <= EVEN_RANGE {
+        u32::MAX
+    } else {
+        0
+    };
     let mut claimed = Claim::Taken;
     for step in 0..PORT_TRIES {
-        // Evenly spaced over the range: never outside it, and a range smaller than the number of
-        // tries is tried in full. Without a branch, which would cost the verifier a state a try.
-        let at = start.wrapping_add(step * PORT_STEP);
-        let offset = hash::scale(at, snat.port_count as u32);
+        // Scaled, so never outside the range; by masks, because a branch would cost the verifier a
+        // state a try.
+        let even = start.wrapping_add(step * PORT_STEP);
+        let random = hash::mix(start.wrapping_add(step));
+        let offset = hash::scale(even & evenly | random & !evenly, snat.port_count as u32);
         reply.dst_port = Port::from_host(snat.port_first.wrapping_add(offset as u16));
         claimed = tables.claim(&reply, &flow);
         if claimed != Claim::Taken {

@@ -6,7 +6,7 @@ use super::{
     rewrite::rewrite,
 };
 use crate::{
-    backend,
+    backend::{self, NextHop},
     flow::{Life, UDP, flag, state},
     verdict::{Reason, Verdict},
 };
@@ -27,10 +27,13 @@ pub(super) fn established<P: Packet, T: Tables>(
         return Verdict::MISS;
     };
     let nat = flow.nat();
-    let mut life = flow.life();
+    let life = flow.life();
     let now = tables.now();
     if !tracked {
-        let steady = life.state != state::TCP_OPENING && life.state != state::UDP_OPENING;
+        let steady = !matches!(
+            life.state,
+            state::TCP_OPENING | state::TCP_CLOSED | state::UDP_OPENING
+        );
         if !steady
             || life.flags & flag::UNRESOLVED != 0
             || head.flags & (SYN | FIN | RST) != 0
@@ -47,7 +50,7 @@ pub(super) fn established<P: Packet, T: Tables>(
         return Verdict::because(Reason::TtlExpired);
     }
     let hop = match tables.hop(nat.hop as u32) {
-        Some(hop) if hop.ifindex != 0 => Some(hop),
+        Some(hop) if usable::<T>(hop, packet.ifindex()) => Some(hop),
         _ => None,
     };
     if T::NEEDS_HOP && hop.is_none() {
@@ -60,15 +63,20 @@ pub(super) fn established<P: Packet, T: Tables>(
     {
         return Verdict::because(Reason::OverMtu);
     }
-    life.last_seen = now;
-    life.bytes = life.bytes.wrapping_add(bytes as u64);
-    flow.set_life(life);
+    flow.touch(now, life.bytes.wrapping_add(bytes as u64));
     let reply = life.flags & flag::REPLY != 0;
     tables.count_traffic(nat.service as u32, nat.backend, reply, bytes);
     match rewrite(packet, &head, &nat, hop) {
         Ok(()) => Verdict::forward(if hop.is_some() { nat.hop } else { 0 }),
         Err(_) => Verdict::because(Reason::Rewrite),
     }
+}
+
+/// Whether a frame can be sent by a next hop. XDP reaches only devices that take XDP frames, and
+/// the one the frame came in on.
+#[inline(always)]
+pub(super) fn usable<T: Tables>(hop: &NextHop, ifindex: u32) -> bool {
+    hop.ifindex != 0 && (!T::NEEDS_HOP || hop.flags & backend::XDP != 0 || hop.ifindex == ifindex)
 }
 
 /// Whether a flow has been silent for longer than its state allows. A table without configuration

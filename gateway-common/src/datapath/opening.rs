@@ -2,10 +2,11 @@
 
 use super::{
     Head, Packet, Tables,
+    established::usable,
     parse::{ACK, RST, SYN, parse},
 };
 use crate::{
-    backend::{self, NeighbourKey, NextHop},
+    backend::{self, NeighbourKey},
     flow::TCP,
     hash,
     service::{Service, ServiceKey, mode},
@@ -30,6 +31,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     let Some(service) = tables.service(&wanted) else {
         return Verdict::PASS;
     };
+    let service = *service;
     match service.mode {
         mode::NAT => {}
         mode::L7 => return Verdict::because(Reason::Proxy),
@@ -49,9 +51,15 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
         Some(config) => config.seed,
         None => 0,
     };
-    let Some(id) = select(tables, service, &head, seed) else {
+    let Some(id) = select(tables, &service, &head, seed) else {
         return Verdict::because(Reason::NoBackend);
     };
+    // The kernel may give the memory of a replaced entry to another service at once: what was read
+    // counts only if it still stands. A flip in between costs this packet, which is sent again.
+    match tables.service(&wanted) {
+        Some(again) if *again == service => {}
+        _ => return Verdict::because(Reason::Flipped),
+    }
     let Some(backend) = tables.backend(id) else {
         return Verdict::because(Reason::NoBackend);
     };
@@ -62,7 +70,10 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
         return Verdict::PASS;
     };
     let back = tables.neighbour(&from);
-    if T::NEEDS_HOP && !(resolved(tables, back) && resolved(tables, backend.hop as u32)) {
+    let ifindex = packet.ifindex();
+    if T::NEEDS_HOP
+        && !(resolved(tables, back, ifindex) && resolved(tables, backend.hop as u32, ifindex))
+    {
         return Verdict::because(Reason::NextHop);
     }
     Verdict::open(Choice {
@@ -90,8 +101,11 @@ fn select<T: Tables>(tables: &T, service: &Service, head: &Head, seed: u32) -> O
 }
 
 #[inline(always)]
-fn resolved<T: Tables>(tables: &T, id: u32) -> bool {
-    matches!(tables.hop(id), Some(NextHop { ifindex: 1.., .. }))
+fn resolved<T: Tables>(tables: &T, id: u32, ifindex: u32) -> bool {
+    match tables.hop(id) {
+        Some(hop) => usable::<T>(hop, ifindex),
+        None => false,
+    }
 }
 
 /// Who handed us this frame.

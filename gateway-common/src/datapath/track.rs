@@ -23,7 +23,7 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
         return Verdict::MISS;
     };
     let sibling_key = flow.nat().reverse_key(head.key.proto);
-    let mut life = flow.life();
+    let life = flow.life();
     let now = tables.now();
     let sibling = tables.flow(&sibling_key);
     // A flow lives as long as one of its directions speaks.
@@ -37,46 +37,59 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
     let anew = !reply
         && head.flags & (SYN | ACK) == SYN
         && matches!(life.state, state::TCP_CLOSING | state::TCP_CLOSED);
+    // What a pod that is gone has not answered, or cannot answer any more, opens anew elsewhere.
     let lost = !reply
-        && matches!(
-            life.state,
-            state::UDP_OPENING | state::UDP_ESTABLISHED | state::TCP_OPENING
-        )
+        && (head.flags & (SYN | ACK) == SYN
+            || matches!(life.state, state::UDP_OPENING | state::UDP_ESTABLISHED))
         && gone(tables, flow.nat().backend, life.generation);
     if silent || anew || lost {
         tables.forget(&sibling_key);
         tables.forget(&head.key);
         return Verdict::MISS;
     }
-    let peer_fin = match sibling {
-        Some(other) => other.life().flags & flag::FIN != 0,
-        None => true,
+    let peer_flags = match sibling {
+        Some(other) => other.life().flags,
+        None => flag::FIN,
     };
-    if life.flags & flag::UNRESOLVED != 0 && resolve(packet, tables, flow, sibling) {
-        life.flags &= !flag::UNRESOLVED;
+    let (mut next, mut flags) = (life.state, life.flags);
+    if flags & flag::UNRESOLVED != 0 && resolve(packet, tables, flow, sibling) {
+        flags &= !flag::UNRESOLVED;
     }
+    let plain = head.flags & (SYN | FIN | RST) == 0;
     if head.key.proto == UDP {
         if reply {
-            life.state = state::UDP_ESTABLISHED;
+            next = state::UDP_ESTABLISHED;
         }
     } else if head.flags & RST != 0 {
-        life.state = state::TCP_CLOSED;
+        next = state::TCP_CLOSED;
     } else if head.flags & FIN != 0 {
-        life.flags |= flag::FIN;
+        flags |= flag::FIN;
         // A FIN behind a RST closes no less.
-        life.state = if peer_fin || life.state == state::TCP_CLOSED {
+        next = if peer_flags & flag::FIN != 0 || life.state == state::TCP_CLOSED {
             state::TCP_CLOSED
         } else {
             state::TCP_CLOSING
         };
-    } else if reply && life.state == state::TCP_OPENING {
-        life.state = state::TCP_ESTABLISHED;
+    } else if life.state == state::TCP_CLOSED && plain && (flags | peer_flags) & flag::FIN == 0 {
+        // Somebody did not believe the RST (RFC 5961 section 3.2): the connection may live on, but
+        // is no longer trusted to be silent for long.
+        next = state::TCP_CLOSING;
+    } else if life.state == state::TCP_OPENING {
+        // A forged SYN gets an answer too, but nobody confirms it: only then may it live for hours.
+        if reply {
+            if let Some(other) = sibling {
+                other.set_flags(peer_flags | flag::ANSWERED);
+            }
+        } else if plain && flags & flag::ANSWERED != 0 {
+            next = state::TCP_ESTABLISHED;
+        }
     }
-    flow.set_life(life);
-    if let Some(other) = sibling {
-        let mut theirs = other.life();
-        theirs.state = life.state;
-        other.set_life(theirs);
+    flow.set_flags(flags);
+    if next != life.state {
+        flow.set_state(next);
+        if let Some(other) = sibling {
+            other.set_state(next);
+        }
     }
     Verdict::CONTINUE
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use gateway_common::{
-    backend::{NeighbourKey, NextHop},
+    backend::{self, NeighbourKey, NextHop},
     maps,
 };
 
@@ -95,7 +95,7 @@ impl Hops {
                 dmac: neighbour.mac,
                 smac: interface.mac,
                 mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
-                zero: 0,
+                flags: backend::XDP,
             };
             if self.written.get(&id) != Some(&hop) {
                 self.written.insert(id, hop);
