@@ -8,7 +8,7 @@ mod options;
 mod surroundings;
 mod sweeper;
 
-use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use tokio::{
@@ -45,6 +45,8 @@ pub enum Error {
         /// What there is.
         known: Vec<String>,
     },
+    /// `--vip` of a family that is not served yet.
+    Ipv6Vip(IpAddr),
     /// No `--vip`, and the first interface has no address.
     NoVip(String),
 }
@@ -60,6 +62,10 @@ impl fmt::Display for Error {
                 f,
                 "there is no interface {wanted}; --interface takes one of: {}",
                 known.join(", ")
+            ),
+            Self::Ipv6Vip(vip) => write!(
+                f,
+                "--vip {vip}: IPv6 is not served yet; name IPv4 addresses"
             ),
             Self::NoVip(interface) => write!(
                 f,
@@ -116,7 +122,6 @@ where
         .configure(Arc::clone(&published.borrow_and_update()))
         .await;
     gateway.attach()?;
-    info!("ready: the plan is in the kernel");
 
     let mut look = interval(LOOK_AGAIN);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,7 +130,14 @@ where
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            Ok(()) = published.changed() => {
+            changed = published.changed() => {
+                if changed.is_err() {
+                    gateway.stop(DRAIN);
+                    return Err(Error::Io(
+                        "the thread that watches manifests has ended",
+                        io::Error::other("see the log"),
+                    ));
+                }
                 let latest = Arc::clone(&published.borrow_and_update());
                 gateway.configure(latest).await;
             }
@@ -136,8 +148,11 @@ where
                 settled = None;
                 gateway.look_around(false).await;
             }
-            _ = look.tick() => gateway.look_around(true).await,
-            Some(sweep) = sweeps.recv() => gateway.swept(sweep).await,
+            _ = look.tick() => {
+                gateway.look_around(true).await;
+                gateway.try_again();
+            }
+            Some(sweep) = sweeps.recv() => gateway.swept(sweep),
         }
     }
     info!("stopping; the kernel goes on steering, `fleetgate unload` ends that");

@@ -185,7 +185,7 @@ pub fn world() -> World {
         dmac: [2, 0, 0, 0, 0xd, last],
         smac: [2, 0, 0, 0, 0x5, last],
         mtu: MTU,
-        flags: gateway_common::backend::XDP,
+        flags: backend::XDP,
     };
     let l7 = Service {
         mode: mode::L7,

@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 use super::{Error, Options, surroundings::sources, sweeper};
 use crate::{
     dataplane::{
-        apply, attach, clock::Clock, gc::Sweep, hops::Hops, load::load, pins::Pins, ports,
+        self, apply, attach, clock::Clock, gc::Sweep, hops::Hops, load::load, pins::Pins, ports,
         record::Record, tables::Tables,
     },
     ir::{self, LastGood},
@@ -58,11 +59,18 @@ pub(super) struct Gateway {
     pub(super) proxy: Proxy,
     pub(super) published: Arc<Published>,
     pub(super) last_good: LastGood,
-    pub(super) busy: BTreeSet<u32>,
+    /// Backends that have flows; `None` until a sweep has told since the last change.
+    pub(super) busy: Option<BTreeSet<u32>>,
+    /// When the maps were last changed: a sweep that began before says nothing about it.
+    pub(super) changed: Instant,
+    /// Keeps a second agent off these pins.
+    _lock: OwnedFd,
     pub(super) record: Record,
     pub(super) shared: Arc<Shared>,
     /// Everything is to be written again: an earlier agent stopped in the middle of a change.
     pub(super) rewrite: bool,
+    /// Manifests have been taken in.
+    configured: bool,
 }
 
 /// How long the tick rate is measured.
@@ -88,7 +96,8 @@ impl Gateway {
         }
         let vips = vips(&options, &interfaces)?;
         let pins = Pins::new(&options.pin_dir);
-        let again = pins.maps().is_dir();
+        pins.create()?;
+        let lock = pins.lock()?;
         let mut ebpf = load(&pins, options.max_flows)?;
         if options.sample_every > 0 {
             log_samples(&mut ebpf);
@@ -97,26 +106,11 @@ impl Gateway {
         let rate = Clock::open(&pins)?.rate(&tables, MEASURE)?;
         let seed = plan::ring_seed(&options.ring_secret);
         apply::configure(&mut tables, seed as u32, rate, options.sample_every)?;
-        let record = match Record::load(&tables) {
-            Ok(record) => record.unwrap_or_default(),
-            Err(error) => {
-                warn!(%error, "starting from an empty plan");
-                Record::default()
-            }
-        };
-        let (first, last) = options.snat_ports;
-        let mut node_ports = (0, 0);
-        if options.snat.is_empty() {
-            ports::reserve(first..=last, again)?;
-            node_ports = (first, last - first + 1);
-        }
+        // A record that cannot be read is no empty one: ids and regions of live flows are in it.
+        let record = Record::load(&tables)?.unwrap_or_default();
+        let wanted = options.snat.is_empty().then_some(options.snat_ports);
+        let node_ports = ports::take(wanted, record.node_ports)?;
         let proxy = Proxy::start(ProxyConfig::default())?;
-        if let Some(socket) = proxy.sockets().next() {
-            tables
-                .sockets
-                .set(0, &socket, 0)
-                .map_err(|e| crate::dataplane::Error::Map("SOCKETS", e.to_string()))?;
-        }
         let hops = Hops::from_record(&record.hops);
         let (rewrite, plan) = have_of(&record);
         let record = Record {
@@ -153,10 +147,13 @@ impl Gateway {
             proxy,
             published: Arc::default(),
             last_good: LastGood::default(),
-            busy: BTreeSet::new(),
+            busy: None,
+            changed: Instant::now(),
+            _lock: lock,
             record,
             shared,
             rewrite,
+            configured: false,
         })
     }
 
@@ -179,6 +176,13 @@ impl Gateway {
             .filter_map(|name| self.interfaces.iter().find(|i| i.name == *name).cloned())
             .collect();
         if self.attached.is_empty() {
+            // Only now does the proxy know its listeners.
+            if let Some(socket) = self.proxy.sockets().next() {
+                self.tables
+                    .sockets
+                    .set(0, &socket, 0)
+                    .map_err(|e| dataplane::Error::Map("SOCKETS", e.to_string()))?;
+            }
             attach::sk_lookup(&mut self.ebpf, &self.pins)?;
         }
         self.record.interfaces =
@@ -187,14 +191,24 @@ impl Gateway {
             info!(interface = %interface.name, hooks = %interface.hooks, reason = %interface.reason, "attached");
         }
         self.attached = interfaces.into_iter().map(|i| (i.name, i.index)).collect();
-        self.save();
-        self.shared.ready.store(true, Ordering::Release);
+        let _ = self.save();
+        self.tell_ready();
         Ok(())
     }
 
     /// Takes in a new state of the manifests.
     pub(super) async fn configure(&mut self, published: Arc<Published>) {
         self.published = published;
+        if let Some(reason) = self.withheld() {
+            warn!("{reason}");
+            self.record.warnings = vec![reason];
+            self.proxy
+                .update(RouteTable::build(&self.record.ir, &self.record.vips));
+            self.find_paths().await;
+            let _ = self.save();
+            return;
+        }
+        self.configured = true;
         let options = ir::Options {
             steering: self.options.steering,
         };
@@ -206,7 +220,7 @@ impl Gateway {
         problems.dedup();
         let new = problems
             .iter()
-            .filter(|p| !self.record.problems.contains(p));
+            .filter(|p| self.record.problems.binary_search(p).is_err());
         for problem in new.take(LOGGED_PROBLEMS) {
             warn!(object = %problem.object, field = %problem.field, "{}; {}", problem.message, problem.remedy);
         }
@@ -226,19 +240,57 @@ impl Gateway {
         );
     }
 
+    /// Why the manifests of a start are not taken at their word: an earlier agent knew listeners,
+    /// and these hold nothing, or could not be read whole.
+    fn withheld(&self) -> Option<String> {
+        let known = self.record.ir.listeners.len();
+        if self.configured || known == 0 {
+            return None;
+        }
+        let snapshot = &self.published.snapshot;
+        let empty = snapshot.gateways.is_empty() && snapshot.ingresses.is_empty();
+        let cut = snapshot.unread();
+        (empty || cut).then(|| {
+            let what = if cut { "cannot be read whole" } else { "holds no gateway and no Ingress" };
+            format!(
+                "{} {what}: the {known} listeners of the last agent go on until it does; `fleetgate \
+                 unload` ends them",
+                self.options.manifests.display()
+            )
+        })
+    }
+
     /// Takes in which backends still have flows.
-    pub(super) async fn swept(&mut self, sweep: Sweep) {
-        self.busy = sweep.busy;
+    pub(super) fn swept(&mut self, sweep: Sweep) {
         self.shared
             .flows
-            .store(sweep.seen - sweep.removed, Ordering::Relaxed);
+            .store(sweep.seen.saturating_sub(sweep.removed), Ordering::Relaxed);
+        if sweep.began < self.changed {
+            return;
+        }
         let plan = &self.record.plan;
         let over = plan
             .backends
             .iter()
-            .any(|(id, b)| b.state == plan::BackendState::Down && !self.busy.contains(id));
+            .any(|(id, b)| b.state == plan::BackendState::Down && !sweep.busy.contains(id));
+        self.busy = Some(sweep.busy);
         if over {
             self.reconcile();
+        }
+    }
+
+    /// Tries again what could not be brought into the kernel.
+    pub(super) fn try_again(&mut self) {
+        if self.configured && self.record.applying.is_some() {
+            self.reconcile();
+            self.tell_ready();
+        }
+    }
+
+    fn tell_ready(&self) {
+        let ready = !self.attached.is_empty() && self.record.applying.is_none();
+        if ready && !self.shared.ready.swap(true, Ordering::AcqRel) {
+            info!("ready: the plan is in the kernel");
         }
     }
 
@@ -250,12 +302,14 @@ impl Gateway {
     /// Plans, and brings the maps to the plan.
     pub(super) fn reconcile(&mut self) {
         let routes = sources(&self.paths);
+        // Before the first sweep every backend may have flows.
+        let all: BTreeSet<u32> = self.record.plan.backends.keys().copied().collect();
         let inputs = Inputs {
             vips: &self.record.vips,
             pool: &self.options.snat,
             routes: &routes,
             node_ports: self.record.node_ports,
-            busy: &self.busy,
+            busy: self.busy.as_ref().unwrap_or(&all),
         };
         let (want, mut warnings) = plan::build(&self.record.ir, &inputs, &self.record.plan);
         warnings.extend(self.unreachable());
@@ -272,11 +326,18 @@ impl Gateway {
         }
         self.record.applied_at = now();
         if steps.is_empty() {
-            self.save();
+            self.record.applying = None;
+            let _ = self.save();
             return;
         }
         self.record.applying = Some(want.clone());
-        self.save();
+        if !self.save() {
+            // A crash in the middle would leave the next agent without a trace of this plan.
+            warn!("the plan is not applied before it is on record; trying again");
+            return;
+        }
+        self.changed = Instant::now();
+        self.busy = None;
         let context = apply::Context {
             want: &want,
             ring_seed: plan::ring_seed(&self.options.ring_secret),
@@ -291,20 +352,23 @@ impl Gateway {
                 }
                 self.record.plan = want;
                 self.record.applying = None;
-                self.save();
+                let _ = self.save();
             }
             Err(error) => {
-                warn!(%error, "the plan is in the kernel only in part; trying again with the next change");
+                warn!(%error, "the plan is in the kernel only in part; trying again");
                 (self.rewrite, self.record.plan) = have_of(&self.record);
             }
         }
     }
 
-    pub(super) fn save(&mut self) {
-        if let Err(error) = self.record.save(&mut self.tables) {
+    /// Writes the record; false if the maps hold an older one.
+    pub(super) fn save(&mut self) -> bool {
+        let saved = self.record.save(&mut self.tables);
+        if let Err(error) = &saved {
             warn!(%error, "the CLI shows an older state");
         }
         self.shared.record.store(Arc::new(self.record.clone()));
+        saved.is_ok()
     }
 }
 
@@ -324,6 +388,9 @@ fn have_of(record: &Record) -> (bool, Plan) {
 }
 
 fn vips(options: &Options, interfaces: &[Interface]) -> Result<Vec<IpAddr>, Error> {
+    if let Some(vip) = options.vips.iter().find(|vip| vip.is_ipv6()) {
+        return Err(Error::Ipv6Vip(*vip));
+    }
     if !options.vips.is_empty() {
         return Ok(options.vips.clone());
     }

@@ -1,6 +1,9 @@
 //! The thread that removes flows which are over.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -28,12 +31,18 @@ pub(super) fn start(pins: Pins) -> Result<mpsc::Receiver<Sweep>, Error> {
             if report.is_closed() {
                 return;
             }
+            let began = Instant::now();
             let pass = clock.read(&tables).and_then(|now| {
                 let config = tables
                     .config
                     .get(&0, 0)
                     .map_err(|e| Error::Map("CONFIG", e.to_string()))?;
-                Ok(sweep(&mut tables, now.ticks as u32, &config.timeout_ticks))
+                Ok(sweep(
+                    &mut tables,
+                    began,
+                    now.ticks as u32,
+                    &config.timeout_ticks,
+                ))
             });
             match pass {
                 Ok(sweep) => {

@@ -44,7 +44,13 @@ pub fn interfaces(
 ) -> Result<Vec<InterfaceRecord>, Error> {
     let wanted: Vec<String> = interfaces
         .iter()
-        .flat_map(|i| [format!("tc-{}", i.name), format!("xdp-{}", i.name)])
+        .flat_map(|i| {
+            [
+                format!("tc-{}", i.name),
+                xdp_name(i, XdpMode::Driver),
+                xdp_name(i, XdpMode::Skb),
+            ]
+        })
         .chain([SK_LOOKUP_LINK.to_owned()])
         .collect();
     let records = interfaces
@@ -120,19 +126,24 @@ fn xdp(
     interface: &Interface,
     choice: XdpChoice,
 ) -> Result<InterfaceRecord, Error> {
-    let name = format!("xdp-{}", interface.name);
     let record = |hooks: &str, reason: String| InterfaceRecord {
         name: interface.name.clone(),
         hooks: hooks.to_owned(),
         reason,
     };
+    let (native, generic) = (
+        xdp_name(interface, XdpMode::Driver),
+        xdp_name(interface, XdpMode::Skb),
+    );
     let mode = match (choice, &interface.kind) {
         (XdpChoice::Off, _) => {
-            unpin(pins, &name)?;
+            unpin(pins, &native)?;
+            unpin(pins, &generic)?;
             return Ok(record("tc", "--xdp off".into()));
         }
         (XdpChoice::Auto, Some(kind)) => {
-            unpin(pins, &name)?;
+            unpin(pins, &native)?;
+            unpin(pins, &generic)?;
             let reason = format!(
                 "{kind} is a virtual link: its frames carry partial checksums and GSO, which TC keeps"
             );
@@ -146,6 +157,12 @@ fn xdp(
     } else {
         "xdp native + tc"
     };
+    // A device takes one XDP program; a link keeps the mode it was made with.
+    let (name, other) = match mode {
+        XdpMode::Skb => (generic, native),
+        _ => (native, generic),
+    };
+    unpin(pins, &other)?;
     match attach_xdp(ebpf, pins, interface, &name, mode) {
         Ok(()) => Ok(record(hooks, "TC does what XDP leaves".into())),
         Err(cause) if choice == XdpChoice::Auto => Ok(record(
@@ -156,6 +173,14 @@ fn xdp(
             format!("{} (XDP)", interface.name),
             format!("{cause}; try --xdp auto or --xdp generic"),
         )),
+    }
+}
+
+/// Name of the pinned XDP link of an interface in a mode.
+fn xdp_name(interface: &Interface, mode: XdpMode) -> String {
+    match mode {
+        XdpMode::Skb => format!("xdp-generic-{}", interface.name),
+        _ => format!("xdp-{}", interface.name),
     }
 }
 

@@ -13,6 +13,10 @@ pub enum Error {
     NotPinned(PathBuf),
     /// A file of the pin folder could not be used.
     Pin(PathBuf, String),
+    /// Another agent runs on these pins.
+    Held(PathBuf),
+    /// The running kernel is older than what the programs need.
+    Kernel(String),
     /// The folder is not on a BPF file system, and none could be mounted.
     NoBpfFs(PathBuf, io::Error),
     /// A map operation failed.
@@ -48,6 +52,15 @@ impl fmt::Display for Error {
                 "cannot use {}: {cause}; `fleetgate unload` clears the folder (and stops kernel steering)",
                 path.display()
             ),
+            Self::Held(dir) => write!(
+                f,
+                "another agent runs with --pin-dir {}; stop it first (`fleetgate status` names it)",
+                dir.display()
+            ),
+            Self::Kernel(release) => write!(
+                f,
+                "this kernel is {release}; Fleetgate needs Linux 6.6 or newer (tcx links)"
+            ),
             Self::NoBpfFs(dir, cause) => write!(
                 f,
                 "{} is not on a BPF file system and mounting one failed: {cause}; run \
@@ -59,7 +72,8 @@ impl fmt::Display for Error {
             Self::Ports(cause) => write!(f, "cannot reserve source ports: {cause}"),
             Self::Record(cause) => write!(
                 f,
-                "the pinned metadata cannot be read: {cause}; it is rewritten by the next `fleetgate run`"
+                "the pinned metadata cannot be read: {cause}; it belongs to another version: run that one, or \
+                 `fleetgate unload` and start anew (open connections break)"
             ),
             Self::Clock(cause) => write!(f, "cannot read the kernel's clocks: {cause}"),
         }

@@ -1,14 +1,19 @@
 //! Removes flows that are over, and tells which backends still have some.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use gateway_common::flow::{Flow, FlowKey, state};
 
 use super::tables::Tables;
 
 /// Result of one pass over the flow table.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sweep {
+    /// When it began.
+    pub began: Instant,
     /// Entries seen.
     pub seen: u64,
     /// Entries removed.
@@ -27,8 +32,18 @@ pub fn expired(flow: &Flow, now: u32, timeout_ticks: &[u32; state::COUNT]) -> bo
 
 /// Walks the whole table once. A pair goes when both directions are silent, an entry without its
 /// pair when it is silent itself.
-pub fn sweep(tables: &mut Tables, now: u32, timeout_ticks: &[u32; state::COUNT]) -> Sweep {
-    let mut sweep = Sweep::default();
+pub fn sweep(
+    tables: &mut Tables,
+    began: Instant,
+    now: u32,
+    timeout_ticks: &[u32; state::COUNT],
+) -> Sweep {
+    let mut sweep = Sweep {
+        began,
+        seen: 0,
+        removed: 0,
+        busy: BTreeSet::new(),
+    };
     let mut silent: BTreeMap<FlowKey, FlowKey> = BTreeMap::new();
     for (key, flow) in tables.flow_entries() {
         sweep.seen += 1;

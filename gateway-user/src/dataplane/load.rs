@@ -30,7 +30,7 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
     if !has_object() {
         return Err(Error::NoObject);
     }
-    pins.create()?;
+    supported()?;
     let mut loader = EbpfLoader::new();
     for (name, _) in maps::ALL {
         loader.map_pin_path(name, pins.map(name));
@@ -56,6 +56,21 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
         clock.pin(&path).map_err(|e| Error::Pin(path, chain(&e)))?;
     }
     Ok(ebpf)
+}
+
+/// tcx links, which let programs outlive the agent, came with 6.6.
+fn supported() -> Result<(), Error> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 6) => {
+            Err(Error::Kernel(release))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An error with its causes, cut to what a log line can hold: the verifier's log can be megabytes.

@@ -2,11 +2,15 @@
 
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use gateway_common::maps;
-use rustix::mount::{MountFlags, mount};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock},
+    mount::{MountFlags, mount},
+};
 
 use super::Error;
 
@@ -81,6 +85,22 @@ impl Pins {
             self.root.clone(),
             io::Error::other("not below a BPF file system"),
         ))
+    }
+
+    /// Holds these pins for one agent as long as the descriptor lives.
+    pub fn lock(&self) -> Result<OwnedFd, Error> {
+        let failed = |e: rustix::io::Errno| match e {
+            rustix::io::Errno::WOULDBLOCK => Error::Held(self.root.clone()),
+            e => Error::Pin(self.root.clone(), e.to_string()),
+        };
+        let dir = rustix::fs::open(
+            &self.root,
+            OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(failed)?;
+        flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
+        Ok(dir)
     }
 
     /// Removes every pin, links first so that no packet meets half a gateway. True if there were

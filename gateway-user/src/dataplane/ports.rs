@@ -8,21 +8,34 @@ use super::Error;
 /// binds are not affected.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// Reserves a range. `ours`: an earlier agent may have done so. Otherwise a port that somebody
-/// else reserved already is refused.
-pub fn reserve(range: RangeInclusive<u16>, ours: bool) -> Result<(), Error> {
+/// Brings the reserved ports from what an earlier agent had (`had`: first and count, count 0 is
+/// none) to `wanted` (first and last). A port that somebody else reserved is refused. Returns first
+/// and count of what is reserved now.
+pub fn take(wanted: Option<(u16, u16)>, had: (u16, u16)) -> Result<(u16, u16), Error> {
     let mut set = read()?;
-    let taken = set.iter().filter(|port| range.contains(port)).count();
-    if taken > 0 && !ours {
-        return Err(Error::Ports(format!(
-            "{taken} of {}-{} are in {RESERVED} already; somebody else uses them: choose others with \
-             --snat-ports, or clear the list if it is left over",
-            range.start(),
-            range.end()
-        )));
+    let ours = |port: &u16| port.checked_sub(had.0).is_some_and(|at| at < had.1);
+    set.retain(|port| !ours(port));
+    let now = match wanted {
+        Some((first, last)) => {
+            let taken = set
+                .iter()
+                .filter(|port| (first..=last).contains(port))
+                .count();
+            if taken > 0 {
+                return Err(Error::Ports(format!(
+                    "{taken} of {first}-{last} are in {RESERVED} already; somebody else uses them: choose \
+                     others with --snat-ports, or clear the list if it is left over"
+                )));
+            }
+            set.extend(first..=last);
+            (first, last - first + 1)
+        }
+        None => (0, 0),
+    };
+    if had.1 > 0 || now.1 > 0 {
+        write(set)?;
     }
-    set.extend(range);
-    write(set)
+    Ok(now)
 }
 
 /// Gives a range back.

@@ -63,8 +63,21 @@ const HEADER: u32 = 0;
 const HALF: u32 = 1 << 15;
 
 impl Record {
-    /// Reads the record; `None` if no agent has finished writing one.
+    /// Reads the record; `None` if no agent has finished writing one. Reads again where the agent
+    /// wrote a new one meanwhile.
     pub fn load(tables: &Tables) -> Result<Option<Self>, Error> {
+        const TRIES: usize = 3;
+        let mut tried = Self::read(tables);
+        for _ in 1..TRIES {
+            if tried.is_ok() {
+                break;
+            }
+            tried = Self::read(tables);
+        }
+        tried
+    }
+
+    fn read(tables: &Tables) -> Result<Option<Self>, Error> {
         let Ok(header) = tables.metadata.get(&HEADER, 0) else {
             return Ok(None);
         };

@@ -48,6 +48,14 @@ pub struct File {
 }
 
 impl Snapshot {
+    /// Whether a folder, or the whole source, could not be read.
+    pub fn unread(&self) -> bool {
+        let folder = |it: &Broken| it.file.is_empty() || it.file.ends_with('/');
+        self.broken
+            .iter()
+            .any(|it| it.object.is_none() && folder(it))
+    }
+
     /// Fills in from `before` what is [`Broken`] here, so that a half-written file takes nothing out of service.
     ///
     /// A broken document does not say what it held: then everything `before` had from that file stays. Nothing counts

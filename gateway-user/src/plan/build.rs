@@ -259,17 +259,19 @@ impl<'a> Builder<'a> {
                 port_count,
             })
             .collect();
-        let at = self
+        let known = self
             .want
             .sources
             .windows(wanted.len())
-            .position(|window| *window == wanted[..])
-            .unwrap_or_else(|| {
-                self.want.sources.extend_from_slice(&wanted);
-                self.want.sources.len() - wanted.len()
-            });
-        let fits = at + wanted.len() <= maps::SNATS.1 as usize;
-        fits.then_some((at as u16, wanted.len() as u16))
+            .position(|window| *window == wanted[..]);
+        let at = known.unwrap_or(self.want.sources.len());
+        if at + wanted.len() > maps::SNATS.1 as usize {
+            return None;
+        }
+        if known.is_none() {
+            self.want.sources.extend_from_slice(&wanted);
+        }
+        Some((at as u16, wanted.len() as u16))
     }
 
     /// The old ring if nothing changed, else a free region for a new one.
