@@ -14,7 +14,7 @@ use self::{agent::Agent, bars::Bars, report::Report, scenario::Mode};
 use crate::{
     client::{self, Job},
     console::{self, Step},
-    ebpf,
+    ebpf, kernel,
     lab::{Lab, state, topology},
     netns, paths, process, setup,
 };
@@ -26,6 +26,7 @@ pub mod live;
 pub mod manifests;
 pub mod report;
 pub mod scenario;
+pub mod survivors;
 
 /// Connections (`connection`) and requests (`request`) of one scenario.
 ///
@@ -37,15 +38,19 @@ const REQUESTS: u64 = 12_000;
 /// Runs the demo; success only if every bar holds.
 pub fn run(json: bool) -> Result<ExitCode> {
     let started = Instant::now();
+    kernel::ensure()?;
     setup::ensure(setup::LAB)?;
     match paths::given_agent() {
         Some(agent) => console::note(format_args!(".. agent: {}", agent.display())),
         None => build()?,
     }
+    let warm = Instant::now();
     let mut report = perform()?;
+    report.warm(warm.elapsed().as_secs_f64());
     report.seconds = started.elapsed().as_secs_f64();
     if json {
-        console::say(serde_json::to_string(&report)?);
+        // The only line on stdout: everything on the way here went to stderr.
+        console::say(report.json()?);
     } else {
         report.print();
     }
@@ -62,6 +67,11 @@ pub fn run(json: bool) -> Result<ExitCode> {
 /// The address the scenarios connect to.
 pub fn web_target() -> SocketAddr {
     (topology::VIP, manifests::WEB_LISTENER).into()
+}
+
+/// The address that iperf3 connects to.
+pub fn iperf_target() -> SocketAddr {
+    (topology::VIP, manifests::IPERF_LISTENER).into()
 }
 
 /// Writes a manifest whole: a reader sees the old file or the new one.
@@ -170,6 +180,7 @@ fn measure(lab: &mut Lab, dir: &Path, agent: Agent) -> Result<Report> {
         bars_held: 0,
         bars_failed: Vec::new(),
         seconds: 0.0,
+        warm_seconds: 0.0,
     };
     Ok(report.judged(bars))
 }

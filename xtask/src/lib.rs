@@ -6,6 +6,7 @@ pub mod client;
 pub mod console;
 pub mod demo;
 pub mod ebpf;
+pub mod kernel;
 pub mod lab;
 pub mod netns;
 pub mod paths;

@@ -61,6 +61,25 @@ pub fn end(all: &[Known]) {
     all.iter().for_each(|one| one.signal(Signal::KILL));
 }
 
+/// The processes that this one started and that still run.
+pub fn children(parent: u32) -> Vec<Known> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| parent_of(*pid) == Some(parent))
+        .filter_map(|pid| Known::of(pid, format!("child of {parent}")))
+        .collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 4; see `start_ticks` for the parenthesis.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// Start time of a process; `None` for one that is gone or a zombie.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -4,19 +4,22 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader},
-    process::{Command, ExitCode, Stdio},
-    time::Instant,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use self::results::{Counts, Results};
 use crate::{
     console::{self, note},
-    ebpf,
+    ebpf, kernel,
     lab::state,
     paths, process, setup,
 };
+
+pub mod results;
+pub mod watch;
 
 /// Package of the tests that need the kernel.
 const PACKAGE: &str = "fleetgate-tests";
@@ -27,35 +30,35 @@ const CAPABILITIES: [(u32, &str); 4] = [
     (38, "CAP_PERFMON"),
     (39, "CAP_BPF"),
 ];
-
-/// Results of one run of `cargo test`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-}
+/// What all tests together may take, without compiling.
+const RUNS: Duration = Duration::from_secs(10 * 60);
+/// When whatever still compiles or runs is ended.
+const HARD: Duration = Duration::from_secs(20 * 60);
 
 /// A line of the closing table.
 struct Row {
     what: &'static str,
     counts: Counts,
+    compile_seconds: f64,
     seconds: f64,
     trouble: Option<String>,
 }
 
 /// Runs everything; success only if all passed and the privileged tests were among them.
 pub fn run() -> Result<ExitCode> {
+    let deadline = Instant::now() + HARD;
+    kernel::ensure()?;
     // First, so that the agent is compiled once, with the object inside.
     let object = ebpf::build(&ebpf::Options::default());
-    let mut rows = vec![step("unit, property, golden", &["--workspace"], &[])];
+    let mut rows = vec![step("unit, property, golden", &["--workspace"], &[], deadline).0];
     rows.push(match object.and_then(|_| preflight()) {
-        Ok(()) => privileged(),
+        Ok(()) => privileged(deadline),
         Err(error) => {
             let trouble = format!("the privileged tests did not run: {error:#}");
             Row {
                 what: PRIVILEGED,
                 counts: Counts::default(),
+                compile_seconds: 0.0,
                 seconds: 0.0,
                 trouble: Some(trouble),
             }
@@ -78,13 +81,23 @@ pub fn run() -> Result<ExitCode> {
             format!("{passed:6}"),
             format!("{failed:6}"),
             format!("{ignored:7}"),
+            format!("{:8.1}", row.compile_seconds),
             format!("{:7.1}", row.seconds),
             verdict.into(),
         ]
     });
-    let header = ["tests", "passed", "failed", "ignored", "seconds", "verdict"];
+    let header = [
+        "tests", "passed", "failed", "ignored", "compiled", "seconds", "verdict",
+    ];
     console::say(console::table(&header, &cells.collect::<Vec<_>>()));
-    let troubles: Vec<&String> = rows.iter().filter_map(|row| row.trouble.as_ref()).collect();
+    let mut troubles: Vec<String> = rows.iter().filter_map(|row| row.trouble.clone()).collect();
+    let ran: f64 = rows.iter().map(|row| row.seconds).sum();
+    if ran >= RUNS.as_secs_f64() {
+        troubles.push(format!(
+            "the tests ran for {ran:.0} s, less than {} s is asked for",
+            RUNS.as_secs()
+        ));
+    }
     for trouble in &troubles {
         console::say(format_args!("FAILED {trouble}"));
     }
@@ -94,7 +107,9 @@ pub fn run() -> Result<ExitCode> {
         .iter()
         .map(|row| row.counts.failed.max(u64::from(row.trouble.is_some())))
         .sum();
-    console::say(format_args!("{passed} passed, {failed} failed"));
+    console::say(format_args!(
+        "{passed} passed, {failed} failed ({ran:.0} s without compiling)"
+    ));
     Ok(if troubles.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -104,23 +119,27 @@ pub fn run() -> Result<ExitCode> {
 
 const PRIVILEGED: &str = "privileged (kernel, namespaces)";
 
-/// The privileged tests, which must be more than what the package has without the feature.
-fn privileged() -> Row {
-    let mut row = step(
+/// The privileged tests, with at least one passed in every program that needs the feature.
+fn privileged(deadline: Instant) -> Row {
+    let (mut row, results) = step(
         PRIVILEGED,
         &["--package", PACKAGE, "--features", "privileged"],
         &["--test-threads=1"],
+        deadline,
     );
     if row.trouble.is_none() {
-        row.trouble = match plain_tests() {
-            Ok(plain) if row.counts.passed > plain => None,
-            Ok(plain) => Some(format!(
-                "no privileged test ran ({} passed, {plain} of them need no privilege); \
-                 they are behind the feature `privileged` of package {PACKAGE}",
-                row.counts.passed
-            )),
+        row.trouble = match privileged_programs() {
+            Ok(wanted) => {
+                let missing = results.without_a_pass(&wanted);
+                (!missing.is_empty()).then(|| {
+                    format!(
+                        "no test passed in {} of package {PACKAGE}",
+                        missing.join(", ")
+                    )
+                })
+            }
             Err(error) => Some(format!(
-                "cannot count the tests that need no privilege: {error:#}"
+                "cannot tell which test programs must run: {error:#}"
             )),
         };
     }
@@ -163,64 +182,109 @@ fn missing_capabilities(status: &str) -> Result<Vec<&'static str>> {
         .collect())
 }
 
-/// How many tests the package has without the feature.
-fn plain_tests() -> Result<u64> {
-    let list = process::output(
-        cargo_test(&["--package", PACKAGE], &["--list"]).env("CARGO_TERM_QUIET", "true"),
-    )?;
-    Ok(list.lines().filter(|line| line.ends_with(": test")).count() as u64)
+/// Names of the test programs that need the feature, by the package's manifest.
+fn privileged_programs() -> Result<Vec<String>> {
+    let mut metadata = cargo();
+    metadata
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(paths::workspace());
+    named_programs(&process::output(&mut metadata)?)
 }
 
-/// One run of `cargo test`, its output passed on to stderr.
-fn step(what: &'static str, selection: &[&str], harness: &[&str]) -> Row {
+/// The same, from what `cargo metadata` prints.
+fn named_programs(metadata: &str) -> Result<Vec<String>> {
+    let metadata: serde_json::Value =
+        serde_json::from_str(metadata).context("cargo metadata printed no JSON")?;
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let names: Vec<String> = list(&metadata["packages"])
+        .iter()
+        .filter(|package| package["name"] == PACKAGE)
+        .flat_map(|package| list(&package["targets"]))
+        .filter(|target| list(&target["required-features"]).contains(&"privileged".into()))
+        .filter_map(|target| Some(target["name"].as_str()?.to_owned()))
+        .collect();
+    if names.is_empty() {
+        bail!("no test of package {PACKAGE} has required-features = [\"privileged\"]");
+    }
+    Ok(names)
+}
+
+/// One run of `cargo test`, compiled first, its output passed on to stderr.
+fn step(
+    what: &'static str,
+    selection: &[&str],
+    harness: &[&str],
+    deadline: Instant,
+) -> (Row, Results) {
     note(format_args!(".. {what}"));
-    let started = Instant::now();
-    let (counts, trouble) = match counted(&mut cargo_test(selection, harness)) {
-        Ok((counts, true)) => (counts, None),
-        Ok((counts, false)) => {
-            let trouble = match counts.failed {
-                0 => {
-                    format!("{what}: something did not build or ended early; see the errors above")
-                }
-                failed => format!("{what}: {failed} failed; see above"),
-            };
-            (counts, Some(trouble))
+    let mut results = Results::default();
+    let began = Instant::now();
+    let compiled = watch::run(cargo_build(selection), deadline, |line| note(line));
+    let compile_seconds = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    let trouble = match compiled {
+        Ok(true) => {
+            let ran = watch::run(cargo_test(selection, harness), deadline, |line| {
+                note(line);
+                results.read(line);
+            });
+            trouble(ran, &results)
         }
-        Err(error) => (Counts::default(), Some(format!("{what}: {error:#}"))),
+        Ok(false) => Some("something did not build; see the errors above".into()),
+        Err(error) => Some(format!("not compiled: {error:#}")),
     };
-    Row {
+    let row = Row {
         what,
-        counts,
-        seconds: started.elapsed().as_secs_f64(),
-        trouble,
+        counts: results.total(),
+        compile_seconds,
+        seconds: began.elapsed().as_secs_f64(),
+        trouble: trouble.map(|trouble| format!("{what}: {trouble}")),
+    };
+    (row, results)
+}
+
+/// What is wrong with a run, if anything.
+fn trouble(ran: Result<bool>, results: &Results) -> Option<String> {
+    match (ran, results.total()) {
+        (Err(error), _) => Some(format!("{error:#}")),
+        (Ok(_), Counts { failed: 1.., .. }) => {
+            Some(format!("{} failed; see above", results.total().failed))
+        }
+        (Ok(false), _) => Some("something ended early; see the errors above".into()),
+        (Ok(true), Counts { ignored: 1.., .. }) => {
+            let each: Vec<String> = results
+                .ignoring()
+                .map(|(program, count)| format!("{count} in {program}"))
+                .collect();
+            Some(format!("tests were ignored: {}", each.join(", ")))
+        }
+        (Ok(true), _) => None,
     }
 }
 
-fn counted(command: &mut Command) -> Result<(Counts, bool)> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo test")?;
-    let mut counts = Counts::default();
-    let output = child.stdout.take().context("cargo has no stdout")?;
-    for line in BufReader::new(output).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
-        note(&line);
-        counts.add(&line);
-    }
-    let status = child.wait()?;
-    Ok((counts, status.success() && counts.failed == 0))
+/// Compiles what [`cargo_test`] runs.
+fn cargo_build(selection: &[&str]) -> Command {
+    let mut command = cargo();
+    command
+        .args(["test", "--no-run"])
+        .args(selection)
+        .current_dir(paths::workspace());
+    command
 }
 
 fn cargo_test(selection: &[&str], harness: &[&str]) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut command = cargo();
     command
         .args(["test", "--no-fail-fast"])
         .args(selection)
         .arg("--")
         .args(harness);
     command.current_dir(paths::workspace());
+    // The results are read: cargo must say which program runs, in plain letters.
+    command
+        .env("CARGO_TERM_QUIET", "false")
+        .env("CARGO_TERM_VERBOSE", "false")
+        .env("CARGO_TERM_COLOR", "never");
     if let Ok(me) = env::current_exe() {
         // The tests' lab runs its pods from this program.
         command.env("FLEETGATE_XTASK", me);
@@ -228,41 +292,60 @@ fn cargo_test(selection: &[&str], harness: &[&str]) -> Command {
     command
 }
 
-impl Counts {
-    /// Adds a line such as `test result: ok. 13 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; ...`.
-    fn add(&mut self, line: &str) {
-        let Some(rest) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        let number = |label: &str| {
-            rest.split([';', '.'])
-                .find_map(|part| part.trim().strip_suffix(label)?.trim().parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        self.passed += number("passed");
-        self.failed += number("failed");
-        self.ignored += number("ignored");
-    }
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(lines: &[&str]) -> Results {
+        let mut results = Results::default();
+        lines.iter().for_each(|line| results.read(line));
+        results
+    }
+
     #[test]
-    fn results_are_summed_over_all_test_programs() {
-        let mut counts = Counts::default();
-        counts.add("test result: ok. 13 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.06s");
-        counts.add("test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.06s");
-        counts.add("test something::passed ... ok");
+    fn a_run_with_ignored_tests_is_no_success() {
+        let results = read(&[
+            "     Running tests/a.rs (target/debug/deps/a-0123456789abcdef)",
+            "test result: ok. 9 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
+        ]);
         assert_eq!(
-            counts,
-            Counts {
-                passed: 14,
-                failed: 4,
-                ignored: 2
-            }
+            trouble(Ok(true), &results).as_deref(),
+            Some("tests were ignored: 1 in a")
         );
+    }
+
+    #[test]
+    fn a_run_is_a_success_only_if_cargo_says_so_and_nothing_failed() {
+        let good = read(&["test result: ok. 9 passed; 0 failed; 0 ignored"]);
+        let bad = read(&["test result: FAILED. 9 passed; 2 failed; 0 ignored"]);
+        assert_eq!(trouble(Ok(true), &good), None);
+        assert!(trouble(Ok(false), &good).is_some());
+        assert!(trouble(Err(anyhow!("late")), &good).is_some());
+        assert_eq!(
+            trouble(Ok(true), &bad).as_deref(),
+            Some("2 failed; see above")
+        );
+    }
+
+    #[test]
+    fn the_manifest_names_the_programs_that_must_run() {
+        let metadata = |feature: &str| {
+            format!(
+                r#"{{"packages":[{{"name":"{PACKAGE}","targets":[
+                    {{"name":"plain","kind":["test"]}},
+                    {{"name":"wire","kind":["test"],"required-features":["{feature}"]}}]}},
+                  {{"name":"other","targets":[{{"name":"x","required-features":["privileged"]}}]}}]}}"#
+            )
+        };
+        assert_eq!(
+            named_programs(&metadata("privileged")).expect("one"),
+            ["wire"]
+        );
+        assert!(named_programs(&metadata("odd")).is_err());
     }
 
     #[test]

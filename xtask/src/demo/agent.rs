@@ -1,7 +1,7 @@
 //! The agent under demonstration: start, ask, end.
 
 use std::{
-    fs,
+    fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -61,6 +61,38 @@ impl Route {
             }
         }
         within(&self.rules, ingress)
+    }
+}
+
+/// An entry of `fleetgate flows -o json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Flow {
+    /// Client address and port.
+    pub client: SocketAddr,
+    /// Listener address and port.
+    pub service: SocketAddr,
+    /// Address and port that the pod sees.
+    pub source: SocketAddr,
+    /// Pod address and port.
+    pub backend: SocketAddr,
+    /// Member cluster.
+    pub cluster: String,
+    /// Pod.
+    pub pod: String,
+    /// Both directions are known.
+    pub complete: bool,
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            source,
+            backend,
+            cluster,
+            pod,
+            ..
+        } = self;
+        write!(f, "{cluster}/{pod} ({source} -> {backend})")
     }
 }
 
@@ -175,18 +207,15 @@ pub fn routes() -> Result<Vec<Route>> {
     serde_json::from_str(&ask("routes")?).context("fleetgate routes -o json is not what was agreed")
 }
 
-/// How many entries `fleetgate flows -o json` shows.
-pub fn flows() -> Result<usize> {
-    let flows: serde_json::Value =
-        serde_json::from_str(&ask("flows")?).context("fleetgate flows -o json is not JSON")?;
-    // An array, or an object that holds one beside a count.
-    let list = flows.as_array().or_else(|| {
-        flows
-            .as_object()?
-            .values()
-            .find_map(serde_json::Value::as_array)
-    });
-    Ok(list.map_or(0, Vec::len))
+/// `fleetgate flows -o json`: every flow in the table.
+pub fn flows() -> Result<Vec<Flow>> {
+    #[derive(Deserialize)]
+    struct Shown {
+        flows: Vec<Flow>,
+    }
+    let shown: Shown = serde_json::from_str(&ask("flows")?)
+        .context("fleetgate flows -o json is not what was agreed")?;
+    Ok(shown.flows)
 }
 
 /// `fleetgate unload`.

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -14,8 +14,9 @@ use serde::Serialize;
 use super::{
     agent::{self, Agent},
     bars::Bars,
-    iperf, manifests,
+    iperf, iperf_target, manifests,
     scenario::{self, Mode, Rules},
+    survivors::{self, Survivors},
     web_target, write,
 };
 use crate::{
@@ -26,6 +27,8 @@ use crate::{
 
 /// Keep-alive connections that must not move.
 const HELD: u16 = 8;
+/// Connections of one iperf3 run: control and data.
+const IPERF_CONNECTIONS: usize = 2;
 
 /// The split before and after the change, in percent for c1 and c2.
 const OLD: [u8; 2] = [60, 40];
@@ -126,12 +129,18 @@ pub struct AgentKilled {
     pub iperf_gbps: Option<f64>,
     /// Why it broke off.
     pub iperf_error: Option<String>,
+    /// How long iperf3 ran on after the new agent was ready; negative when it had ended before.
+    pub iperf_seconds_after_restart: f64,
     /// New connections opened while no agent ran.
     pub connections_without_agent: u64,
     /// Failures of those and of the held connections.
     pub errors: u64,
-    /// Flows shown by `fleetgate flows` after the restart.
+    /// Flows shown by `fleetgate flows` after the restart, those of closed connections included.
     pub flows_after_restart: usize,
+    /// The held connections, from before SIGKILL to after the restart.
+    pub held: Survivors,
+    /// iperf3's control and data connection, likewise.
+    pub iperf: Survivors,
     /// Keep-alive connections held through it.
     pub held_connections: u64,
     /// Those that another pod answered later.
@@ -142,31 +151,42 @@ pub struct AgentKilled {
 pub fn kill_agent(lab: &mut Lab, manifests_dir: &Path, old: Agent) -> Result<(AgentKilled, Agent)> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let bulk = scope.spawn(|| iperf::run(topology::VIP, manifests::IPERF_LISTENER, 5));
+        let bulk = scope.spawn(|| {
+            let outcome = iperf::run(topology::VIP, manifests::IPERF_LISTENER, 6);
+            (outcome, Instant::now())
+        });
         let held = scope.spawn(|| hold(&stop));
         let middle = (|| {
             thread::sleep(Duration::from_secs(1));
+            let before = survivors::look()?;
             old.kill()?;
             let alone = netns::inside(topology::CLIENT, || {
                 client::run(&Job::connections(web_target(), 500))
             })?;
             thread::sleep(Duration::from_millis(500));
             let new = Agent::start(lab, manifests_dir, "agent-restarted", &[])?;
-            let flows = agent::flows()?;
+            let ready = Instant::now();
+            let after = survivors::look()?;
             // Traffic goes on for a while under the new agent, which could still break it.
             thread::sleep(Duration::from_secs(1));
-            anyhow::Ok((alone, new, flows))
+            anyhow::Ok((alone, new, before, ready, after))
         })();
-        let bulk = join(bulk)?;
+        let (bulk, ended) = join(bulk)?;
         stop.store(true, Ordering::Relaxed);
         let held = join(held)??;
-        let (alone, new, flows) = middle?;
+        let (alone, new, before, ready, after) = middle?;
         let found = AgentKilled {
             iperf_gbps: bulk.as_ref().ok().copied(),
             iperf_error: bulk.err().map(|error| format!("{error:#}")),
+            iperf_seconds_after_restart: match ended.checked_duration_since(ready) {
+                Some(after) => after.as_secs_f64(),
+                None => -ready.duration_since(ended).as_secs_f64(),
+            },
             connections_without_agent: alone.connections,
             errors: alone.failed() + held.failed(),
-            flows_after_restart: flows,
+            flows_after_restart: after.flows(),
+            held: survivors::follow(web_target(), &before, &after),
+            iperf: survivors::follow(iperf_target(), &before, &after),
             held_connections: held.connections,
             held_moved: held.moved,
         };
@@ -182,13 +202,31 @@ pub fn judge_killed(found: &AgentKilled, bars: &mut Bars) {
             found.iperf_error.as_deref().unwrap_or("nothing arrived")
         )
     });
+    bars.hold(found.iperf_seconds_after_restart > 0.0, || {
+        format!(
+            "agent killed: iperf3 had ended {:.2} s before the new agent was ready, so it shows nothing about the restart",
+            -found.iperf_seconds_after_restart
+        )
+    });
     bars.hold(found.errors == 0, || {
         format!("agent killed: {} connections failed", found.errors)
     });
-    // The iperf3 run alone has two connections of two directions each, and it runs on after the restart.
-    bars.hold(found.flows_after_restart > 0, || {
-        "agent killed: no flow is known after the restart".into()
-    });
+    for (what, expected, survivors) in [
+        ("held", usize::from(HELD), &found.held),
+        ("iperf3", IPERF_CONNECTIONS, &found.iperf),
+    ] {
+        bars.hold(
+            survivors.connections == expected && survivors.kept == expected,
+            || {
+                format!(
+                    "agent killed: of {expected} {what} connections {} were established before and {} kept their flow: {}",
+                    survivors.connections,
+                    survivors.kept,
+                    survivors.lost.join("; ")
+                )
+            },
+        );
+    }
     judge_held(
         "agent killed",
         found.held_connections,
@@ -271,6 +309,62 @@ mod tests {
         let all: Vec<bool> = answers(1000, 6, 10).chain(answers(2000, 2, 10)).collect();
         let turn = turning_point(&all, 0.6, 0.2);
         assert!((995..=1005).contains(&turn), "{turn}");
+    }
+
+    fn all_well() -> AgentKilled {
+        let kept = |count| Survivors {
+            connections: count,
+            kept: count,
+            lost: Vec::new(),
+        };
+        AgentKilled {
+            iperf_gbps: Some(10.0),
+            iperf_error: None,
+            iperf_seconds_after_restart: 2.5,
+            connections_without_agent: 500,
+            errors: 0,
+            flows_after_restart: 510,
+            held: kept(8),
+            iperf: kept(2),
+            held_connections: 8,
+            held_moved: 0,
+        }
+    }
+
+    fn failures(found: &AgentKilled) -> usize {
+        let mut bars = Bars::default();
+        judge_killed(found, &mut bars);
+        bars.failed.len()
+    }
+
+    #[test]
+    fn a_kill_that_nothing_noticed_holds_every_bar() {
+        assert_eq!(failures(&all_well()), 0);
+    }
+
+    #[test]
+    fn one_lost_flow_fails_though_thousands_are_known() {
+        let mut found = all_well();
+        found.held.kept = 7;
+        assert_eq!(failures(&found), 1);
+        let mut found = all_well();
+        found.iperf.kept = 1;
+        assert_eq!(failures(&found), 1);
+    }
+
+    #[test]
+    fn connections_that_were_not_there_before_prove_nothing() {
+        let mut found = all_well();
+        found.held = Survivors::default();
+        found.iperf = Survivors::default();
+        assert_eq!(failures(&found), 2);
+    }
+
+    #[test]
+    fn an_iperf3_that_ended_before_the_restart_fails() {
+        let mut found = all_well();
+        found.iperf_seconds_after_restart = -0.1;
+        assert_eq!(failures(&found), 1);
     }
 
     #[test]
