@@ -255,7 +255,7 @@ impl Drafting<'_> {
         let field = format!("{place}.service.port");
         let port = match (&service.port.name, service.port.number) {
             (Some(name), _) if name == "use-annotation" => {
-                self.notes.error(
+                self.notes.restriction(
                     field,
                     "use-annotation needs `actions`, which are not supported yet",
                     "write the number or the name of a port of the Service",

@@ -1,6 +1,9 @@
 use super::*;
 use crate::manifest::{File, Limits, snapshot};
 
+mod bounds;
+mod keeping;
+
 const FLEET: &str = r#"
 apiVersion: alibabacloud.com/v1
 kind: AlbConfig
