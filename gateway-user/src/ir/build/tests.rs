@@ -3,6 +3,7 @@ use crate::manifest::{File, Limits, snapshot};
 
 mod bounds;
 mod keeping;
+mod pods;
 
 const FLEET: &str = r#"
 apiVersion: alibabacloud.com/v1
