@@ -198,10 +198,6 @@ impl Building<'_> {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call, and a struct would only rename the arguments"
-    )]
     fn listeners(
         &mut self,
         name: &str,

@@ -79,6 +79,10 @@ fn an_ingress_that_gets_an_unsupported_restriction_stops_serving() {
         let built = compile(format!("{FLEET}{text}"), &good.last_good);
         assert_eq!(built.ir.listeners[0].rules, [], "{to}");
     }
+    let moon = r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "Moon"}]'"#;
+    let text = ingress("a", moon, "/").replace("number: 80", "number: 0");
+    let built = compile(format!("{FLEET}{text}"), &good.last_good);
+    assert_eq!(built.ir.listeners[0].rules, []);
 }
 
 #[test]
