@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     ir::{self, Ir, LastGood, Options},
+    manifest::Snapshot,
     problem::{Problem, Severity},
     source::{Bounds, DirectorySource},
 };
@@ -83,35 +84,55 @@ impl fmt::Display for Summary {
     }
 }
 
+/// What a directory holds and means.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The objects.
+    pub snapshot: Snapshot,
+    /// The routing model that would be served.
+    pub ir: Ir,
+    /// Of reading and of compiling, sorted by object.
+    pub problems: Vec<Problem>,
+}
+
 /// Reads `dir` once and compiles it as the gateway would on its first start.
-pub fn check(dir: &Path) -> Report {
+pub fn compile(dir: &Path, options: Options) -> Compiled {
     let read = DirectorySource::new(dir, Bounds::default()).read();
-    let built = ir::build(&read.snapshot, &LastGood::default(), &Options::default());
+    let built = ir::build(&read.snapshot, &LastGood::default(), &options);
     let mut problems = read.problems;
     problems.extend(built.problems);
     problems.sort();
     problems.dedup();
+    Compiled {
+        snapshot: read.snapshot,
+        ir: built.ir,
+        problems,
+    }
+}
+
+/// Validates `dir` with the default options.
+pub fn check(dir: &Path) -> Report {
+    let Compiled {
+        snapshot,
+        ir,
+        problems,
+    } = compile(dir, Options::default());
     let errors = problems
         .iter()
         .filter(|problem| problem.severity == Severity::Error)
         .count();
     let summary = Summary {
-        gateways: read.snapshot.gateways.len(),
-        ingresses: read.snapshot.ingresses.len(),
-        clusters: read.snapshot.clusters.len(),
-        listeners: built.ir.listeners.len(),
-        rules: built
-            .ir
-            .listeners
-            .iter()
-            .map(|listener| listener.rules.len())
-            .sum(),
+        gateways: snapshot.gateways.len(),
+        ingresses: snapshot.ingresses.len(),
+        clusters: snapshot.clusters.len(),
+        listeners: ir.listeners.len(),
+        rules: ir.listeners.iter().map(|it| it.rules.len()).sum(),
         errors,
         warnings: problems.len() - errors,
     };
     Report {
         problems,
         summary,
-        ir: built.ir,
+        ir,
     }
 }

@@ -12,4 +12,4 @@ mod yaml;
 
 pub use object::*;
 pub use parse::{Broken, Limits, Object, Origin, Parsed, parse};
-pub use snapshot::{ClusterObjects, File, Snapshot, snapshot};
+pub use snapshot::{ClusterObjects, File, Snapshot, snapshot, snapshot_after};

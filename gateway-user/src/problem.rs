@@ -37,7 +37,8 @@ impl fmt::Display for ObjectRef {
 pub enum Severity {
     /// The object serves, but not all of what it says.
     Warning,
-    /// The object as written is not served; its last good version is, if there was one.
+    /// The object as written is not served; its last good version is, if there was one and it would not serve more than
+    /// the object says now.
     Error,
 }
 

@@ -364,7 +364,13 @@ fn a_directory_that_does_not_exist_is_named() {
     let report = check(Path::new("/nonexistent/manifests"));
     assert_eq!(report.problems.len(), 1, "{report}");
     assert!(
-        report.problems[0].message.contains("cannot be read"),
+        report.problems[0]
+            .message
+            .contains("/nonexistent/manifests cannot be read"),
+        "{report}"
+    );
+    assert!(
+        report.problems[0].remedy.contains("name a directory"),
         "{report}"
     );
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
-    path::Path,
 };
 
 use serde::Serialize;
@@ -16,11 +15,10 @@ use super::{
     views::{RoutesView, problems, routes},
 };
 use crate::{
-    check::{self, Report, Summary},
-    ir::{self, Ir, LastGood, Options, SteeringWish},
+    check::{self, Compiled, Report, Summary},
+    ir::{Ir, Options},
     plan::{self, Inputs, Mode, Plan},
     problem::{Problem, Severity},
-    source::{Bounds, DirectorySource},
 };
 
 /// `fleetgate check`: exit 1 if there is any problem.
@@ -37,7 +35,10 @@ pub fn check(args: &CheckArgs) -> Result<Outcome, Failure> {
 
 /// `fleetgate plan`: exit 1 if an object is in error, or something does not fit.
 pub fn plan(args: &PlanArgs) -> Result<Outcome, Failure> {
-    let (ir, problems) = read(&args.dir, args.steering.into());
+    let options = Options {
+        steering: args.steering.into(),
+    };
+    let Compiled { ir, problems, .. } = check::compile(&args.dir, options);
     let (plan, left_out) = planned(&ir, &args.vip);
     let view = PlanView::new(
         &ir,
@@ -53,17 +54,6 @@ pub fn plan(args: &PlanArgs) -> Result<Outcome, Failure> {
     } else {
         Outcome::Fine
     })
-}
-
-fn read(dir: &Path, steering: SteeringWish) -> (Ir, Vec<Problem>) {
-    let read = DirectorySource::new(dir, Bounds::default()).read();
-    let options = Options { steering };
-    let built = ir::build(&read.snapshot, &LastGood::default(), &options);
-    let mut problems = read.problems;
-    problems.extend(built.problems);
-    problems.sort();
-    problems.dedup();
-    (built.ir, problems)
 }
 
 /// The plan of a first start. Routes are not known here: one source address stands for the node's.

@@ -5,6 +5,7 @@
 
 mod annotations;
 mod backends;
+mod claims;
 mod class;
 mod conditions;
 mod gateway;
@@ -16,16 +17,16 @@ mod rules;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
 };
 
 use self::{
     backends::Members,
+    claims::Held,
     class::{Linkage, link},
     gateway::{Gateway, Kept, Settings},
     ingress::Understood,
-    notes::{Notes, STEERING, annotation},
+    notes::{Notes, STEERING, Told, annotation},
 };
 use super::{
     model::{Ir, Listener, ListenerName, ListenerProtocol, Rule, SteeringWish},
@@ -48,6 +49,7 @@ pub struct Options {
 pub struct LastGood {
     ingresses: BTreeMap<NamespacedName, (Arc<Ingress>, String)>,
     gateways: BTreeMap<String, Kept>,
+    held: Held,
 }
 
 /// What [`build`] makes of a snapshot.
@@ -63,43 +65,32 @@ pub struct Built {
 
 /// Compiles `snapshot`; equal input gives equal output.
 ///
-/// An object with an error is compiled from its version in `before`; if there was none it contributes nothing. Deleted
-/// objects are forgotten.
+/// An object with an error is compiled from its version in `before`; if there was none it contributes nothing. An object
+/// that now restricts or changes requests in a way that is not supported contributes nothing either: its version in
+/// `before` would serve more than it says. Deleted objects are forgotten.
 pub fn build(snapshot: &Snapshot, before: &LastGood, options: &Options) -> Built {
     let mut building = Building {
         snapshot,
         before,
-        problems: Vec::new(),
+        told: Told::default(),
         last_good: LastGood::default(),
     };
     let gateways = building.gateways();
     let members = building.members();
     let mut listeners = Vec::new();
-    let mut taken = Vec::new();
+    building.last_good.held = building.claims(&gateways, &members);
     let pods = Members::new(snapshot);
     for (name, gateway) in &gateways {
         let members = members.get(name).map(Vec::as_slice).unwrap_or_default();
-        building.listeners(
-            name,
-            gateway,
-            members,
-            &pods,
-            options,
-            &mut taken,
-            &mut listeners,
-        );
+        building.listeners(name, gateway, members, &pods, options, &mut listeners);
     }
     let Building {
-        mut problems,
-        last_good,
-        ..
+        told, last_good, ..
     } = building;
-    problems.sort();
-    problems.dedup();
     listeners.sort_by(|one: &Listener, other| one.name.cmp(&other.name));
     Built {
         ir: Ir { listeners },
-        problems,
+        problems: told.problems(),
         last_good,
     }
 }
@@ -107,7 +98,7 @@ pub fn build(snapshot: &Snapshot, before: &LastGood, options: &Options) -> Built
 struct Building<'a> {
     snapshot: &'a Snapshot,
     before: &'a LastGood,
-    problems: Vec<Problem>,
+    told: Told,
     last_good: LastGood,
 }
 
@@ -120,6 +111,10 @@ struct Member {
 }
 
 impl Building<'_> {
+    fn told(&mut self, notes: Notes) {
+        self.told.add(notes);
+    }
+
     fn gateways(&mut self) -> BTreeMap<String, Gateway> {
         let associated: BTreeSet<_> = self.snapshot.clusters.keys().cloned().collect();
         let mut gateways = BTreeMap::new();
@@ -131,7 +126,7 @@ impl Building<'_> {
                 self.before.gateways.get(name),
                 &mut notes,
             );
-            self.problems.append(&mut notes.problems);
+            self.told(notes);
             self.last_good
                 .gateways
                 .insert(name.clone(), gateway.kept.clone());
@@ -146,14 +141,26 @@ impl Building<'_> {
         for (key, ingress) in &self.snapshot.ingresses {
             let mut notes = Notes::on("Ingress", &key.namespace, &key.name);
             let linkage = link(ingress, self.snapshot, &mut notes);
-            let last = self.before.ingresses.get(key);
-            let good = match linkage {
-                Linkage::NotOurs => None,
-                Linkage::Gateway(gateway) => ingress::understand(ingress, &mut notes)
-                    .map(|understood| (understood, ingress.clone(), gateway, false))
-                    .or_else(|| revive(last)),
-                Linkage::Broken => revive(last),
+            if linkage == Linkage::NotOurs {
+                self.told(notes);
+                continue;
+            }
+            let understood = ingress::understand(ingress, &mut notes);
+            let good = match (linkage, understood) {
+                (Linkage::Gateway(gateway), Some(understood)) => {
+                    Some((understood, ingress.clone(), gateway, false))
+                }
+                _ if notes.restricts() => None,
+                _ => revive(self.before.ingresses.get(key)),
             };
+            let serves = |gateway: &String| self.snapshot.gateways.contains_key(gateway);
+            notes.until_then(match &good {
+                Some((_, _, gateway, _)) if serves(gateway) => {
+                    "what this Ingress said before keeps serving"
+                }
+                _ => "nothing of this Ingress is served",
+            });
+            self.told(notes);
             if let Some((understood, ingress, gateway, stale)) = good {
                 self.last_good
                     .ingresses
@@ -164,7 +171,6 @@ impl Building<'_> {
                     stale,
                 });
             }
-            self.problems.append(&mut notes.problems);
         }
         for members in members.values_mut() {
             members.sort_by_cached_key(|member| (member.understood.order, member.key.to_string()));
@@ -185,17 +191,13 @@ impl Building<'_> {
                     format!("order {order} is also that of Ingress {first}; it is tried after it, by name"),
                     "give each Ingress an order of its own, from 1 to 1000",
                 );
-                self.problems.append(&mut notes.problems);
+                self.told(notes);
             } else {
                 first.insert(order, &member.key);
             }
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call, and a struct would only rename the arguments"
-    )]
     fn listeners(
         &mut self,
         name: &str,
@@ -203,16 +205,14 @@ impl Building<'_> {
         members: &[Member],
         pods: &Members<'_>,
         options: &Options,
-        taken: &mut Vec<(u16, Vec<IpAddr>, String)>,
         into: &mut Vec<Listener>,
     ) {
-        // Bad addresses and no good ones before: listening on every VIP would be more than was asked.
         let Some(addresses) = &gateway.kept.addresses else {
             return;
         };
         let mut rules: BTreeMap<u16, Vec<Rule>> = BTreeMap::new();
         for &port in gateway.kept.listeners.keys() {
-            if self.free(name, port, addresses, taken) {
+            if self.last_good.held.contains_key(&(name.to_owned(), port)) {
                 rules.insert(port, Vec::new());
             }
         }
@@ -252,34 +252,6 @@ impl Building<'_> {
         }
     }
 
-    /// Two gateways cannot share an address and port; the first by name has it.
-    fn free(
-        &mut self,
-        name: &str,
-        port: u16,
-        addresses: &[IpAddr],
-        taken: &mut Vec<(u16, Vec<IpAddr>, String)>,
-    ) -> bool {
-        let clash = taken.iter().find(|(theirs, others, _)| {
-            *theirs == port
-                && (others.is_empty()
-                    || addresses.is_empty()
-                    || others.iter().any(|other| addresses.contains(other)))
-        });
-        if let Some((_, _, other)) = clash {
-            let mut notes = Notes::on("AlbConfig", "", name);
-            notes.error(
-                "spec.listeners",
-                format!("HTTP {port} is also that of AlbConfig {other} on the same address; that one serves"),
-                format!("give both AlbConfigs addresses of their own with the annotation `{}`", notes::ADDRESSES),
-            );
-            self.problems.append(&mut notes.problems);
-            return false;
-        }
-        taken.push((port, addresses.to_vec(), name.to_owned()));
-        true
-    }
-
     fn refused(&mut self, listener: &ListenerName, wisher: &Wisher, reason: &str) {
         let message = format!(
             "connection steering of listener {listener} is not possible: {reason}; the proxy steers"
@@ -301,7 +273,7 @@ impl Building<'_> {
             ),
         };
         notes.warning(field, message, remedy);
-        self.problems.append(&mut notes.problems);
+        self.told(notes);
     }
 }
 

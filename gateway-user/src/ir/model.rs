@@ -67,6 +67,19 @@ pub struct Listener {
     pub steering: Steering,
 }
 
+impl Listener {
+    /// The group that serves every connection; `None` where the proxy steers.
+    ///
+    /// Connection steering needs that all rules up to the one that covers everything lead to equal groups, so that of
+    /// the first rule is the group of all.
+    pub fn kernel_group(&self) -> Option<&Arc<Group>> {
+        match self.steering.mode {
+            SteeringMode::Connection => self.rules.first().map(|rule| &rule.group),
+            SteeringMode::Request => None,
+        }
+    }
+}
+
 /// Treatment of `X-Forwarded-For` (`xForwardedForConfig`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

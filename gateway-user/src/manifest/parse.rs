@@ -228,8 +228,7 @@ impl Reading<'_> {
         let Some(&(_, wanted, namespaced)) = KINDS.iter().find(|(known, ..)| *known == kind) else {
             return;
         };
-        // Other API groups have kinds of the same name (Knative's Service): those are not ours.
-        if kind == "Service" && version.contains('/') {
+        if foreign(&kind, &version, wanted) {
             return;
         }
         let meta = map.get("metadata").cloned().unwrap_or_default();
@@ -310,6 +309,17 @@ impl Reading<'_> {
     }
 }
 
+/// Other API groups have kinds of the same name (Knative's Service, OpenShift's Ingress): those are not ours. Ingress
+/// once was in `extensions`; whoever still writes that means ours.
+fn foreign(kind: &str, version: &str, wanted: &str) -> bool {
+    let group = |version: &str| version.rsplit_once('/').map(|(group, _)| group.to_owned());
+    match group(version) {
+        None => false,
+        Some(old) if kind == "Ingress" && old == "extensions" => false,
+        written => written != group(wanted),
+    }
+}
+
 fn what(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
@@ -382,6 +392,32 @@ mod tests {
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\n",
         );
         assert!(parsed.objects.is_empty() && parsed.problems.is_empty());
+    }
+
+    #[test]
+    fn only_another_version_of_our_own_group_is_a_problem() {
+        let read = |version: &str, kind: &str| {
+            let parsed = read(&format!(
+                "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"
+            ));
+            (parsed.problems.len(), parsed.broken.len())
+        };
+        assert_eq!(read("config.openshift.io/v1", "Ingress"), (0, 0));
+        assert_eq!(
+            read("networking.internal.knative.dev/v1alpha1", "Ingress"),
+            (0, 0)
+        );
+        assert_eq!(
+            read(
+                "config.openshift.io/v1",
+                "IngressList\nitems: [{metadata: {name: b}}]"
+            ),
+            (0, 0)
+        );
+        assert_eq!(read("networking.k8s.io/v1beta1", "Ingress"), (1, 1));
+        assert_eq!(read("extensions/v1beta1", "Ingress"), (1, 1));
+        assert_eq!(read("discovery.k8s.io/v1beta1", "EndpointSlice"), (1, 1));
+        assert_eq!(read("v1", "Ingress"), (1, 1));
     }
 
     #[test]

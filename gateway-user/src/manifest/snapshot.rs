@@ -129,7 +129,22 @@ pub fn snapshot(
     files: impl IntoIterator<Item = File>,
     limits: Limits,
 ) -> (Snapshot, Vec<Problem>) {
-    let mut placing = Placing::default();
+    snapshot_after(&Snapshot::default(), clusters, files, limits)
+}
+
+/// As [`snapshot`], but of an object that is written twice the one whose file served in `before` goes on serving.
+pub fn snapshot_after(
+    before: &Snapshot,
+    clusters: impl IntoIterator<Item = String>,
+    files: impl IntoIterator<Item = File>,
+    limits: Limits,
+) -> (Snapshot, Vec<Problem>) {
+    let mut placing = Placing {
+        before,
+        snapshot: Snapshot::default(),
+        problems: Vec::new(),
+        refused: BTreeSet::new(),
+    };
     for id in clusters {
         placing.cluster(&id);
     }
@@ -141,14 +156,14 @@ pub fn snapshot(
     (placing.snapshot, placing.problems)
 }
 
-#[derive(Default)]
-struct Placing {
+struct Placing<'a> {
+    before: &'a Snapshot,
     snapshot: Snapshot,
     problems: Vec<Problem>,
     refused: BTreeSet<String>,
 }
 
-impl Placing {
+impl Placing<'_> {
     fn cluster(&mut self, id: &str) -> Option<ClusterId> {
         let valid = (1..=63).contains(&id.len())
             && id
@@ -238,13 +253,21 @@ impl Placing {
 
     fn object(&mut self, object: Object, origin: &Origin) {
         let Self {
-            snapshot, problems, ..
+            before,
+            snapshot,
+            problems,
+            ..
         } = self;
+        let member = origin
+            .cluster
+            .as_ref()
+            .and_then(|id| before.clusters.get(id));
         match (object, &origin.cluster) {
             (Object::AlbConfig(it), None) => {
                 let name = it.metadata.name.clone();
                 place(
                     &mut snapshot.gateways,
+                    Some(&before.gateways),
                     name,
                     it,
                     origin,
@@ -257,6 +280,7 @@ impl Placing {
                 let name = it.metadata.name.clone();
                 place(
                     &mut snapshot.classes,
+                    Some(&before.classes),
                     name,
                     it,
                     origin,
@@ -268,6 +292,7 @@ impl Placing {
             (Object::Ingress(it), None) => {
                 place(
                     &mut snapshot.ingresses,
+                    Some(&before.ingresses),
                     key(&it.metadata),
                     it,
                     origin,
@@ -291,6 +316,7 @@ impl Placing {
                 let services = &mut snapshot.clusters.entry(id.clone()).or_default().services;
                 place(
                     services,
+                    member.map(|it| &it.services),
                     key(&it.metadata),
                     it,
                     origin,
@@ -303,6 +329,7 @@ impl Placing {
                 let slices = &mut snapshot.clusters.entry(id.clone()).or_default().slices;
                 place(
                     slices,
+                    member.map(|it| &it.slices),
                     key(&it.metadata),
                     it,
                     origin,
@@ -352,8 +379,13 @@ fn reference(kind: &str, meta: &ObjectMeta, origin: &Origin) -> ObjectRef {
     }
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "five calls, and a struct would only rename the arguments"
+)]
 fn place<K: Ord, V>(
     into: &mut BTreeMap<K, Arc<V>>,
+    before: Option<&BTreeMap<K, Arc<V>>>,
     key: K,
     value: V,
     origin: &Origin,
@@ -361,20 +393,30 @@ fn place<K: Ord, V>(
     meta: impl Fn(&V) -> &ObjectMeta,
     problems: &mut Vec<Problem>,
 ) {
+    let served = before
+        .and_then(|before| before.get(&key))
+        .map(|it| meta(it).file.clone());
     match into.entry(key) {
         Entry::Vacant(free) => {
             free.insert(Arc::new(value));
         }
-        Entry::Occupied(taken) => problems.push(Problem::error(
-            &reference(kind, meta(&value), origin),
-            "metadata.name",
-            format!(
-                "is written twice, in {} and in {}; the first one serves",
-                meta(taken.get()).file,
-                origin.file
-            ),
-            "delete or rename one of them",
-        )),
+        Entry::Occupied(mut taken) => {
+            let first = meta(taken.get()).file.clone();
+            let returns = served.is_some_and(|file| file == origin.file && file != first);
+            problems.push(Problem::error(
+                &reference(kind, meta(&value), origin),
+                "metadata.name",
+                format!(
+                    "is written twice, in {first} and in {}; the {} one serves",
+                    origin.file,
+                    if returns { "second" } else { "first" }
+                ),
+                "delete or rename one of them",
+            ));
+            if returns {
+                taken.insert(Arc::new(value));
+            }
+        }
     }
 }
 

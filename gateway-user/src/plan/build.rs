@@ -12,7 +12,7 @@ use super::model::{
     Backend, BackendKey, BackendState, Member, Mode, Plan, Region, Ring, Service, ServiceAddr,
     Source, Transport,
 };
-use crate::ir::{Affinity, Group, Ir, Listener, SteeringMode};
+use crate::ir::{Affinity, Group, Ir, Listener};
 
 /// What a plan depends on beside the routing model.
 #[derive(Clone, Copy, Debug)]
@@ -89,11 +89,8 @@ impl<'a> Builder<'a> {
         } else {
             &listener.addresses
         };
-        let group = match (listener.steering.mode, listener.rules.first()) {
-            (SteeringMode::Connection, Some(rule)) => Some(Arc::clone(&rule.group)),
-            _ => None,
-        };
-        let members = group.as_deref().map(|group| self.members(group));
+        let group = listener.kernel_group().map(|group| &**group);
+        let members = group.map(|group| self.members(group));
         for ip in addresses {
             let address = ServiceAddr {
                 transport: Transport::Tcp,
@@ -106,7 +103,7 @@ impl<'a> Builder<'a> {
                 ));
                 continue;
             }
-            self.service(address, listener, group.as_deref(), members.as_ref());
+            self.service(address, listener, group, members.as_ref());
         }
     }
 

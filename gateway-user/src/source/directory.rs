@@ -64,8 +64,14 @@ impl DirectorySource {
             file_bytes: self.bounds.file_bytes,
             ..Limits::default()
         };
-        let (mut snapshot, mut problems) =
-            manifest::snapshot(listing.clusters.clone(), listing.files.clone(), limits);
+        let none = Snapshot::default();
+        let before = self.published.as_ref().map_or(&none, |it| &it.snapshot);
+        let (mut snapshot, mut problems) = manifest::snapshot_after(
+            before,
+            listing.clusters.clone(),
+            listing.files.clone(),
+            limits,
+        );
         for gap in &listing.gaps {
             problems.push(gap.problem.clone());
             if let Some(folder) = &gap.unseen {

@@ -69,7 +69,10 @@ pub(super) fn list(root: &Path, bounds: Bounds) -> Listing {
         Err(error) => walk.gap(
             ".",
             Some(String::new()),
-            format!("the manifest directory cannot be read: {error}"),
+            format!(
+                "the manifest directory {} cannot be read: {error}",
+                root.display()
+            ),
         ),
         Ok(identity) => {
             walk.top(root);
@@ -108,7 +111,10 @@ impl Walk {
             name: path.to_owned(),
             ..ObjectRef::default()
         };
-        let remedy = match unseen {
+        let remedy = match &unseen {
+            Some(all) if all.is_empty() && path == "." => {
+                "name a directory that holds `fleet/` and `clusters/`; what a running gateway read before keeps serving"
+            }
             Some(_) => "mend it; what was read before keeps serving until then",
             None => "delete the link",
         };

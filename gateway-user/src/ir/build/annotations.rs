@@ -1,7 +1,7 @@
 //! Which annotations we know, and what happens to those we do not serve yet.
 //!
 //! Law: no rule may ever serve more traffic than its Ingress says. So whatever restricts or changes requests is an
-//! error until it is supported; whatever merely tunes is a warning.
+//! error until it is supported, and no earlier version serves instead; whatever merely tunes is a warning.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +68,7 @@ const LEGACY: [&str; 11] = [
 ];
 
 const NOT_YET: &str = "changes how requests are served and is not supported yet";
-const KEEP_AWAY: &str = "remove the annotation; until then this Ingress is not served as written";
+const KEEP_AWAY: &str = "remove the annotation";
 
 /// Notes every annotation of an Ingress that is not served as written, other than those read elsewhere.
 pub(super) fn review_ingress(annotations: &BTreeMap<String, String>, notes: &mut Notes) {
@@ -78,7 +78,7 @@ pub(super) fn review_ingress(annotations: &BTreeMap<String, String>, notes: &mut
         } else if let Some(short) = key.strip_prefix(NGINX) {
             // "NGINX aliases honoured": those that would change what is served.
             if matches!(short, "canary" | "ssl-redirect") && value == "true" {
-                notes.error(annotation(key), NOT_YET, KEEP_AWAY);
+                notes.restriction(annotation(key), NOT_YET, KEEP_AWAY);
             }
         } else {
             review_own(key, &[STEERING], notes);
@@ -110,33 +110,45 @@ fn review_alb(short: &str, value: &str, notes: &mut Notes) {
     }
     match short {
         _ if ALWAYS.contains(&short) || short.starts_with("actions.") => {
-            notes.error(alb(short), NOT_YET, KEEP_AWAY);
+            notes.restriction(alb(short), NOT_YET, KEEP_AWAY);
         }
         _ if WHEN_TRUE.contains(&short) => {
             if value == "true" {
-                notes.error(alb(short), NOT_YET, KEEP_AWAY);
+                notes.restriction(alb(short), NOT_YET, KEEP_AWAY);
             }
         }
         _ if short.starts_with("rule-direction.") => match value {
             "Request" => {}
-            "Response" => notes.error(alb(short), NOT_YET, KEEP_AWAY),
-            other => notes.error(alb(short), format!("{} is no direction", shown(other)), "write Request"),
+            "Response" => notes.restriction(alb(short), NOT_YET, KEEP_AWAY),
+            other => notes.error(
+                alb(short),
+                format!("{} is no direction", shown(other)),
+                "write Request",
+            ),
         },
-        "backend-protocol" if value != "http" => notes.error(
+        "backend-protocol" if value != "http" => notes.restriction(
             alb(short),
             format!("backend protocol {} is not supported yet", shown(value)),
-            "write http, or remove the annotation; until then this Ingress is not served as written",
+            "write http, or remove the annotation",
         ),
         "backend-protocol" => {}
         "backend-scheduler" => match value {
             "wrr" => {}
             "wlc" | "sch" | "uch" => ignored(short, value, notes),
             other => {
-                notes.error(alb(short), format!("unknown scheduler {}", shown(other)), "write wrr, wlc, sch or uch");
+                notes.error(
+                    alb(short),
+                    format!("unknown scheduler {}", shown(other)),
+                    "write wrr, wlc, sch or uch",
+                );
             }
         },
         _ if DETAILS.contains(&short) || starts(&DETAIL_PREFIXES) => {}
-        "remote-clusters" => unknown(&format!("{ALB}{short}"), "it belongs on the AlbConfig", notes),
+        "remote-clusters" => unknown(
+            &format!("{ALB}{short}"),
+            "it belongs on the AlbConfig",
+            notes,
+        ),
         _ => unknown(&format!("{ALB}{short}"), "check its spelling", notes),
     }
 }

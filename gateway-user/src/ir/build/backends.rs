@@ -10,7 +10,7 @@ use super::notes::{Notes, alb};
 use crate::{
     ir::model::{Affinity, Backend, Group, ServiceName, Split, WEIGHT_UNIT},
     manifest::{ClusterId, EndpointSlice, NamespacedName, Service, ServicePort, Snapshot},
-    problem::{ObjectRef, Problem, shown},
+    problem::{ObjectRef, shown},
 };
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -144,17 +144,32 @@ impl<'a> Members<'a> {
             self.slices
                 .get(&(id, service.namespace.as_str(), service.name.as_str()))
         else {
-            notes.problems.push(Problem::warning(
-                &member("Service", id, &service.namespace, &service.name),
+            let mut told = Notes::of(member("Service", id, &service.namespace, &service.name));
+            told.warning(
                 "metadata.name",
                 "no EndpointSlice belongs to it, so it has no pods",
                 format!(
                     "give its EndpointSlice the label `{SERVICE_NAME}: {}`, or check its selector",
                     service.name
                 ),
-            ));
+            );
+            notes.elsewhere(told);
             return pods;
         };
+        if slices.iter().all(|slice| slice.address_type != "IPv4")
+            && let Some(slice) = slices.first()
+        {
+            let mut told = Notes::of(slice_ref(slice, id));
+            told.warning(
+                "addressType",
+                format!(
+                    "only IPv4 is served, this is {}, and Service {service} has no other slice, so it has no pods",
+                    shown(&slice.address_type)
+                ),
+                "give the Service an IPv4 address family",
+            );
+            notes.elsewhere(told);
+        }
         let mut numbered = false;
         let mut endpoints = false;
         for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
@@ -177,15 +192,16 @@ impl<'a> Members<'a> {
             }
         }
         if endpoints && !numbered {
-            notes.problems.push(Problem::warning(
-                &member("Service", id, &service.namespace, &service.name),
+            let mut told = Notes::of(member("Service", id, &service.namespace, &service.name));
+            told.warning(
                 "spec.ports",
                 format!(
                     "no EndpointSlice of it has a TCP port named {}, so it has no pods",
                     shown(&port.name)
                 ),
                 "give the port of the EndpointSlice the name of the Service port",
-            ));
+            );
+            notes.elsewhere(told);
         }
         pods.idle
             .retain(|address, _| !pods.ready.contains_key(address));
@@ -194,8 +210,24 @@ impl<'a> Members<'a> {
 }
 
 /// Pods of one slice. "nil should be interpreted as true"; a terminating pod takes no new traffic.
+///
+/// An endpoint without `targetRef` is served, as in slices written by hand; one that refers to anything but a Pod is not:
+/// nothing says that it lives in the pod network.
 fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, notes: &mut Notes) {
+    let mut told = Notes::of(slice_ref(slice, id));
     for (index, endpoint) in slice.endpoints.iter().enumerate() {
+        let target = endpoint.target_ref.as_ref();
+        if let Some(target) = target.filter(|it| !matches!(it.kind.as_str(), "" | "Pod")) {
+            told.warning(
+                format!("endpoints[{index}].targetRef.kind"),
+                format!(
+                    "{} is not Pod, so the endpoint is skipped",
+                    shown(&target.kind)
+                ),
+                "let the slice refer to pods, or leave targetRef out",
+            );
+            continue;
+        }
         let conditions = &endpoint.conditions;
         let idle = conditions.ready == Some(false) || conditions.terminating == Some(true);
         let pods = if idle {
@@ -206,32 +238,28 @@ fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, no
         for text in &endpoint.addresses {
             match text.parse::<Ipv4Addr>() {
                 Ok(ip) if usable(ip) => {
-                    let pod = endpoint
-                        .target_ref
-                        .as_ref()
-                        .map(|target| target.name.as_str())
-                        .unwrap_or_default();
+                    let pod = target.map(|it| it.name.as_str()).unwrap_or_default();
                     let pod = if pod.is_empty() { text.as_str() } else { pod };
                     pods.entry(SocketAddr::from((ip, port)))
                         .or_insert_with(|| pod.into());
                 }
-                _ => notes.problems.push(Problem::warning(
-                    &member(
-                        "EndpointSlice",
-                        id,
-                        &slice.metadata.namespace,
-                        &slice.metadata.name,
-                    ),
+                _ => told.warning(
                     format!("endpoints[{index}].addresses"),
                     format!(
                         "{} is not an IPv4 address of a pod and is skipped",
                         shown(text)
                     ),
                     "write the address of the pod",
-                )),
+                ),
             }
         }
     }
+    notes.elsewhere(told);
+}
+
+fn slice_ref(slice: &EndpointSlice, id: &ClusterId) -> ObjectRef {
+    let meta = &slice.metadata;
+    member("EndpointSlice", id, &meta.namespace, &meta.name)
 }
 
 fn usable(ip: Ipv4Addr) -> bool {

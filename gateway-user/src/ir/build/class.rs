@@ -101,12 +101,10 @@ fn named(
     if !snapshot.gateways.contains_key(&name) {
         notes.error(
             field,
-            format!(
-                "AlbConfig {} does not exist, so nothing serves this Ingress",
-                shown(&name)
-            ),
+            format!("AlbConfig {} does not exist", shown(&name)),
             "create the AlbConfig, or correct its name",
         );
+        return Linkage::Broken;
     }
     Linkage::Gateway(name)
 }

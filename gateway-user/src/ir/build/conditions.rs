@@ -68,15 +68,16 @@ fn one(block: &Value, field: &str, notes: &mut Notes) -> Option<HeaderMatch> {
         "header" => header(block, field, notes),
         "host" | "path" | "method" | "querystring" | "cookie" | "sourceip" | "responseheader"
         | "responsestatuscode" => {
-            notes.error(
+            notes.restriction(
                 format!("{field}.type"),
                 format!("condition {} is not supported yet", shown(kind)),
-                "use a Header condition, or the host and path of spec.rules; until then this Ingress is not served as written",
+                "use a Header condition, or the host and path of spec.rules",
             );
             None
         }
+        // A slip of the pen, or a condition newer than this program: both were meant to restrict.
         _ => {
-            notes.error(
+            notes.restriction(
                 format!("{field}.type"),
                 format!("unknown condition type {}", shown(kind)),
                 "correct the spelling; known are Header, Host, Path, Method, QueryString, Cookie and SourceIp",

@@ -154,6 +154,7 @@ fn listeners(
     notes: &mut Notes,
 ) -> BTreeMap<u16, Settings> {
     let mut listeners = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     for (index, listener) in written.iter().enumerate() {
         let field = format!("spec.listeners[{index}]");
         let Some(port) = port(listener) else {
@@ -188,15 +189,19 @@ fn listeners(
                 continue;
             }
         }
-        if listeners.contains_key(&port) {
+        if !seen.insert(port) {
             notes.error(
                 format!("{field}.port"),
-                format!("HTTP {port} is listed twice; the first one serves"),
+                format!("HTTP {port} is listed twice; the first one counts"),
                 "delete one of the two listeners",
             );
             continue;
         }
         let good = settings(listener, &field, notes);
+        // What served before served everyone: it must not stand in for a listener that now asks to filter.
+        if access_list(listener, &field, notes) {
+            continue;
+        }
         if let Some(settings) =
             good.or_else(|| before.and_then(|kept| kept.listeners.get(&port).cloned()))
         {
@@ -222,6 +227,22 @@ fn port(listener: &AlbListener) -> Option<u16> {
     port.filter(|port| *port != 0)
 }
 
+/// "an empty list under either type passes everything"; any other type means no list.
+fn access_list(listener: &AlbListener, field: &str, notes: &mut Notes) -> bool {
+    let filters = listener.acl_config.as_ref().is_some_and(|acl| {
+        matches!(acl.acl_type.as_str(), "White" | "Black")
+            && !(acl.acl_entries.is_empty() && acl.acl_ids.is_empty())
+    });
+    if filters {
+        notes.restriction(
+            format!("{field}.aclConfig"),
+            "access lists are not supported yet, so this listener is left out rather than open to everyone",
+            "remove aclConfig if everyone may connect, or filter before this gateway",
+        );
+    }
+    filters
+}
+
 fn settings(listener: &AlbListener, field: &str, notes: &mut Notes) -> Option<Settings> {
     let errors = notes.errors();
     let idle_timeout = seconds(
@@ -238,17 +259,6 @@ fn settings(listener: &AlbListener, field: &str, notes: &mut Notes) -> Option<Se
         &format!("{field}.requestTimeout"),
         notes,
     );
-    // "an empty list under either type passes everything"; any other type means no list.
-    if let Some(acl) = &listener.acl_config
-        && matches!(acl.acl_type.as_str(), "White" | "Black")
-        && !(acl.acl_entries.is_empty() && acl.acl_ids.is_empty())
-    {
-        notes.error(
-            format!("{field}.aclConfig"),
-            "access lists are not supported yet, so this listener is left out rather than open to everyone",
-            "remove aclConfig if everyone may connect, or filter before this gateway",
-        );
-    }
     let none = XForwardedForConfig::default();
     let config = listener.x_forwarded_for_config.as_ref().unwrap_or(&none);
     let (forwarded_for, forwarded, writes) =

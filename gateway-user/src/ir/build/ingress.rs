@@ -193,8 +193,8 @@ impl Drafting<'_> {
         tls_only: bool,
     ) -> Option<Draft> {
         let pattern = patterns::path(&path.path, path.path_type.as_deref(), &place, self.notes);
+        let headers = self.conditions(&path.backend);
         let (service, port) = self.backend(&path.backend, &format!("{place}.backend"))?;
-        let headers = self.headers(&service);
         let hosts = host.into_iter().collect();
         Some(Draft {
             hosts,
@@ -209,8 +209,8 @@ impl Drafting<'_> {
 
     fn default(&mut self, backend: &IngressBackend) -> Option<Draft> {
         let place = "spec.defaultBackend".to_owned();
+        let headers = self.conditions(backend);
         let (service, port) = self.backend(backend, &place)?;
-        let headers = self.headers(&service);
         let paths = vec![PathPattern::Prefix(String::new())];
         Some(Draft {
             hosts: Vec::new(),
@@ -221,6 +221,14 @@ impl Drafting<'_> {
             tls_only: false,
             place,
         })
+    }
+
+    /// Read before the backend is understood: a mistake there must not hide that the rule was restricted.
+    fn conditions(&mut self, backend: &IngressBackend) -> Vec<HeaderMatch> {
+        match &backend.service {
+            Some(service) => self.headers(&service.name),
+            None => Vec::new(),
+        }
     }
 
     fn headers(&mut self, service: &str) -> Vec<HeaderMatch> {
@@ -255,7 +263,7 @@ impl Drafting<'_> {
         let field = format!("{place}.service.port");
         let port = match (&service.port.name, service.port.number) {
             (Some(name), _) if name == "use-annotation" => {
-                self.notes.error(
+                self.notes.restriction(
                     field,
                     "use-annotation needs `actions`, which are not supported yet",
                     "write the number or the name of a port of the Service",

@@ -1,5 +1,7 @@
 //! Collects what is wrong with one object.
 
+use std::collections::BTreeMap;
+
 use crate::problem::{ObjectRef, Problem, Severity};
 
 /// Prefix of the ALB annotations.
@@ -22,35 +24,63 @@ pub(super) fn alb(key: &str) -> String {
     annotation(&format!("{ALB}{key}"))
 }
 
-/// Problems of one object.
+/// Problems shown of one object; how many more there are is counted.
+pub(super) const MOST: usize = 20;
+
+/// Problems of one object, at most [`MOST`]: errors push warnings out.
 #[derive(Clone, Debug)]
 pub(super) struct Notes {
     pub(super) object: ObjectRef,
     pub(super) problems: Vec<Problem>,
+    /// Of objects that this one leads to.
+    others: Vec<Notes>,
+    more: usize,
+    errors: usize,
+    restricts: bool,
 }
 
 impl Notes {
     pub(super) fn on(kind: &str, namespace: &str, name: &str) -> Self {
-        let object = ObjectRef {
+        Self::of(ObjectRef {
             cluster: None,
             kind: kind.to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-        };
+        })
+    }
+
+    pub(super) fn of(object: ObjectRef) -> Self {
         Self {
             object,
             problems: Vec::new(),
+            others: Vec::new(),
+            more: 0,
+            errors: 0,
+            restricts: false,
         }
     }
 
+    /// A mistake: what the object said before may serve on.
     pub(super) fn error(
         &mut self,
         field: impl Into<String>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.problems
-            .push(Problem::error(&self.object, field, message, remedy));
+        self.errors += 1;
+        self.push(Problem::error(&self.object, field, message, remedy));
+    }
+
+    /// What is valid, restricts or changes requests, and is not supported: what the object said before must not serve
+    /// on, for it would serve more than the object says now.
+    pub(super) fn restriction(
+        &mut self,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.restricts = true;
+        self.error(field, message, remedy);
     }
 
     pub(super) fn warning(
@@ -59,14 +89,102 @@ impl Notes {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.problems
-            .push(Problem::warning(&self.object, field, message, remedy));
+        self.push(Problem::warning(&self.object, field, message, remedy));
+    }
+
+    /// Keeps what was noted on another object.
+    pub(super) fn elsewhere(&mut self, other: Self) {
+        if !other.problems.is_empty() {
+            self.others.push(other);
+        }
     }
 
     pub(super) fn errors(&self) -> usize {
-        self.problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count()
+        self.errors
+    }
+
+    /// Some note is a [`restriction`](Self::restriction).
+    pub(super) fn restricts(&self) -> bool {
+        self.restricts
+    }
+
+    /// Ends the remedy of each error with what happens as long as it stands.
+    pub(super) fn until_then(&mut self, what: &str) {
+        let error = |it: &&mut Problem| it.severity == Severity::Error;
+        for problem in self.problems.iter_mut().filter(error) {
+            problem.remedy.push_str("; until then ");
+            problem.remedy.push_str(what);
+        }
+    }
+
+    fn push(&mut self, problem: Problem) {
+        if self.problems.len() < MOST {
+            return self.problems.push(problem);
+        }
+        self.more += 1;
+        let warning = |it: &&mut Problem| it.severity == Severity::Warning;
+        if problem.severity == Severity::Error
+            && let Some(least) = self.problems.iter_mut().rev().find(warning)
+        {
+            *least = problem;
+        }
+    }
+}
+
+/// Problems of a whole build.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    problems: Vec<Problem>,
+    more: BTreeMap<ObjectRef, usize>,
+}
+
+impl Told {
+    pub(super) fn add(&mut self, notes: Notes) {
+        self.problems.extend(notes.problems);
+        if notes.more > 0 {
+            *self.more.entry(notes.object).or_default() += notes.more;
+        }
+        for other in notes.others {
+            self.problems.extend(other.problems);
+            // Every Ingress that leads to an object notes the same on it.
+            let more = self.more.entry(other.object).or_default();
+            *more = other.more.max(*more);
+        }
+    }
+
+    /// Sorted, without repetitions, at most [`MOST`] of each object and one that says how many more there are.
+    pub(super) fn problems(mut self) -> Vec<Problem> {
+        self.problems.sort();
+        self.problems.dedup();
+        let mut shown = Vec::with_capacity(self.problems.len());
+        for of_one in self.problems.chunk_by(|one, two| one.object == two.object) {
+            let error = |it: &&Problem| it.severity == Severity::Error;
+            let mut errors = MOST;
+            let mut warnings = MOST.saturating_sub(of_one.iter().filter(error).count());
+            for problem in of_one {
+                let room = match problem.severity {
+                    Severity::Error => &mut errors,
+                    Severity::Warning => &mut warnings,
+                };
+                if *room > 0 {
+                    *room -= 1;
+                    shown.push(problem.clone());
+                }
+            }
+            let object = &of_one[0].object;
+            let more = self.more.get(object).copied().unwrap_or_default()
+                + of_one.len().saturating_sub(MOST);
+            if more > 0 {
+                // Sorts behind metadata and spec.
+                shown.push(Problem::warning(
+                    object,
+                    "status",
+                    format!("{more} more problems of this object are not shown"),
+                    "mend those above first",
+                ));
+            }
+        }
+        shown.sort();
+        shown
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn host(text: &str, field: &str, notes: &mut Notes) -> Option<Option<
         None => (lower.as_str(), HostPattern::Exact(lower.clone())),
     };
     if suffix.contains(['*', '?']) {
-        notes.error(
+        notes.restriction(
             field,
             format!(
                 "host {} has a wildcard where none is supported",
@@ -79,13 +79,13 @@ pub(super) fn path(
     }
     let specific = path_type == Some("ImplementationSpecific");
     if specific && (text.starts_with('~') || text.contains(['*', '?'])) {
-        notes.error(
+        notes.restriction(
             field,
             format!(
                 "wildcards and regular expressions, as in {}, are not supported yet",
                 shown(text)
             ),
-            "use pathType Prefix or Exact; until then this Ingress is not served as written",
+            "use pathType Prefix or Exact",
         );
         return None;
     }

@@ -15,6 +15,8 @@ pub(super) struct Ports {
     pub(super) explicit: bool,
 }
 
+/// HTTP ports of one Ingress: each of its rules stands once on each of them.
+const MOST_PORTS: usize = 50;
 const EXAMPLE: &str = r#"write a JSON array such as `[{"HTTP": 8001}]`, in single quotes"#;
 
 pub(super) fn parse(ingress: &Ingress, notes: &mut Notes) -> Ports {
@@ -35,7 +37,8 @@ pub(super) fn parse(ingress: &Ingress, notes: &mut Notes) -> Ports {
 }
 
 fn explicit(text: &str, notes: &mut Notes) -> BTreeSet<u16> {
-    let field = alb("listen-ports");
+    let annotation = alb("listen-ports");
+    let field = annotation.clone();
     let mut http = BTreeSet::new();
     let entries = match serde_json::from_str::<Value>(text) {
         Ok(Value::Array(entries)) if !entries.is_empty() => entries,
@@ -82,6 +85,14 @@ fn explicit(text: &str, notes: &mut Notes) -> BTreeSet<u16> {
                 continue;
             };
             match protocol.as_str() {
+                "HTTP" if http.len() == MOST_PORTS && !http.contains(&port) => {
+                    notes.error(
+                        annotation,
+                        format!("lists more than {MOST_PORTS} HTTP ports"),
+                        "spread the rules over several Ingresses",
+                    );
+                    return http;
+                }
                 "HTTP" => {
                     http.insert(port);
                 }
@@ -103,7 +114,8 @@ fn explicit(text: &str, notes: &mut Notes) -> BTreeSet<u16> {
         }
     }
     if http.is_empty() && notes.errors() == errors {
-        notes.error(
+        // HTTPS only: what served in plain before must not serve on.
+        notes.restriction(
             field,
             "lists no HTTP port, so there is nothing to serve this Ingress on",
             r#"add an entry such as `{"HTTP": 80}` to serve it over plain HTTP"#,
@@ -133,7 +145,7 @@ fn derived(ingress: &Ingress, notes: &mut Notes) -> BTreeSet<u16> {
         );
         return BTreeSet::from([80]);
     }
-    notes.error(
+    notes.restriction(
         "spec.tls",
         "asks for HTTPS 443 only, which is not served yet",
         remedy,

@@ -1,6 +1,9 @@
 //! Rules of a gateway's Ingresses, per listener, with their groups.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Building, Member,
@@ -39,6 +42,7 @@ impl Building<'_> {
                 .iter()
                 .map(move |draft| (member, draft))
         });
+        let mut told: BTreeSet<(&NamespacedName, u16)> = BTreeSet::new();
         let mut notes_of: BTreeMap<&NamespacedName, Notes> = BTreeMap::new();
         for (member, draft) in usual.chain(last) {
             let notes = notes_of
@@ -70,6 +74,7 @@ impl Building<'_> {
             for port in &member.understood.ports.http {
                 match listeners.get_mut(port) {
                     Some(rules) => rules.push(rule(member, draft, rules.len(), group)),
+                    None if !told.insert((&member.key, *port)) => {}
                     None => {
                         let explicit = member.understood.ports.explicit;
                         no_listener(
@@ -84,8 +89,8 @@ impl Building<'_> {
             }
         }
         for member in members.iter().filter(|member| !member.stale) {
-            if let Some(notes) = notes_of.get_mut(&member.key) {
-                self.problems.append(&mut notes.problems);
+            if let Some(notes) = notes_of.remove(&member.key) {
+                self.told(notes);
             }
         }
     }

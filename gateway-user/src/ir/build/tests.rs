@@ -1,6 +1,10 @@
 use super::*;
 use crate::manifest::{File, Limits, snapshot};
 
+mod bounds;
+mod keeping;
+mod pods;
+
 const FLEET: &str = r#"
 apiVersion: alibabacloud.com/v1
 kind: AlbConfig

@@ -87,6 +87,9 @@ pub struct EndpointConditions {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default)]
 pub struct TargetRef {
+    /// `Pod`; empty in slices written by hand.
+    #[serde(deserialize_with = "or_default")]
+    pub kind: String,
     /// Pod name.
     #[serde(deserialize_with = "or_default")]
     pub name: String,

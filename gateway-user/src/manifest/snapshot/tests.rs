@@ -73,3 +73,33 @@ fn a_file_that_breaks_keeps_the_objects_it_held() {
     // b stays since the broken document may have held it; c went with its file.
     assert_eq!(names(&after), ["a", "b"]);
 }
+
+#[test]
+fn of_two_objects_with_one_name_the_one_that_served_goes_on() {
+    let served = |snapshot: &Snapshot| {
+        let services = snapshot
+            .clusters
+            .values()
+            .flat_map(|it| it.services.values());
+        services
+            .map(|it| it.metadata.file.to_string())
+            .collect::<Vec<_>>()
+    };
+    let old = file("clusters/c1/b.yaml", &service("a"));
+    let new = file("clusters/c1/a.yaml", &service("a"));
+    let (before, _) = snapshot([], [old.clone()], Limits::default());
+    let (after, problems) =
+        snapshot_after(&before, [], [old.clone(), new.clone()], Limits::default());
+    assert_eq!(served(&after), ["clusters/c1/b.yaml"]);
+    assert!(
+        problems[0].message.ends_with("the second one serves"),
+        "{problems:?}"
+    );
+    let (again, _) = snapshot_after(&after, [], [old, new.clone()], Limits::default());
+    assert_eq!(served(&again), ["clusters/c1/b.yaml"]);
+    let (gone, problems) = snapshot_after(&again, [], [new], Limits::default());
+    assert_eq!(
+        (served(&gone), problems),
+        (vec!["clusters/c1/a.yaml".to_owned()], vec![])
+    );
+}

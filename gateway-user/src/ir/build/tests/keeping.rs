@@ -1,0 +1,158 @@
+//! What outlives a later mistake, and what must not.
+
+use super::*;
+use crate::problem::Severity;
+
+fn remedies(built: &Built) -> Vec<&str> {
+    let errors = built.problems.iter();
+    errors
+        .filter(|it| it.severity == Severity::Error)
+        .map(|it| it.remedy.as_str())
+        .collect()
+}
+
+fn serving() -> Built {
+    let built = compile(
+        format!("{FLEET}{}", ingress("a", "", "/")),
+        &LastGood::default(),
+    );
+    assert_eq!(built.ir.listeners[0].rules.len(), 1);
+    built
+}
+
+#[test]
+fn a_listener_that_gets_an_access_list_stops_serving() {
+    let acl = "aclConfig: {aclType: White, aclEntries: [10.0.0.0/8]}";
+    let fleet = FLEET.replace("protocol: HTTP}", &format!("protocol: HTTP, {acl}}}"));
+    let good = compile(FLEET.to_owned(), &LastGood::default());
+    assert_eq!(good.ir.listeners.len(), 1);
+    let filtered = compile(fleet.clone(), &good.last_good);
+    assert_eq!(filtered.ir.listeners, []);
+    assert!(filtered.problems[0].message.contains("left out"));
+    // Nor by a mistake made later, nor by the same port listed again.
+    let mistaken = fleet.replace(
+        "aclEntries: [10.0.0.0/8]}",
+        "aclEntries: [10.0.0.0/8]}, idleTimeout: 61",
+    );
+    assert_ne!(mistaken, fleet);
+    assert_eq!(compile(mistaken, &filtered.last_good).ir.listeners, []);
+    let twice = fleet.replace("listeners: [", "listeners: [{port: 8001, protocol: HTTP, aclConfig: {aclType: Black, aclEntries: [10.0.0.0/8]}}, ");
+    let twice = twice.replace(&format!("protocol: HTTP, {acl}}}"), "protocol: HTTP}");
+    assert_eq!(compile(twice, &good.last_good).ir.listeners, []);
+}
+
+#[test]
+fn an_ingress_that_gets_an_unsupported_restriction_stops_serving() {
+    let good = serving();
+    for restriction in [
+        r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "SourceIp", "sourceIpConfig": {"values": ["10.0.0.0/8"]}}]'"#,
+        r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "Moon"}]'"#,
+        r#", alb.ingress.kubernetes.io/ssl-redirect: "true""#,
+        r#", alb.ingress.kubernetes.io/traffic-limit-qps: "5""#,
+        r#", nginx.ingress.kubernetes.io/ssl-redirect: "true""#,
+        // Beside a mistake, too.
+        r#", alb.ingress.kubernetes.io/ssl-redirect: "true", alb.ingress.kubernetes.io/order: "x""#,
+    ] {
+        let fleet = format!("{FLEET}{}", ingress("a", restriction, "/"));
+        let built = compile(fleet, &good.last_good);
+        assert_eq!(built.ir.listeners[0].rules, [], "{restriction}");
+        for remedy in remedies(&built) {
+            assert!(
+                remedy.ends_with("until then nothing of this Ingress is served"),
+                "{remedy}"
+            );
+        }
+        // A mistake afterwards does not bring the unrestricted rules back.
+        let mistaken = compile(
+            format!("{FLEET}{}", ingress("a", BAD, "/")),
+            &built.last_good,
+        );
+        assert_eq!(mistaken.ir.listeners[0].rules, [], "{restriction}");
+    }
+    for (from, to) in [
+        (r#"[{"HTTP": 8001}]"#, r#"[{"HTTPS": 8001}]"#),
+        ("path: /,", "path: /~*,"),
+    ] {
+        let text = ingress("a", "", "/")
+            .replace(from, to)
+            .replace("Prefix", "ImplementationSpecific");
+        let built = compile(format!("{FLEET}{text}"), &good.last_good);
+        assert_eq!(built.ir.listeners[0].rules, [], "{to}");
+    }
+    let moon = r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "Moon"}]'"#;
+    let text = ingress("a", moon, "/").replace("number: 80", "number: 0");
+    let built = compile(format!("{FLEET}{text}"), &good.last_good);
+    assert_eq!(built.ir.listeners[0].rules, []);
+}
+
+#[test]
+fn an_ingress_with_an_invalid_value_keeps_serving_and_says_so() {
+    let good = serving();
+    for mistake in [
+        BAD,
+        r#", alb.ingress.kubernetes.io/conditions.svc: "[""#,
+        r#", alb.ingress.kubernetes.io/order: "x""#,
+        ", alb.ingress.kubernetes.io/albconfig.name: nowhere",
+    ] {
+        let fleet = format!("{FLEET}{}", ingress("a", mistake, "/"));
+        let built = compile(fleet, &good.last_good);
+        assert_eq!(built.ir, good.ir, "{mistake}");
+        for remedy in remedies(&built) {
+            assert!(
+                remedy.ends_with("until then what this Ingress said before keeps serving"),
+                "{remedy}"
+            );
+        }
+        assert_eq!(remedies(&built).len(), 1, "{mistake}");
+    }
+}
+
+#[test]
+fn an_ingress_whose_albconfig_is_deleted_is_told_that_nothing_serves_it() {
+    let good = serving();
+    let fleet = FLEET.replace("metadata: {name: mcg,", "metadata: {name: other,");
+    let built = compile(format!("{fleet}{}", ingress("a", "", "/")), &good.last_good);
+    assert_eq!(built.ir.listeners[0].rules, []);
+    assert_eq!(
+        remedies(&built),
+        ["create the AlbConfig, or correct its name; until then nothing of this Ingress is served"]
+    );
+}
+
+/// An AlbConfig for port 8001 on every VIP.
+fn rival(name: &str) -> String {
+    format!(
+        "\n---\napiVersion: alibabacloud.com/v1\nkind: AlbConfig\nmetadata: {{name: {name}}}\nspec: {{listeners: [{{port: 8001}}]}}\n"
+    )
+}
+
+fn owner(built: &Built) -> &str {
+    assert_eq!(built.ir.listeners.len(), 1);
+    assert_eq!(built.problems.len(), 1, "{:?}", built.problems);
+    assert_ne!(
+        built.problems[0].object.name,
+        built.ir.listeners[0].name.gateway
+    );
+    &built.ir.listeners[0].name.gateway
+}
+
+#[test]
+fn a_new_albconfig_never_takes_a_port_that_another_holds() {
+    let good = compile(FLEET.to_owned(), &LastGood::default());
+    let both = compile(format!("{FLEET}{}", rival("aaa")), &good.last_good);
+    assert_eq!(owner(&both), "mcg");
+    let again = compile(format!("{FLEET}{}", rival("aaa")), &both.last_good);
+    assert_eq!(owner(&again), "mcg");
+    // Gone, the port is free.
+    let alone = compile(rival("aaa"), &again.last_good);
+    assert_eq!(alone.ir.listeners[0].name.gateway, "aaa");
+}
+
+#[test]
+fn on_a_first_start_the_albconfig_with_rules_has_the_port_then_the_first_by_name() {
+    let first = LastGood::default();
+    let none = compile(format!("{FLEET}{}", rival("aaa")), &first);
+    assert_eq!(owner(&none), "aaa");
+    let ruled = format!("{FLEET}{}{}", rival("aaa"), ingress("a", "", "/"));
+    assert_eq!(owner(&compile(ruled, &first)), "mcg");
+}
