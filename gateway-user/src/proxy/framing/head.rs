@@ -1,6 +1,6 @@
 //! The strict reading of a request head.
 
-use super::{Framing, HeadLimits, bad, field, is_token_byte};
+use super::{Framing, HeadLimits, bad, field, is_token_byte, path};
 use crate::proxy::reason::{Reason, Refusal};
 
 /// What the gate must know of a head.
@@ -207,11 +207,11 @@ fn request_line(line: &[u8], limits: HeadLimits) -> Result<Version, Refusal> {
         || target
             .get(..7)
             .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
-    if form_is_known {
-        Ok(version)
-    } else {
-        Err(bad("the request target is neither a path nor an http URL"))
+    if !form_is_known {
+        return Err(bad("the request target is neither a path nor an http URL"));
     }
+    path::unambiguous(target)?;
+    Ok(version)
 }
 
 /// Whether a protocol of `Upgrade` is HTTP again: requests in such a tunnel would pass no rule.
