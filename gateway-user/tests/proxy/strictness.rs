@@ -365,3 +365,21 @@ fn a_path_that_a_backend_may_shorten_is_refused_and_other_dots_pass() {
         "{seen:?}"
     );
 }
+
+#[test]
+fn a_few_empty_lines_before_a_request_are_skipped_and_many_are_a_400() {
+    let origin = Origin::fixed(ok("ok"));
+    let gateway = Gateway::to(&origin);
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        client.send("\r\n\r\n\r\n\r\n");
+        assert_eq!(client.get("/").status, 200, "each request has its own");
+    }
+    client.send("\r\n".repeat(1000));
+    let reply = client.reply().unwrap();
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (400, "bad-request")
+    );
+    assert_eq!(client.rest(), "");
+}

@@ -138,10 +138,10 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
     let mut gateway = Gateway::to(&origin);
     gateway.change(|listener| listener.request_timeout = Duration::from_millis(400));
     let mut client = gateway.client();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
     for _ in 0..10 {
         thread::sleep(Duration::from_millis(100));
-        client.send("x");
+        client.send("x".repeat(100));
     }
     assert_eq!(client.reply().unwrap().status, 200);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
@@ -153,6 +153,31 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
     assert_eq!(client.rest(), "");
     eventually("the backend's request ended", || origin.seen().len() == 2);
     assert!(!origin.seen()[1].complete);
+}
+
+#[test]
+fn empty_lines_do_not_prolong_an_idle_connection() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = Gateway::to(&origin);
+    gateway.change(|listener| listener.idle_timeout = Duration::from_millis(500));
+    let mut client = gateway.client();
+    let mut stream = client.stream().try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        for byte in b"\r\n\r\n\r\n\r" {
+            thread::sleep(Duration::from_millis(200));
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let started = Instant::now();
+    assert_eq!(client.rest(), "");
+    assert!(
+        (450..900).contains(&started.elapsed().as_millis()),
+        "{:?}",
+        started.elapsed()
+    );
+    sender.join().unwrap();
 }
 
 #[test]
