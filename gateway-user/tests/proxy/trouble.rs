@@ -69,6 +69,24 @@ fn an_address_without_a_listener_is_a_404() {
 }
 
 #[test]
+fn before_its_first_table_the_proxy_is_starting_and_knows_no_absence() {
+    let proxy = gateway_user::proxy::Proxy::start(ProxyConfig {
+        workers: 1,
+        ..ProxyConfig::default()
+    })
+    .unwrap();
+    let mut client = super::support::Client::connect(&proxy);
+    let reply = client.get("/");
+    assert_eq!((reply.status, reply.reason().as_str()), (503, "starting"));
+    proxy.update(gateway_user::proxy::RouteTable::default());
+    let reply = client.get("/");
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (404, "no-listener")
+    );
+}
+
+#[test]
 fn a_client_that_leaves_mid_body_aborts_the_backends_request() {
     for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
         let origin = Origin::fixed(ok("ok"));
