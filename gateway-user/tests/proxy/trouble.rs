@@ -174,6 +174,33 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
 }
 
 #[test]
+fn an_upload_that_only_drips_is_a_408() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = Gateway::to(&origin);
+    gateway.change(|listener| listener.request_timeout = Duration::from_millis(400));
+    let mut client = gateway.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    let mut stream = client.stream().try_clone().unwrap();
+    let drip = thread::spawn(move || {
+        for _ in 0..30 {
+            thread::sleep(Duration::from_millis(100));
+            if stream.write_all(b"x").is_err() {
+                return;
+            }
+        }
+    });
+    let started = Instant::now();
+    let reply = client.reply().unwrap();
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (408, "request-timeout")
+    );
+    assert!(started.elapsed() < Duration::from_millis(1500));
+    drop(client);
+    drip.join().unwrap();
+}
+
+#[test]
 fn empty_lines_do_not_prolong_an_idle_connection() {
     let origin = Origin::fixed(ok("ok"));
     let mut gateway = Gateway::to(&origin);
