@@ -131,7 +131,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts the workers with an empty table. All their sockets share one port of 127.0.0.1.
+    /// Starts the workers, which answer 503 until the first [`Proxy::update`]. All their sockets share one port of
+    /// 127.0.0.1.
     pub fn start(config: ProxyConfig) -> Result<Self, ProxyError> {
         let workers = match config.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -139,7 +140,7 @@ impl Proxy {
         };
         let (stop, stopped) = watch::channel(None);
         let connections = Arc::new(AtomicUsize::new(0));
-        let table: Arc<ArcSwap<RouteTable>> = Arc::default();
+        let table = Arc::new(ArcSwap::from_pointee(RouteTable::unknown()));
         let stats = Arc::new(ProxyStats {
             workers: (0..workers)
                 .map(|_| Arc::new(WorkerStats::default()))

@@ -12,7 +12,7 @@ use hyper::{Request, Response, body::Incoming};
 use tokio::time::Instant;
 
 use super::{
-    body::{Progress, RequestBody},
+    body::{Pace, Progress, RequestBody},
     exchange::Downstream,
     exchanges::Exchanges,
     reason::{Reason, Refusal},
@@ -165,6 +165,7 @@ async fn send(
             })
     };
     tokio::pin!(exchange);
+    let (mut judged_at, mut judged) = (subject.started, Pace::default());
     loop {
         match tokio::time::timeout_at(deadline, &mut exchange).await {
             Ok(outcome) => return outcome,
@@ -175,18 +176,27 @@ async fn send(
                     .as_ref()
                     .map_or(subject.started, |progress| progress.moved_at());
                 let extended = moved + subject.timeout;
-                if extended > deadline {
+                let upload = subject.progress.as_ref().filter(|upload| !upload.done());
+                // But a drip is no upload: each span of the timeout must bring something worth the wait.
+                let now = Instant::now();
+                let mut drips = false;
+                if let Some(upload) = upload
+                    && now.saturating_duration_since(judged_at) >= subject.timeout
+                {
+                    let pace = upload.pace();
+                    drips = pace.drips_since(judged);
+                    (judged_at, judged) = (now, pace);
+                }
+                if extended > deadline && !drips {
                     deadline = extended;
                     continue;
                 }
-                let client_is_late = subject
-                    .progress
-                    .as_ref()
-                    .is_some_and(|progress| !progress.done() && progress.starved());
+                let moves = extended > deadline;
+                let client_is_late = upload.is_some_and(|upload| moves || upload.starved());
                 return Err(Failure::Timeout(if client_is_late {
                     Refusal::close(
                         Reason::RequestTimeout,
-                        "the request body did not arrive in time",
+                        "the request body did not arrive in time or came at less than 240 bytes/s",
                     )
                 } else {
                     Refusal::keep(Reason::Timeout, "the backend did not answer in time")

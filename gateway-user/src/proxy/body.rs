@@ -23,6 +23,9 @@ use super::{
 /// RFC 9110 section 10.1.1: a client does not wait for 100 (Continue) forever.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
+/// An upload slower than this is a way to hold a place, not to send something.
+const LEAST_BYTES_PER_SECOND: u128 = 240;
+
 /// Why a body ended before its end.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,6 +35,12 @@ pub(super) struct Progress {
     started: Instant,
     /// When a frame was last handed over, in microseconds after `started`.
     moved_us: AtomicU64,
+    /// Bytes of data handed over.
+    bytes: AtomicU64,
+    /// How long the client was waited for, in microseconds, up to the last frame.
+    waited_us: AtomicU64,
+    /// Since when it is being waited for, in microseconds after `started`; meaningful while `starved`.
+    waiting_since_us: AtomicU64,
     /// The last frame was handed over.
     done: AtomicBool,
     /// The exchange is over; what is left of the body is not sent.
@@ -56,12 +65,51 @@ impl Progress {
         Self {
             started,
             moved_us: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
+            waiting_since_us: AtomicU64::new(0),
             done: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             go: AtomicBool::new(true),
             starved: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// Bytes handed over so far, and how long the client was waited for. Time the backend takes is not part of it.
+    pub(super) fn pace(&self) -> Pace {
+        let mut waited_us = self.waited_us.load(Relaxed);
+        if self.starved() {
+            waited_us += self
+                .now_us()
+                .saturating_sub(self.waiting_since_us.load(Relaxed));
+        }
+        Pace {
+            bytes: self.bytes.load(Relaxed),
+            waited: Duration::from_micros(waited_us),
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The client is waited for from now on.
+    fn starve(&self) {
+        if !self.starved.swap(true, Relaxed) {
+            self.waiting_since_us.store(self.now_us(), Relaxed);
+        }
+    }
+
+    /// The client sent something.
+    fn feed(&self, bytes: usize) {
+        let now = self.now_us();
+        if self.starved.swap(false, Relaxed) {
+            let waited = now.saturating_sub(self.waiting_since_us.load(Relaxed));
+            self.waited_us.fetch_add(waited, Relaxed);
+        }
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.moved_us.store(now, Relaxed);
     }
 
     /// When something last moved.
@@ -79,6 +127,22 @@ impl Progress {
             self.aborted.store(true, Relaxed);
             self.waker.wake();
         }
+    }
+}
+
+/// What a client sent and how long that was waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    bytes: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    /// Whether the client sent less than `LEAST_BYTES_PER_SECOND` since `before`, while it was waited for.
+    pub(super) fn drips_since(&self, before: Self) -> bool {
+        let waited_ms = self.waited.saturating_sub(before.waited).as_millis();
+        let bytes = self.bytes.saturating_sub(before.bytes);
+        u128::from(bytes) * 1000 < waited_ms * LEAST_BYTES_PER_SECOND
     }
 }
 
@@ -146,13 +210,12 @@ impl Body for RequestBody {
             stream.patience = None;
         }
         let polled = Pin::new(&mut stream.incoming).poll_frame(cx);
-        progress.starved.store(polled.is_pending(), Relaxed);
+        if polled.is_pending() {
+            progress.starve();
+        }
         let frame = match std::task::ready!(polled) {
             Some(Ok(frame)) => {
-                let elapsed = progress.started.elapsed().as_micros();
-                progress
-                    .moved_us
-                    .store(u64::try_from(elapsed).unwrap_or(u64::MAX), Relaxed);
+                progress.feed(frame.data_ref().map_or(0, Bytes::len));
                 Some(Ok(frame))
             }
             Some(Err(err)) => Some(Err(err.into())),

@@ -84,6 +84,12 @@ async fn exchange(
     in_flight: &mut Option<InFlight>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let current = worker.current();
+    if current.table.starting {
+        return Err(Refusal::keep(
+            Reason::Starting,
+            "the gateway has not read its configuration yet",
+        ));
+    }
     let routes = current.table.routes(down.local).ok_or(Refusal::keep(
         Reason::NoListener,
         "nothing is served at this address and port",

@@ -7,6 +7,7 @@ use super::reason::{Reason, Refusal};
 
 pub(super) mod chunked;
 pub(super) mod head;
+mod path;
 
 /// How the body of a request is delimited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -24,7 +24,7 @@ mod writing;
 use self::{waiting::Wait, writing::Closing};
 use super::{
     exchanges::Exchanges,
-    framing::{Framing, HeadLimits, chunked::Chunked, head},
+    framing::{Framing, HeadLimits, bad, chunked::Chunked, head},
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
 };
@@ -33,6 +33,9 @@ use super::{
 const READ_BYTES: usize = 4096;
 /// A stash larger than this is given back when it is empty.
 const STASH_KEPT_BYTES: usize = 16 * 1024;
+
+/// Empty lines skipped before one request.
+const EMPTY_LINES: u8 = 8;
 
 #[derive(Debug)]
 enum Phase {
@@ -65,6 +68,8 @@ pub(super) struct Gate {
     stash: Vec<u8>,
     at: usize,
     ready: usize,
+    /// Empty lines skipped since the last head.
+    empty_lines: u8,
     peer_closed: bool,
     wait: Option<(Wait, Instant)>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -90,6 +95,7 @@ impl Gate {
             stash: Vec::new(),
             at: 0,
             ready: 0,
+            empty_lines: 0,
             peer_closed: false,
             wait: None,
             sleep: None,
@@ -113,6 +119,11 @@ impl Gate {
             Phase::Head(scan) => {
                 // RFC 9112 section 2.2: an empty line before a request is ignored.
                 if fresh.starts_with(b"\r\n") && self.at == self.ready {
+                    if self.empty_lines == EMPTY_LINES {
+                        self.refuse(bad("too many empty lines stand before a request"));
+                        return Ok(true);
+                    }
+                    self.empty_lines += 1;
                     self.ready += 2;
                     self.at = self.ready;
                     *scan = head::Scan::default();
@@ -163,6 +174,7 @@ impl Gate {
 
     fn admit(&mut self, end: usize, head: head::Head) {
         self.ready += end;
+        self.empty_lines = 0;
         let offered = head.upgrade && head.framing == Framing::Fixed(0);
         self.exchanges.begin(offered);
         self.phase = match head.framing {

@@ -14,6 +14,7 @@ use crate::ir::{ForwardedFor, Listener};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -39,6 +40,8 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
+    // RFC 7540 section 3.2.1: part of an upgrade to h2c, whether or not Connection names it.
+    headers.remove(HTTP2_SETTINGS);
     headers.remove(UPGRADE);
     if headers.remove(TRANSFER_ENCODING).is_none() {
         headers.remove(TRAILER);

@@ -15,6 +15,8 @@ pub(super) const REASON_HEADER: HeaderName = HeaderName::from_static("x-fleetgat
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(usize)]
 pub enum Reason {
+    /// The proxy was not yet told what to serve.
+    Starting,
     /// The connection came in on an address without a listener.
     NoListener,
     /// No rule of the listener matches.
@@ -53,7 +55,8 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
+        Self::Starting,
         Self::NoListener,
         Self::NoRule,
         Self::NoServer,
@@ -76,6 +79,7 @@ impl Reason {
     /// The value of `x-fleetgate-reason` and of the metric label.
     pub fn label(self) -> &'static str {
         match self {
+            Self::Starting => "starting",
             Self::NoListener => "no-listener",
             Self::NoRule => "no-rule",
             Self::NoServer => "no-server",
@@ -100,7 +104,7 @@ impl Reason {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NoListener | Self::NoRule => StatusCode::NOT_FOUND,
-            Self::NoServer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Starting | Self::NoServer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectRefused | Self::BackendClosed | Self::BadResponse => {
                 StatusCode::BAD_GATEWAY
             }

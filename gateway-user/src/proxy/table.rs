@@ -13,6 +13,8 @@ use crate::ir::{Group, Ir, Listener};
 pub struct RouteTable {
     listeners: HashMap<SocketAddr, Arc<Routes>>,
     pub(super) groups: Vec<Arc<Group>>,
+    /// Nothing is known yet, which is not the same as nothing to serve.
+    pub(super) starting: bool,
 }
 
 /// One listener, and for each of its rules the index of the group in [`RouteTable::groups`].
@@ -23,6 +25,14 @@ pub(super) struct Routes {
 }
 
 impl RouteTable {
+    /// What a proxy has before it was told anything.
+    pub(super) fn unknown() -> Self {
+        Self {
+            starting: true,
+            ..Self::default()
+        }
+    }
+
     /// Takes every listener: the kernel decides which of them get here, and connections that are open when it takes
     /// one over, or that it cannot steer (no ready backend), stay served. One without addresses of its own is on every VIP;
     /// where two claim the same address and port, the first by name has it.

@@ -488,3 +488,29 @@ fn an_upgrade_the_backend_ignores_stays_http_and_hides_nothing() {
     assert_eq!(client.reply().unwrap().text(), "GET /1 HTTP/1.1");
     assert_eq!(client.reply().unwrap().text(), "GET /2 HTTP/1.1");
 }
+
+#[test]
+fn no_upgrade_to_http_2_reaches_a_backend() {
+    let origin = Origin::fixed(ok("ok"));
+    let gateway = Gateway::to(&origin);
+    let mut client = gateway.client();
+    for protocols in [
+        "Upgrade: h2c",
+        "Upgrade: websocket, H2C",
+        "Upgrade: websocket\r\nUpgrade: h2c",
+        "Upgrade: HTTP/2.0",
+        "X-None: 1",
+    ] {
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: demo\r\nConnection: Upgrade\r\n{protocols}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+        ));
+        assert_eq!(client.reply().unwrap().status, 200, "{protocols}");
+    }
+    let seen = origin.seen();
+    assert_eq!(seen.len(), 5);
+    for request in seen {
+        for name in ["upgrade", "http2-settings", "connection"] {
+            assert!(request.header(name).is_empty(), "{name}: {}", request.head);
+        }
+    }
+}

@@ -314,3 +314,72 @@ fn no_bytes_stop_the_proxy_from_serving() {
         })
         .unwrap();
 }
+
+#[test]
+fn a_path_that_a_backend_may_shorten_is_refused_and_other_dots_pass() {
+    let origin = Origin::fixed(ok("ok"));
+    let gateway = Gateway::to(&origin);
+    for path in [
+        "/public/../admin",
+        "/public/..",
+        "/./admin",
+        "/%2e%2E/admin",
+        "/public/.%2e/admin",
+        "/public/%2e",
+        "/public/..;a=b/admin",
+        "/public/..%2Fadmin",
+        "/public%5c..%5cadmin",
+        "/public\\admin",
+        "http://a/public/../admin",
+        "http://a/..?q",
+    ] {
+        let mut client = gateway.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let reply = client.reply().unwrap();
+        assert_eq!(
+            (reply.status, reply.reason().as_str()),
+            (400, "bad-request"),
+            "{path}"
+        );
+    }
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+    let mut client = gateway.client();
+    let passing = [
+        "//a//b/",
+        "/.well-known/x",
+        "/a..b/...",
+        "/a%2fb",
+        "/a%5Cb",
+        "/%2ehidden",
+        "/;/a;x=..",
+        "/a?next=/../b\\c",
+        "/%",
+    ];
+    for path in passing {
+        assert_eq!(client.get(path).status, 200, "{path}");
+    }
+    let lines = passing.map(|path| format!("GET {path} HTTP/1.1"));
+    let seen = origin.seen();
+    assert!(
+        seen.iter().map(super::support::Seen::line).eq(&lines),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn a_few_empty_lines_before_a_request_are_skipped_and_many_are_a_400() {
+    let origin = Origin::fixed(ok("ok"));
+    let gateway = Gateway::to(&origin);
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        client.send("\r\n\r\n\r\n\r\n");
+        assert_eq!(client.get("/").status, 200, "each request has its own");
+    }
+    client.send("\r\n".repeat(1000));
+    let reply = client.reply().unwrap();
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (400, "bad-request")
+    );
+    assert_eq!(client.rest(), "");
+}

@@ -69,6 +69,24 @@ fn an_address_without_a_listener_is_a_404() {
 }
 
 #[test]
+fn before_its_first_table_the_proxy_is_starting_and_knows_no_absence() {
+    let proxy = gateway_user::proxy::Proxy::start(ProxyConfig {
+        workers: 1,
+        ..ProxyConfig::default()
+    })
+    .unwrap();
+    let mut client = super::support::Client::connect(&proxy);
+    let reply = client.get("/");
+    assert_eq!((reply.status, reply.reason().as_str()), (503, "starting"));
+    proxy.update(gateway_user::proxy::RouteTable::default());
+    let reply = client.get("/");
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (404, "no-listener")
+    );
+}
+
+#[test]
 fn a_client_that_leaves_mid_body_aborts_the_backends_request() {
     for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
         let origin = Origin::fixed(ok("ok"));
@@ -138,10 +156,10 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
     let mut gateway = Gateway::to(&origin);
     gateway.change(|listener| listener.request_timeout = Duration::from_millis(400));
     let mut client = gateway.client();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
     for _ in 0..10 {
         thread::sleep(Duration::from_millis(100));
-        client.send("x");
+        client.send("x".repeat(100));
     }
     assert_eq!(client.reply().unwrap().status, 200);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
@@ -153,6 +171,58 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
     assert_eq!(client.rest(), "");
     eventually("the backend's request ended", || origin.seen().len() == 2);
     assert!(!origin.seen()[1].complete);
+}
+
+#[test]
+fn an_upload_that_only_drips_is_a_408() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = Gateway::to(&origin);
+    gateway.change(|listener| listener.request_timeout = Duration::from_millis(400));
+    let mut client = gateway.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    let mut stream = client.stream().try_clone().unwrap();
+    let drip = thread::spawn(move || {
+        for _ in 0..30 {
+            thread::sleep(Duration::from_millis(100));
+            if stream.write_all(b"x").is_err() {
+                return;
+            }
+        }
+    });
+    let started = Instant::now();
+    let reply = client.reply().unwrap();
+    assert_eq!(
+        (reply.status, reply.reason().as_str()),
+        (408, "request-timeout")
+    );
+    assert!(started.elapsed() < Duration::from_millis(1500));
+    drop(client);
+    drip.join().unwrap();
+}
+
+#[test]
+fn empty_lines_do_not_prolong_an_idle_connection() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = Gateway::to(&origin);
+    gateway.change(|listener| listener.idle_timeout = Duration::from_millis(500));
+    let mut client = gateway.client();
+    let mut stream = client.stream().try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        for byte in b"\r\n\r\n\r\n\r" {
+            thread::sleep(Duration::from_millis(200));
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let started = Instant::now();
+    assert_eq!(client.rest(), "");
+    assert!(
+        (450..900).contains(&started.elapsed().as_millis()),
+        "{:?}",
+        started.elapsed()
+    );
+    sender.join().unwrap();
 }
 
 #[test]

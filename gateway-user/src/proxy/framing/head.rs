@@ -1,13 +1,13 @@
 //! The strict reading of a request head.
 
-use super::{Framing, HeadLimits, bad, field, is_token_byte};
+use super::{Framing, HeadLimits, bad, field, is_token_byte, path};
 use crate::proxy::reason::{Reason, Refusal};
 
 /// What the gate must know of a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::proxy) struct Head {
     pub(in crate::proxy) framing: Framing,
-    /// The client offers to leave HTTP after this request (`Connection: upgrade`, no body).
+    /// The client offers to leave HTTP after this request (`Connection: upgrade`, no body, not to HTTP/2).
     pub(in crate::proxy) upgrade: bool,
 }
 
@@ -82,6 +82,7 @@ pub(in crate::proxy) fn read(bytes: &[u8], limits: HeadLimits) -> Result<Head, R
     let mut chunked = false;
     let mut hosts = 0;
     let (mut upgrade, mut connection_upgrade) = (false, false);
+    let mut upgrade_to_http = false;
     for line in lines.take_while(|line| !line.is_empty()) {
         let (name, value) = field(line)?;
         // Only names of these lengths matter here.
@@ -95,7 +96,10 @@ pub(in crate::proxy) fn read(bytes: &[u8], limits: HeadLimits) -> Result<Head, R
                     "only the expectation 100-continue is known",
                 ));
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => upgrade = !value.is_empty(),
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                upgrade = !value.is_empty();
+                upgrade_to_http |= value.split(|byte| *byte == b',').any(names_http);
+            }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 connection_upgrade |= value
                     .split(|byte| *byte == b',')
@@ -140,8 +144,11 @@ pub(in crate::proxy) fn read(bytes: &[u8], limits: HeadLimits) -> Result<Head, R
     } else {
         Framing::Fixed(length.unwrap_or(0))
     };
-    let upgrade =
-        upgrade && connection_upgrade && version == Version::Http11 && framing == Framing::Fixed(0);
+    let upgrade = upgrade
+        && !upgrade_to_http
+        && connection_upgrade
+        && version == Version::Http11
+        && framing == Framing::Fixed(0);
     Ok(Head { framing, upgrade })
 }
 
@@ -200,11 +207,20 @@ fn request_line(line: &[u8], limits: HeadLimits) -> Result<Version, Refusal> {
         || target
             .get(..7)
             .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
-    if form_is_known {
-        Ok(version)
-    } else {
-        Err(bad("the request target is neither a path nor an http URL"))
+    if !form_is_known {
+        return Err(bad("the request target is neither a path nor an http URL"));
     }
+    path::unambiguous(target)?;
+    Ok(version)
+}
+
+/// Whether a protocol of `Upgrade` is HTTP again: requests in such a tunnel would pass no rule.
+fn names_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|byte| *byte == b'/').next();
+    let name = name.unwrap_or_default().trim_ascii();
+    [b"h2c".as_slice(), b"h2", b"http"]
+        .iter()
+        .any(|http| name.eq_ignore_ascii_case(http))
 }
 
 /// RFC 9110 section 8.6: `1*DIGIT`; a list, a sign or an overflow is refused.

@@ -9,7 +9,7 @@ use super::{Gate, Phase};
 /// What is waited for, and after how many requests: another number is another wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Wait {
-    /// The first byte of a head.
+    /// The first byte of a head; empty lines before it are none.
     Idle(u64),
     /// The rest of a head.
     Head(u64),
@@ -20,7 +20,9 @@ impl Gate {
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Wait> {
         let begun = self.exchanges.begun();
         let wait = match self.phase {
-            Phase::Head(_) if self.stash.len() > self.ready => Wait::Head(begun),
+            Phase::Head(_) if !matches!(self.stash.get(self.ready..), None | Some([] | b"\r")) => {
+                Wait::Head(begun)
+            }
             Phase::Head(_) if !self.exchanges.in_flight() => Wait::Idle(begun),
             _ => {
                 self.wait = None;
