@@ -49,18 +49,20 @@ pub fn run() -> Result<ExitCode> {
     // First, so that the agent is compiled once, with the object inside.
     let object = ebpf::build(&ebpf::Options::default());
     let mut rows = vec![step("unit, property, golden", &["--workspace"], &[])];
-    rows.push(match object.and_then(|_| preflight()) {
-        Ok(()) => privileged(),
-        Err(error) => {
-            let trouble = format!("the privileged tests did not run: {error:#}");
-            Row {
-                what: PRIVILEGED,
-                counts: Counts::default(),
-                seconds: 0.0,
-                trouble: Some(trouble),
+    rows.push(
+        match object.and_then(|_| preflight()).and_then(|()| agent()) {
+            Ok(()) => privileged(),
+            Err(error) => {
+                let trouble = format!("the privileged tests did not run: {error:#}");
+                Row {
+                    what: PRIVILEGED,
+                    counts: Counts::default(),
+                    seconds: 0.0,
+                    trouble: Some(trouble),
+                }
             }
-        }
-    });
+        },
+    );
 
     let cells = rows.iter().map(|row| {
         let Counts {
@@ -150,6 +152,17 @@ fn preflight() -> Result<()> {
     Ok(())
 }
 
+/// Builds the program that the end-to-end tests run, with the kernel object inside: cargo builds no other package's
+/// programs for a test.
+fn agent() -> Result<()> {
+    process::run(
+        cargo()
+            .args(["build", "--package", "gateway-user", "--bin", "fleetgate"])
+            .current_dir(paths::workspace()),
+    )
+    .context("the agent for the end-to-end tests")
+}
+
 /// Capabilities we need and do not have.
 fn missing_capabilities(status: &str) -> Result<Vec<&'static str>> {
     let held = status
@@ -214,7 +227,7 @@ fn counted(command: &mut Command) -> Result<(Counts, bool)> {
 }
 
 fn cargo_test(selection: &[&str], harness: &[&str]) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut command = cargo();
     command
         .args(["test", "--no-fail-fast"])
         .args(selection)
@@ -226,6 +239,10 @@ fn cargo_test(selection: &[&str], harness: &[&str]) -> Command {
         command.env("FLEETGATE_XTASK", me);
     }
     command
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
 
 impl Counts {
