@@ -1,5 +1,6 @@
 //! The whole program in the lab: the agent as a process, its manifests, its pins, and clients on real connections.
 
+pub mod frames;
 mod gateway;
 pub mod manifests;
 pub mod wire;

@@ -4,10 +4,12 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use xtask::{
@@ -137,6 +139,33 @@ impl Conn {
     }
 }
 
+/// Connections that stay open over an event, with the pod at the other end of each.
+#[derive(Debug)]
+pub struct Held(pub Vec<(Conn, String)>);
+
+impl Held {
+    /// Opens connections from the lab's client to the VIP.
+    pub fn open(port: u16, count: usize) -> Result<Self> {
+        let one = |_| {
+            let mut conn = Conn::open((VIP, port))?;
+            let pod = conn.pod()?;
+            Ok((conn, pod))
+        };
+        Ok(Self((0..count).map(one).collect::<Result<_>>()?))
+    }
+
+    /// Asks again over each: all must still answer, and from the same pod.
+    pub fn stay(&mut self) -> Result<()> {
+        for (conn, pod) in &mut self.0 {
+            let now = conn
+                .pod()
+                .with_context(|| format!("an established connection to {pod}"))?;
+            ensure!(now == *pod, "a connection moved from {pod} to {now}");
+        }
+        Ok(())
+    }
+}
+
 /// One GET over a connection of its own, to the VIP.
 pub fn get(port: u16, path: &str, headers: &str) -> io::Result<Answer> {
     Conn::open((VIP, port))?.get(path, headers)
@@ -160,4 +189,38 @@ pub fn burst(port: u16, connections: u64) -> Result<Tally> {
         ..Job::connections((VIP, port).into(), connections)
     };
     netns::inside(CLIENT, || client::run(&job))
+}
+
+/// What new connections from the lab's client to the VIP met while `work` was done.
+pub fn under_load(port: u16, work: impl FnOnce() -> Result<()>) -> Result<Tally> {
+    let job = Job {
+        threads: 2,
+        pause: Duration::from_millis(2),
+        ..Job::connections((VIP, port).into(), u64::MAX)
+    };
+    load(&job, work)
+}
+
+/// What a job met while `work` was done.
+pub fn load(job: &Job, work: impl FnOnce() -> Result<()>) -> Result<Tally> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let load = scope.spawn(|| netns::inside(CLIENT, || client::run_until(job, &stop)));
+        let stopping = Stop(&stop);
+        let worked = work();
+        drop(stopping);
+        let tally = load.join().ok().context("the load panicked")??;
+        worked
+            .with_context(|| format!("under load, which met {tally:?}"))
+            .map(|()| tally)
+    })
+}
+
+/// Ends the load, also when an assertion beside it fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

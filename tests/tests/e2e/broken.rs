@@ -1,40 +1,13 @@
 //! Other people's mistakes.
 
-use std::{
-    fs,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{fs, thread, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fleetgate_tests::e2e::{
-    Gateway, VIP, eventually,
+    Gateway, eventually,
     manifests::{self, Ingress, WEB},
     wire,
 };
-use xtask::{
-    client::{self, Job, Tally},
-    lab::topology::CLIENT,
-    netns,
-};
-
-/// What new connections to the listener met while `work` was done.
-fn under_load(work: impl FnOnce() -> Result<()>) -> Result<Tally> {
-    let stop = AtomicBool::new(false);
-    let job = Job {
-        threads: 2,
-        pause: Duration::from_millis(2),
-        ..Job::connections((VIP, WEB).into(), u64::MAX)
-    };
-    thread::scope(|scope| {
-        let load = scope.spawn(|| netns::inside(CLIENT, || client::run_until(&job, &stop)));
-        let worked = work();
-        stop.store(true, Ordering::Relaxed);
-        let tally = load.join().ok().context("the load panicked")??;
-        worked.map(|()| tally)
-    })
-}
 
 #[test]
 fn a_bad_ingress_beside_a_good_one_harms_nothing_and_serves_once_mended() -> Result<()> {
@@ -42,7 +15,7 @@ fn a_bad_ingress_beside_a_good_one_harms_nothing_and_serves_once_mended() -> Res
     gateway.write("fleet/gateway.yaml", &manifests::gateway(&[WEB, 8002], ""))?;
     gateway.start()?;
     let bad = Ingress::new("bad", 8002).weights(&[("c1", 60), ("c2", 60)]);
-    let tally = under_load(|| {
+    let tally = wire::under_load(WEB, || {
         gateway.write("fleet/bad.yaml", &bad.yaml())?;
         eventually("the problem is shown", || {
             let problems = gateway.problems()?;
@@ -84,7 +57,7 @@ fn a_bad_ingress_beside_a_good_one_harms_nothing_and_serves_once_mended() -> Res
 #[test]
 fn broken_yaml_and_a_manifest_directory_that_is_gone_for_a_moment_harm_nothing() -> Result<()> {
     let gateway = Gateway::running()?;
-    let tally = under_load(|| {
+    let tally = wire::under_load(WEB, || {
         gateway.write("fleet/web.yaml", "kind: Ingress\n  spec: [\n")?;
         eventually("the broken file is shown", || {
             let problems = gateway.problems()?;

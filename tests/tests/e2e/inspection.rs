@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use fleetgate_tests::e2e::{
     Gateway, VIP,
     manifests::{self, Ingress, WEB},
-    wire::{self, Conn},
+    wire::{self, Conn, Held},
 };
 use serde_json::Value;
 use xtask::lab::topology;
@@ -20,12 +20,7 @@ fn inspection_with_the_agent_down_says_what_is_true() -> Result<()> {
     gateway.write("fleet/web.yaml", &(weighted.yaml() + &by_path.yaml()))?;
     gateway.start()?;
     gateway.kill()?;
-    let mut open: Vec<(Conn, String)> = Vec::new();
-    for _ in 0..12 {
-        let mut conn = Conn::open((VIP, WEB))?;
-        let pod = conn.pod()?;
-        open.push((conn, pod));
-    }
+    let open = Held::open(WEB, 12)?.0;
 
     for command in COMMANDS {
         let table = gateway.cli(&[command])?;

@@ -5,32 +5,11 @@ use std::fs;
 use anyhow::{Context, Result};
 use aya::programs::{loaded_links, loaded_programs};
 use fleetgate_tests::e2e::{
-    Gateway, VIP, eventually,
+    Gateway, eventually,
     manifests::{self, Ingress, WEB},
-    wire::{self, Conn},
+    wire::{self, Held},
 };
 use xtask::{lab::topology::GATEWAY, netns};
-
-/// Connections that stay open over an event, with the pod at the other end of each.
-struct Held(Vec<(Conn, String)>);
-
-impl Held {
-    fn open(count: usize) -> Result<Self> {
-        let one = |_| {
-            let mut conn = Conn::open((VIP, WEB))?;
-            let pod = conn.pod()?;
-            Ok((conn, pod))
-        };
-        Ok(Self((0..count).map(one).collect::<Result<_>>()?))
-    }
-
-    fn stay(&mut self) -> Result<()> {
-        for (conn, pod) in &mut self.0 {
-            assert_eq!(conn.pod().context("an established connection")?, *pod);
-        }
-        Ok(())
-    }
-}
 
 /// The flows of open connections: `client -> listener -> source -> pod state`.
 fn established(gateway: &Gateway) -> Result<Vec<String>> {
@@ -48,7 +27,7 @@ fn reserved_ports() -> Result<String> {
 fn sigterm_and_sigkill_leave_the_kernel_steering_and_a_restart_finds_the_same_flows() -> Result<()>
 {
     let mut gateway = Gateway::running()?;
-    let mut held = Held::open(30)?;
+    let mut held = Held::open(WEB, 30)?;
     let before = established(&gateway)?;
     assert_eq!(before.len(), 30);
     for end in ["SIGTERM", "SIGKILL"] {
@@ -82,7 +61,7 @@ fn sigterm_and_sigkill_leave_the_kernel_steering_and_a_restart_finds_the_same_fl
 #[test]
 fn a_restart_with_changed_manifests_converges_and_keeps_open_connections() -> Result<()> {
     let mut gateway = Gateway::running()?;
-    let mut held = Held::open(20)?;
+    let mut held = Held::open(WEB, 20)?;
     gateway.stop()?;
     let only = Ingress::new("web", WEB).weights(&[("c1", 100)]);
     gateway.write("fleet/web.yaml", &only.yaml())?;
