@@ -1,11 +1,18 @@
 //! The command line, with the agent down and with nothing pinned.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
 use anyhow::{Context, Result};
 use fleetgate_tests::e2e::{
     Gateway, VIP,
     manifests::{self, Ingress, WEB},
     wire::{self, Conn, Held},
 };
+use gateway_user::dataplane::{pins::Pins, record::Record, tables::Tables};
 use serde_json::Value;
 use xtask::lab::topology;
 
@@ -215,5 +222,35 @@ fn trace_names_the_pod_that_a_connection_from_that_port_then_reaches() -> Result
         );
         assert_eq!(answer.json()?["cluster"], cluster, "{path} {header:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_record_can_be_read_at_every_moment_while_the_agent_writes_it() -> Result<()> {
+    let gateway = Gateway::running()?;
+    let tables = Tables::open(&Pins::new(gateway.pins()))?;
+    let over = AtomicBool::new(false);
+    let reads = thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result<u32> {
+            let mut reads = 0;
+            while !over.load(Ordering::Relaxed) {
+                Record::load(&tables)?.context("no record")?;
+                reads += 1;
+            }
+            Ok(reads)
+        });
+        for round in 0..10_u8 {
+            // Records of other lengths, so that half of one with half of another is no JSON.
+            let name = "w".repeat(usize::from(round) * 5 + 1);
+            let weighted =
+                Ingress::new(&name, WEB).weights(&[("c1", 30 + round), ("c2", 70 - round)]);
+            let written = gateway.write("fleet/web.yaml", &weighted.yaml());
+            assert!(written.is_ok(), "{written:?}");
+            thread::sleep(Duration::from_millis(150));
+        }
+        over.store(true, Ordering::Relaxed);
+        reader.join().ok().context("the reader panicked")?
+    })?;
+    assert!(reads > 100, "{reads}");
     Ok(())
 }
