@@ -125,8 +125,8 @@ impl Gateway {
             started: now(),
             vips,
             node_ports,
+            // `applying` stays as it is: until everything is written, the maps hold a mix.
             plan,
-            applying: None,
             interface_names: interfaces
                 .iter()
                 .map(|i| (i.index, i.name.clone()))
@@ -360,7 +360,7 @@ impl Gateway {
             self.record.warnings = warnings;
         }
         self.record.applied_at = now();
-        if steps.is_empty() {
+        if steps.is_empty() && !self.rewrite {
             self.save();
             return;
         }

@@ -3,15 +3,24 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher,
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fleetgate_tests::e2e::{
-    Gateway, eventually,
+    Gateway, PATIENCE, VIP, eventually,
     manifests::{self, Ingress, WEB},
     wire::{self, Held},
+};
+use gateway_user::{
+    dataplane::{
+        pins::Pins,
+        record::Record,
+        tables::{Tables, service_key},
+    },
+    plan::{Plan, ServiceAddr, Transport},
 };
 use xtask::lab::topology::HTTP_PORT;
 
@@ -52,7 +61,12 @@ fn an_agent_killed_in_the_middle_of_a_change_leaves_a_working_gateway() -> Resul
     edit(&gateway, 0)?;
     gateway.start()?;
     let mut held = Held::open(WEB, 20)?;
-    for crash in 1..=20_u16 {
+    let mut interrupted = 0;
+    for crash in 1..=60_u16 {
+        // Twenty crashes, and as many more as it takes to have met some changes in the middle.
+        if crash > 20 && interrupted >= 3 {
+            break;
+        }
         let story = format!("crash {crash}");
         if crash.is_multiple_of(4) {
             // In the middle of starting, on pins that the last crash left.
@@ -67,6 +81,7 @@ fn an_agent_killed_in_the_middle_of_a_change_leaves_a_working_gateway() -> Resul
             thread::sleep(until.saturating_duration_since(Instant::now()));
         }
         gateway.kill()?;
+        interrupted += u32::from(record(&gateway)?.applying.is_some());
         held.stay().with_context(|| story.clone())?;
         for at in [0, crash % LISTENERS, LISTENERS - 1] {
             let tally = wire::burst(WEB + at, 20)?;
@@ -79,8 +94,73 @@ fn an_agent_killed_in_the_middle_of_a_change_leaves_a_working_gateway() -> Resul
         gateway.start().with_context(|| story.clone())?;
         held.stay().with_context(|| story.clone())?;
     }
+    assert!(
+        interrupted >= 3,
+        "only {interrupted} of 60 crashes met a change in the middle"
+    );
     converges(&gateway)?;
     held.stay()
+}
+
+fn record(gateway: &Gateway) -> Result<Record> {
+    let tables = Tables::open(&Pins::new(gateway.pins()))?;
+    Record::load(&tables)?.context("no record")
+}
+
+#[test]
+fn an_interrupted_change_is_not_forgotten_by_an_agent_that_is_killed_while_starting() -> Result<()>
+{
+    let mut gateway = Gateway::running()?;
+    let address = ServiceAddr {
+        transport: Transport::Tcp,
+        address: SocketAddr::from((VIP, WEB)),
+    };
+    gateway.kill()?;
+    for _ in 0..5 {
+        // As a crash leaves it: the record tells of a change whose steps were not all carried out.
+        let mut tables = Tables::open(&Pins::new(gateway.pins()))?;
+        let mut left = record(&gateway)?;
+        left.applying = Some(left.plan.clone());
+        left.save(&mut tables)?;
+        let _ = tables.services.remove(&service_key(&address));
+        // The next agent is killed as soon as it has written anything.
+        gateway.launch()?;
+        let give_up = Instant::now() + PATIENCE;
+        while record(&gateway)?.pid == left.pid {
+            ensure!(Instant::now() < give_up, "{}", gateway.words());
+        }
+        gateway.kill()?;
+        let there = tables.services.get(&service_key(&address), 0).is_ok();
+        assert!(
+            there || record(&gateway)?.applying.is_some(),
+            "the kernel lacks a listener, and nobody knows"
+        );
+    }
+    gateway.start()?;
+    assert_eq!(wire::burst(WEB, 20)?.failed(), 0);
+    assert!(record(&gateway)?.applying.is_none());
+
+    // Also if there is nothing to write: what the kernel has beyond the plan goes.
+    gateway.kill()?;
+    let mut tables = Tables::open(&Pins::new(gateway.pins()))?;
+    let mut left = record(&gateway)?;
+    left.applying = Some(Plan::default());
+    left.plan = Plan::default();
+    left.save(&mut tables)?;
+    for name in ["fleet/web.yaml", "fleet/gateway.yaml"] {
+        gateway.remove(name)?;
+    }
+    gateway.start()?;
+    eventually("the kernel has no listener", || {
+        let record = record(&gateway)?;
+        let there = tables.services.get(&service_key(&address), 0).is_ok();
+        Ok((
+            !there && record.applying.is_none(),
+            (there, record.applying),
+        ))
+    })?;
+    assert_eq!(wire::outcome(WEB), "ConnectionRefused");
+    Ok(())
 }
 
 /// The maps are what the manifests say: every pod, every listener, and nothing left over.
