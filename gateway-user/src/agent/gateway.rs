@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     net::IpAddr,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -63,6 +65,8 @@ pub(super) struct Gateway {
     shared: Arc<Shared>,
     /// Everything is to be written again: an earlier agent stopped in the middle of a change.
     rewrite: bool,
+    /// Keeps other agents away from these pins.
+    _lock: File,
 }
 
 /// How long the tick rate is measured.
@@ -88,7 +92,12 @@ impl Gateway {
         }
         let vips = vips(&options, &interfaces)?;
         let pins = Pins::new(&options.pin_dir);
-        let again = pins.maps().is_dir();
+        let (first, last) = options.snat_ports;
+        if options.snat.is_empty() {
+            // Before anything is pinned: an agent that is refused leaves nothing behind.
+            ports::check(first..=last, &earlier_ports(&pins, first..=last))?;
+        }
+        let lock = pins.lock()?;
         let mut ebpf = load(&pins, options.max_flows)?;
         if options.sample_every > 0 {
             log_samples(&mut ebpf);
@@ -104,21 +113,13 @@ impl Gateway {
                 Record::default()
             }
         };
-        let (first, last) = options.snat_ports;
-        let mut node_ports = (0, 0);
-        if options.snat.is_empty() {
-            ports::reserve(first..=last, again)?;
-            node_ports = (first, last - first + 1);
-        }
-        let proxy = Proxy::start(ProxyConfig::default())?;
-        if let Some(socket) = proxy.sockets().next() {
-            tables
-                .sockets
-                .set(0, &socket, 0)
-                .map_err(|e| crate::dataplane::Error::Map("SOCKETS", e.to_string()))?;
-        }
         let hops = Hops::from_record(&record.hops);
         let (rewrite, plan) = have_of(&record);
+        let node_ports = if options.snat.is_empty() {
+            (first, last - first + 1)
+        } else {
+            (0, 0)
+        };
         let record = Record {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -133,6 +134,18 @@ impl Gateway {
                 .collect(),
             ..record
         };
+        if options.snat.is_empty() {
+            // First the note, then the deed: `unload` gives back what the record names.
+            record.save(&mut tables)?;
+            ports::reserve(first..=last)?;
+        }
+        let proxy = Proxy::start(ProxyConfig::default())?;
+        if let Some(socket) = proxy.sockets().next() {
+            tables
+                .sockets
+                .set(0, &socket, 0)
+                .map_err(|e| crate::dataplane::Error::Map("SOCKETS", e.to_string()))?;
+        }
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(false),
             record: ArcSwap::from_pointee(record.clone()),
@@ -157,6 +170,7 @@ impl Gateway {
             record,
             shared,
             rewrite,
+            _lock: lock,
         })
     }
 
@@ -427,6 +441,20 @@ impl Gateway {
             warn!(%error, "the CLI shows an older state");
         }
         self.shared.record.store(Arc::new(self.record.clone()));
+    }
+}
+
+/// Source ports that an earlier agent of these pins may have reserved; `wanted` if it left links, but a record that
+/// this version cannot read.
+fn earlier_ports(pins: &Pins, wanted: RangeInclusive<u16>) -> Vec<u16> {
+    let record = Tables::open(pins).and_then(|tables| Record::load(&tables));
+    match record {
+        Ok(Some(record)) => {
+            let (first, count) = record.node_ports;
+            (first..=u16::MAX).take(usize::from(count)).collect()
+        }
+        _ if pins.links().is_empty() => Vec::new(),
+        _ => wanted.collect(),
     }
 }
 

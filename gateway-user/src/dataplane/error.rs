@@ -15,6 +15,8 @@ pub enum Error {
     Pin(PathBuf, String),
     /// The folder is not on a BPF file system, and none could be mounted.
     NoBpfFs(PathBuf, io::Error),
+    /// Another agent holds the pin folder.
+    Busy(PathBuf),
     /// A map operation failed.
     Map(&'static str, String),
     /// A program could not be attached.
@@ -52,6 +54,11 @@ impl fmt::Display for Error {
                 f,
                 "{} is not on a BPF file system and mounting one failed: {cause}; run \
                  `mount -t bpf bpf /sys/fs/bpf`",
+                dir.display()
+            ),
+            Self::Busy(dir) => write!(
+                f,
+                "another agent runs on the pins in {}; stop it first, or give this one another --pin-dir",
                 dir.display()
             ),
             Self::Map(map, cause) => write!(f, "map {map}: {cause}"),

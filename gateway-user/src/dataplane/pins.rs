@@ -1,7 +1,8 @@
 //! The pin folder: where the kernel's part of the gateway lives on when the agent does not.
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -81,6 +82,19 @@ impl Pins {
             self.root.clone(),
             io::Error::other("not below a BPF file system"),
         ))
+    }
+
+    /// Makes the folders and takes them for this process, until the file is closed: two agents would each carry their
+    /// own plan into the same maps.
+    pub fn lock(&self) -> Result<File, Error> {
+        self.create()?;
+        let unusable = |cause: String| Error::Pin(self.root.clone(), cause);
+        let dir = File::open(&self.root).map_err(|e| unusable(e.to_string()))?;
+        match dir.try_lock() {
+            Ok(()) => Ok(dir),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy(self.root.clone())),
+            Err(TryLockError::Error(e)) => Err(unusable(format!("no lock: {e}"))),
+        }
     }
 
     /// Removes every pin, links first so that no packet meets half a gateway. True if there were

@@ -1,6 +1,6 @@
 //! Source ports of the node's own addresses: kept away from the node's own connections.
 
-use std::{fs, ops::RangeInclusive};
+use std::{collections::BTreeSet, fs, ops::RangeInclusive};
 
 use super::Error;
 
@@ -8,12 +8,12 @@ use super::Error;
 /// binds are not affected.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// Reserves a range. `ours`: an earlier agent may have done so. Otherwise a port that somebody
-/// else reserved already is refused.
-pub fn reserve(range: RangeInclusive<u16>, ours: bool) -> Result<(), Error> {
-    let mut set = read()?;
-    let taken = set.iter().filter(|port| range.contains(port)).count();
-    if taken > 0 && !ours {
+/// Refuses a range of which somebody reserved a port already; `ours`: what an earlier agent of the same pins reserved.
+pub fn check(range: RangeInclusive<u16>, ours: &[u16]) -> Result<(), Error> {
+    let ours: BTreeSet<&u16> = ours.iter().collect();
+    let foreign = |port: &&u16| range.contains(port) && !ours.contains(port);
+    let taken = read()?.iter().filter(foreign).count();
+    if taken > 0 {
         return Err(Error::Ports(format!(
             "{taken} of {}-{} are in {RESERVED} already; somebody else uses them: choose others with \
              --snat-ports, or clear the list if it is left over",
@@ -21,6 +21,12 @@ pub fn reserve(range: RangeInclusive<u16>, ours: bool) -> Result<(), Error> {
             range.end()
         )));
     }
+    Ok(())
+}
+
+/// Reserves a range, beside what is reserved already.
+pub fn reserve(range: RangeInclusive<u16>) -> Result<(), Error> {
+    let mut set = read()?;
     set.extend(range);
     write(set)
 }

@@ -8,4 +8,5 @@ mod lifecycle;
 mod live;
 mod network;
 mod proxy;
+mod two;
 mod udp;
