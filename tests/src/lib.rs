@@ -2,7 +2,10 @@
 //!
 //! Packet behaviour is one table of rows ([`fixtures`]). A row is run on slices ([`slices`]) and in
 //! the kernel ([`kernel`]), and both must do what the row says, byte for byte alike.
+//!
+//! The end-to-end tests ([`e2e`]) run the agent itself, as a process, on the lab's real connections.
 
+pub mod e2e;
 pub mod fixtures;
 pub mod kernel;
 pub mod packets;

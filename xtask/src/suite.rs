@@ -51,19 +51,21 @@ pub fn run() -> Result<ExitCode> {
     // First, so that the agent is compiled once, with the object inside.
     let object = ebpf::build(&ebpf::Options::default());
     let mut rows = vec![step("unit, property, golden", &["--workspace"], &[], deadline).0];
-    rows.push(match object.and_then(|_| preflight()) {
-        Ok(()) => privileged(deadline),
-        Err(error) => {
-            let trouble = format!("the privileged tests did not run: {error:#}");
-            Row {
-                what: PRIVILEGED,
-                counts: Counts::default(),
-                compile_seconds: 0.0,
-                seconds: 0.0,
-                trouble: Some(trouble),
+    rows.push(
+        match object.and_then(|_| preflight()).and_then(|()| agent()) {
+            Ok(()) => privileged(deadline),
+            Err(error) => {
+                let trouble = format!("the privileged tests did not run: {error:#}");
+                Row {
+                    what: PRIVILEGED,
+                    counts: Counts::default(),
+                    compile_seconds: 0.0,
+                    seconds: 0.0,
+                    trouble: Some(trouble),
+                }
             }
-        }
-    });
+        },
+    );
 
     let cells = rows.iter().map(|row| {
         let Counts {
@@ -167,6 +169,17 @@ fn preflight() -> Result<()> {
         .context("this machine does not allow network namespaces (in a container: --privileged)")?;
     process::output(Command::new("ip").args(["netns", "del", &name]))?;
     Ok(())
+}
+
+/// Builds the program that the end-to-end tests run, with the kernel object inside: cargo builds no other package's
+/// programs for a test.
+fn agent() -> Result<()> {
+    process::run(
+        cargo()
+            .args(["build", "--package", "gateway-user", "--bin", "fleetgate"])
+            .current_dir(paths::workspace()),
+    )
+    .context("the agent for the end-to-end tests")
 }
 
 /// Capabilities we need and do not have.

@@ -2,8 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     net::IpAddr,
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -64,7 +64,7 @@ pub(super) struct Gateway {
     /// When the maps were last changed: a sweep that began before says nothing about it.
     pub(super) changed: Instant,
     /// Keeps a second agent off these pins.
-    _lock: OwnedFd,
+    _lock: File,
     pub(super) record: Record,
     pub(super) shared: Arc<Shared>,
     /// Everything is to be written again: an earlier agent stopped in the middle of a change.
@@ -96,7 +96,10 @@ impl Gateway {
         }
         let vips = vips(&options, &interfaces)?;
         let pins = Pins::new(&options.pin_dir);
-        pins.create()?;
+        // Before anything is pinned: an agent that is refused leaves nothing behind.
+        let had = earlier_ports(&pins)?;
+        let wanted = options.snat.is_empty().then_some(options.snat_ports);
+        ports::check(wanted, had)?;
         let lock = pins.lock()?;
         let mut ebpf = load(&pins, options.max_flows)?;
         if options.sample_every > 0 {
@@ -108,9 +111,7 @@ impl Gateway {
         apply::configure(&mut tables, seed as u32, rate, options.sample_every)?;
         // A record that cannot be read is no empty one: ids and regions of live flows are in it.
         let record = Record::load(&tables)?.unwrap_or_default();
-        let wanted = options.snat.is_empty().then_some(options.snat_ports);
-        let node_ports = ports::take(wanted, record.node_ports)?;
-        let proxy = Proxy::start(ProxyConfig::default())?;
+        let node_ports = wanted.map_or((0, 0), |(first, last)| (first, last - first + 1));
         let hops = Hops::from_record(&record.hops);
         let (rewrite, plan) = have_of(&record);
         let record = Record {
@@ -119,14 +120,18 @@ impl Gateway {
             started: now(),
             vips,
             node_ports,
+            // `applying` stays as it is: until everything is written, the maps hold a mix.
             plan,
-            applying: None,
             interface_names: interfaces
                 .iter()
                 .map(|i| (i.index, i.name.clone()))
                 .collect(),
             ..record
         };
+        // First the note, then the deed: `unload` gives back what the record names.
+        record.save(&mut tables)?;
+        ports::take(wanted, had)?;
+        let proxy = Proxy::start(ProxyConfig::default())?;
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(false),
             record: ArcSwap::from_pointee(record.clone()),
@@ -325,8 +330,7 @@ impl Gateway {
             self.record.warnings = warnings;
         }
         self.record.applied_at = now();
-        if steps.is_empty() {
-            self.record.applying = None;
+        if steps.is_empty() && !self.rewrite {
             let _ = self.save();
             return;
         }
@@ -370,6 +374,15 @@ impl Gateway {
         self.shared.record.store(Arc::new(self.record.clone()));
         saved.is_ok()
     }
+}
+
+/// Source ports that an earlier agent of these pins reserved: first and count.
+fn earlier_ports(pins: &Pins) -> Result<(u16, u16), Error> {
+    if !pins.maps().is_dir() {
+        return Ok((0, 0));
+    }
+    let record = Record::load(&Tables::open(pins)?)?;
+    Ok(record.map_or((0, 0), |record| record.node_ports))
 }
 
 /// Where an interrupted apply left the maps: everything is to be written again, and nothing into

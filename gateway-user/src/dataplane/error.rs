@@ -13,12 +13,12 @@ pub enum Error {
     NotPinned(PathBuf),
     /// A file of the pin folder could not be used.
     Pin(PathBuf, String),
-    /// Another agent runs on these pins.
-    Held(PathBuf),
     /// The running kernel is older than what the programs need.
     Kernel(String),
     /// The folder is not on a BPF file system, and none could be mounted.
     NoBpfFs(PathBuf, io::Error),
+    /// Another agent holds the pin folder.
+    Busy(PathBuf),
     /// A map operation failed.
     Map(&'static str, String),
     /// A program could not be attached.
@@ -52,11 +52,6 @@ impl fmt::Display for Error {
                 "cannot use {}: {cause}; `fleetgate unload` clears the folder (and stops kernel steering)",
                 path.display()
             ),
-            Self::Held(dir) => write!(
-                f,
-                "another agent runs with --pin-dir {}; stop it first (`fleetgate status` names it)",
-                dir.display()
-            ),
             Self::Kernel(release) => write!(
                 f,
                 "this kernel is {release}; Fleetgate needs Linux 6.6 or newer (tcx links)"
@@ -65,6 +60,11 @@ impl fmt::Display for Error {
                 f,
                 "{} is not on a BPF file system and mounting one failed: {cause}; run \
                  `mount -t bpf bpf /sys/fs/bpf`",
+                dir.display()
+            ),
+            Self::Busy(dir) => write!(
+                f,
+                "another agent runs on the pins in {}; stop it first, or give this one another --pin-dir",
                 dir.display()
             ),
             Self::Map(map, cause) => write!(f, "map {map}: {cause}"),

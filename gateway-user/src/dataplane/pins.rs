@@ -1,16 +1,13 @@
 //! The pin folder: where the kernel's part of the gateway lives on when the agent does not.
 
 use std::{
-    fs, io,
-    os::fd::OwnedFd,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
 };
 
 use gateway_common::maps;
-use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock},
-    mount::{MountFlags, mount},
-};
+use rustix::mount::{MountFlags, mount};
 
 use super::Error;
 
@@ -87,20 +84,17 @@ impl Pins {
         ))
     }
 
-    /// Holds these pins for one agent as long as the descriptor lives.
-    pub fn lock(&self) -> Result<OwnedFd, Error> {
-        let failed = |e: rustix::io::Errno| match e {
-            rustix::io::Errno::WOULDBLOCK => Error::Held(self.root.clone()),
-            e => Error::Pin(self.root.clone(), e.to_string()),
-        };
-        let dir = rustix::fs::open(
-            &self.root,
-            OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(failed)?;
-        flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
-        Ok(dir)
+    /// Makes the folders and takes them for this process, until the file is closed: two agents would each carry their
+    /// own plan into the same maps.
+    pub fn lock(&self) -> Result<File, Error> {
+        self.create()?;
+        let unusable = |cause: String| Error::Pin(self.root.clone(), cause);
+        let dir = File::open(&self.root).map_err(|e| unusable(e.to_string()))?;
+        match dir.try_lock() {
+            Ok(()) => Ok(dir),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy(self.root.clone())),
+            Err(TryLockError::Error(e)) => Err(unusable(format!("no lock: {e}"))),
+        }
     }
 
     /// Removes every pin, links first so that no packet meets half a gateway. True if there were

@@ -8,34 +8,44 @@ use super::Error;
 /// binds are not affected.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
+/// Refuses a range (first and last) of which somebody else reserved a port; `had` (first and count)
+/// is ours.
+pub fn check(wanted: Option<(u16, u16)>, had: (u16, u16)) -> Result<(), Error> {
+    change(read()?, wanted, had).map(drop)
+}
+
 /// Brings the reserved ports from what an earlier agent had (`had`: first and count, count 0 is
 /// none) to `wanted` (first and last). A port that somebody else reserved is refused. Returns first
 /// and count of what is reserved now.
-pub fn take(wanted: Option<(u16, u16)>, had: (u16, u16)) -> Result<(u16, u16), Error> {
-    let mut set = read()?;
-    let ours = |port: &u16| port.checked_sub(had.0).is_some_and(|at| at < had.1);
-    set.retain(|port| !ours(port));
-    let now = match wanted {
-        Some((first, last)) => {
-            let taken = set
-                .iter()
-                .filter(|port| (first..=last).contains(port))
-                .count();
-            if taken > 0 {
-                return Err(Error::Ports(format!(
-                    "{taken} of {first}-{last} are in {RESERVED} already; somebody else uses them: choose \
-                     others with --snat-ports, or clear the list if it is left over"
-                )));
-            }
-            set.extend(first..=last);
-            (first, last - first + 1)
-        }
-        None => (0, 0),
-    };
-    if had.1 > 0 || now.1 > 0 {
+pub fn take(wanted: Option<(u16, u16)>, had: (u16, u16)) -> Result<(), Error> {
+    let set = change(read()?, wanted, had)?;
+    if wanted.is_some() || had.1 > 0 {
         write(set)?;
     }
-    Ok(now)
+    Ok(())
+}
+
+/// The list after the change. Pure.
+fn change(
+    mut set: Vec<u16>,
+    wanted: Option<(u16, u16)>,
+    had: (u16, u16),
+) -> Result<Vec<u16>, Error> {
+    set.retain(|port| port.checked_sub(had.0).is_none_or(|at| at >= had.1));
+    if let Some((first, last)) = wanted {
+        let taken = set
+            .iter()
+            .filter(|port| (first..=last).contains(port))
+            .count();
+        if taken > 0 {
+            return Err(Error::Ports(format!(
+                "{taken} of {first}-{last} are in {RESERVED} already; somebody else uses them: choose others with \
+                 --snat-ports, or clear the list if it is left over"
+            )));
+        }
+        set.extend(first..=last);
+    }
+    Ok(set)
 }
 
 /// Gives a range back.
@@ -94,6 +104,22 @@ fn render(mut ports: Vec<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_range_replaces_ours_and_leaves_those_of_others() {
+        let set = change(vec![5, 10, 11], Some((20, 21)), (10, 2)).unwrap();
+        assert_eq!(render(set), "5,20-21\n");
+        assert_eq!(
+            render(change(vec![5, 10, 11], None, (10, 2)).unwrap()),
+            "5\n"
+        );
+    }
+
+    #[test]
+    fn ports_of_others_are_refused_and_our_own_are_not() {
+        assert!(change(vec![10], Some((10, 11)), (0, 0)).is_err());
+        assert!(change(vec![10, 11], Some((10, 11)), (10, 2)).is_ok());
+    }
 
     #[test]
     fn ports_survive_parsing_and_rendering() {

@@ -61,27 +61,30 @@ pub struct InterfaceRecord {
 const HEADER: u32 = 0;
 /// Chunks of generation 0 start at 1, those of generation 1 at 1 + this.
 const HALF: u32 = 1 << 15;
+/// A reader tries again this often when the agent writes at the same time.
+const ATTEMPTS: usize = 50;
 
 impl Record {
-    /// Reads the record; `None` if no agent has finished writing one. Reads again where the agent
-    /// wrote a new one meanwhile.
+    /// Reads the record, whole, also while an agent is writing; `None` if no agent has finished writing one.
     pub fn load(tables: &Tables) -> Result<Option<Self>, Error> {
-        const TRIES: usize = 3;
-        let mut tried = Self::read(tables);
-        for _ in 1..TRIES {
-            if tried.is_ok() {
-                break;
+        let header = || tables.metadata.get(&HEADER, 0).ok();
+        for _ in 0..ATTEMPTS {
+            let Some(before) = header() else {
+                return Ok(None);
+            };
+            let record = Self::read(tables, &before);
+            // What a header names stays in place until the next header is written.
+            if header() == Some(before) {
+                return record.map(Some);
             }
-            tried = Self::read(tables);
         }
-        tried
+        Err(Error::Record(
+            "it changes faster than it can be read".to_owned(),
+        ))
     }
 
-    fn read(tables: &Tables) -> Result<Option<Self>, Error> {
-        let Ok(header) = tables.metadata.get(&HEADER, 0) else {
-            return Ok(None);
-        };
-        let (half, len) = unpack(&header);
+    fn read(tables: &Tables, header: &[u8; METADATA_CHUNK]) -> Result<Self, Error> {
+        let Header { half, len, .. } = Header::unpack(header);
         let mut bytes = Vec::with_capacity(len);
         let mut key = 1 + half * HALF;
         while bytes.len() < len {
@@ -93,9 +96,7 @@ impl Record {
             bytes.extend_from_slice(&chunk[..wanted]);
             key += 1;
         }
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| Error::Record(e.to_string()))
+        serde_json::from_slice(&bytes).map_err(|e| Error::Record(e.to_string()))
     }
 
     /// Writes the record aside, then makes it the valid one.
@@ -109,15 +110,20 @@ impl Record {
             .metadata
             .get(&HEADER, 0)
             .ok()
-            .map(|header| unpack(&header));
-        let half = 1 - old.map_or(1, |(half, _)| half);
+            .map(|header| Header::unpack(&header));
+        let half = 1 - old.map_or(1, |old| old.half);
         for (key, chunk) in (1 + half * HALF..).zip(chunks) {
             let mut padded = [0; METADATA_CHUNK];
             padded[..chunk.len()].copy_from_slice(chunk);
             put(tables, key, &padded)?;
         }
-        put(tables, HEADER, &pack(half, bytes.len()))?;
-        if let Some((half, len)) = old {
+        let header = Header {
+            half,
+            len: bytes.len(),
+            sequence: old.map_or(0, |old| old.sequence.wrapping_add(1)),
+        };
+        put(tables, HEADER, &header.pack())?;
+        if let Some(Header { half, len, .. }) = old {
             for key in (1 + half * HALF..).take(len.div_ceil(METADATA_CHUNK)) {
                 // A chunk that is already gone was removed by an agent that died here.
                 let _ = tables.metadata.remove(&key);
@@ -134,19 +140,35 @@ fn put(tables: &mut Tables, key: u32, chunk: &[u8; METADATA_CHUNK]) -> Result<()
         .map_err(super::tables::failed("METADATA"))
 }
 
-fn pack(half: u32, len: usize) -> [u8; METADATA_CHUNK] {
-    let mut header = [0; METADATA_CHUNK];
-    header[..4].copy_from_slice(&half.to_le_bytes());
-    header[4..12].copy_from_slice(&(len as u64).to_le_bytes());
-    header
+/// Names the valid generation of chunks.
+#[derive(Clone, Copy)]
+struct Header {
+    /// Which of the two.
+    half: u32,
+    /// Bytes of the record.
+    len: usize,
+    /// Counts records written, so that a reader sees that there was another one.
+    sequence: u64,
 }
 
-fn unpack(header: &[u8; METADATA_CHUNK]) -> (u32, usize) {
-    let (mut half, mut len) = ([0; 4], [0; 8]);
-    half.copy_from_slice(&header[..4]);
-    len.copy_from_slice(&header[4..12]);
-    (
-        u32::from_le_bytes(half).min(1),
-        u64::from_le_bytes(len).min(1 << 28) as usize,
-    )
+impl Header {
+    fn pack(self) -> [u8; METADATA_CHUNK] {
+        let mut bytes = [0; METADATA_CHUNK];
+        bytes[..4].copy_from_slice(&self.half.to_le_bytes());
+        bytes[4..12].copy_from_slice(&(self.len as u64).to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes
+    }
+
+    fn unpack(bytes: &[u8; METADATA_CHUNK]) -> Self {
+        let (mut half, mut len, mut sequence) = ([0; 4], [0; 8], [0; 8]);
+        half.copy_from_slice(&bytes[..4]);
+        len.copy_from_slice(&bytes[4..12]);
+        sequence.copy_from_slice(&bytes[12..20]);
+        Self {
+            half: u32::from_le_bytes(half).min(1),
+            len: u64::from_le_bytes(len).min(1 << 28) as usize,
+            sequence: u64::from_le_bytes(sequence),
+        }
+    }
 }

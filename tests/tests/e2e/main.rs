@@ -1,0 +1,12 @@
+//! The whole program on real connections: every test runs the agent as a process in the lab.
+
+mod admin;
+mod broken;
+mod crash;
+mod inspection;
+mod lifecycle;
+mod live;
+mod network;
+mod proxy;
+mod two;
+mod udp;
