@@ -1,5 +1,4 @@
 //! The lab itself: what the other tests and the demo stand on.
-#![cfg(feature = "privileged")]
 
 use std::{
     fs,
