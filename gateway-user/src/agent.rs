@@ -10,7 +10,6 @@ mod sweeper;
 
 use std::{fmt, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -21,7 +20,7 @@ pub use options::Options;
 
 use crate::{
     dataplane,
-    network::{self, Network},
+    network::{self, Change, Network},
     proxy::ProxyError,
     source::{Bounds, DirectorySource},
 };
@@ -97,6 +96,9 @@ impl From<ProxyError> for Error {
 
 /// Messages of a changing network are taken together for this long.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Between two looks at a network that never settles, this many times what a look took is left for
+/// everything else.
+const REST: u32 = 4;
 /// The network is looked at this often even if nothing was heard.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Requests in flight get this long when the agent stops.
@@ -125,7 +127,9 @@ where
 
     let mut look = interval(LOOK_AGAIN);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut settled: Option<Instant> = None;
+    let mut heard: Option<Change> = None;
+    let mut settled = Instant::now();
+    let mut pause = SETTLE;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -141,15 +145,21 @@ where
                 let latest = Arc::clone(&published.borrow_and_update());
                 gateway.configure(latest).await;
             }
-            Some(_) = changes.next() => {
-                settled.get_or_insert(Instant::now() + SETTLE);
+            change = changes.next() => {
+                if heard.is_none() {
+                    settled = Instant::now() + pause;
+                }
+                heard = heard.max(Some(change));
             }
-            () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
-                settled = None;
-                gateway.look_around(false).await;
+            () = sleep_until(settled), if heard.is_some() => {
+                if let Some(change) = heard.take() {
+                    let begun = Instant::now();
+                    gateway.look_around(change).await;
+                    pause = SETTLE.max(REST * begun.elapsed());
+                }
             }
             _ = look.tick() => {
-                gateway.look_around(true).await;
+                gateway.look_again().await;
                 gateway.try_again();
             }
             Some(sweep) = sweeps.recv() => gateway.swept(sweep),

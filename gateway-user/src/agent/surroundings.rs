@@ -3,49 +3,80 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Instant,
 };
 
 use tracing::warn;
 
 use super::gateway::Gateway;
-use crate::{dataplane::apply, ir::SteeringMode, network::Path};
+use crate::{
+    dataplane::{
+        apply,
+        hops::{Facts, HopChanges, Hops},
+    },
+    ir::Listener,
+    network::{Change, Interface, Path},
+};
+
+/// Unresolved neighbours probed at one look.
+const PROBES: usize = 256;
+/// Entries read of the neighbour table at the start: twice its size, should it change meanwhile.
+const HELD: usize = 2 * gateway_common::maps::NEIGHBOURS.1 as usize;
 
 impl Gateway {
-    /// Looks at links, routes and neighbours again. `probe`: has the kernel make sure of the
-    /// neighbours in use, since redirected packets do not tell it that they are alive.
-    pub(super) async fn look_around(&mut self, probe: bool) {
-        let before = self.paths.clone();
-        if probe {
-            self.find_paths().await;
-            let towards: BTreeSet<(u32, IpAddr)> = self
-                .paths
-                .values()
-                .map(|p| (p.ifindex, p.neighbour))
-                .collect();
-            for (ifindex, address) in towards {
-                self.network.probe(ifindex, address).await;
-            }
+    /// Looks at the network after a change. One of neighbours alone moves no path.
+    pub(super) async fn look_around(&mut self, change: Change) {
+        if change < Change::Paths {
+            self.update_hops().await;
+            return;
         }
-        self.update_hops().await;
+        let before = sources(&self.paths);
+        self.find_paths().await;
         self.attach_again();
-        if sources(&before) != sources(&self.paths) {
+        if before != sources(&self.paths) {
             self.reconcile();
         }
     }
 
+    /// Looks at everything although nothing was heard, and has the kernel make sure of the
+    /// neighbours in use: redirected packets do not tell it that they are alive.
+    pub(super) async fn look_again(&mut self) {
+        self.look_around(Change::Paths).await;
+        let first = self.options.interfaces.first();
+        let clients = self.interfaces.iter().find(|i| Some(&i.name) == first);
+        let probes = self.hops.probes(&self.paths, clients.map(|i| i.index));
+        self.network.probe(probes).await;
+    }
+
     /// Attaches anew when an interface was made again under its old name: its links died with it.
     fn attach_again(&mut self) {
+        if self.attached.is_empty() {
+            return;
+        }
         let made_again = self.options.interfaces.iter().any(|name| {
             let now = self.interfaces.iter().find(|i| i.name == *name);
-            now.is_some_and(|now| {
-                self.attached
-                    .get(name)
-                    .is_some_and(|then| *then != now.index)
-            })
+            now.is_some_and(|now| self.attached.get(name) != Some(&now.index))
         });
         if made_again && let Err(error) = self.attach() {
             warn!(%error, "an interface was made again and is not attached; trying again");
         }
+    }
+
+    /// Interfaces that take frames which XDP redirects: those with native XDP of our own, whose
+    /// driver then has queues for it; all, where XDP runs in the stack.
+    fn redirected_to(&self, interfaces: &[Interface]) -> BTreeSet<String> {
+        let with = |hook: &str| {
+            let hooked = self.record.interfaces.iter();
+            hooked
+                .filter(|i| i.hooks.starts_with(hook))
+                .map(|i| i.name.clone())
+                .collect()
+        };
+        let generic: BTreeSet<String> = with("xdp generic");
+        if generic.is_empty() {
+            return with("xdp native");
+        }
+        interfaces.iter().map(|i| i.name.clone()).collect()
     }
 
     pub(super) async fn find_paths(&mut self) {
@@ -54,12 +85,24 @@ impl Gateway {
             .ir
             .listeners
             .iter()
-            .filter(|listener| listener.steering.mode == SteeringMode::Connection)
-            .filter_map(|listener| listener.rules.first())
-            .flat_map(|rule| rule.group.backends.iter().chain(&rule.group.idle))
+            .filter_map(Listener::kernel_group)
+            .flat_map(|group| group.backends.iter().chain(&group.idle))
             .map(|backend| backend.address.ip())
+            // Flows may still go to pods that only the plan remembers.
+            .chain(
+                self.record
+                    .plan
+                    .backends
+                    .values()
+                    .map(|b| b.key.address.ip()),
+            )
             .collect();
-        self.paths = self.network.paths(addresses.into_iter()).await;
+        let before = self.known_paths();
+        let found = self.network.paths(addresses.into_iter()).await;
+        if let Some(error) = &found.error {
+            warn!(%error, unknown = found.unknown.len(), "paths to some backends stay as they were");
+        }
+        self.paths = found.or_before(&before);
         self.update_hops().await;
         let by_backend = self.hops.by_backend();
         let unresolved: BTreeSet<(u32, IpAddr)> = self
@@ -68,9 +111,29 @@ impl Gateway {
             .filter(|(address, _)| by_backend.get(address).is_none_or(|hop| *hop == 0))
             .map(|(_, path)| (path.ifindex, path.neighbour))
             .collect();
-        for (ifindex, address) in unresolved {
-            self.network.probe(ifindex, address).await;
+        self.network
+            .probe(unresolved.into_iter().take(PROBES))
+            .await;
+    }
+
+    /// The paths of the last look. Before the first one those that the plan was made with, as far
+    /// as it tells: without neighbours, which leaves the way to the kernel's tables.
+    fn known_paths(&self) -> BTreeMap<IpAddr, Path> {
+        if !self.paths.is_empty() {
+            return self.paths.clone();
         }
+        let plan = &self.record.plan;
+        let path = |backend: &crate::plan::Backend| {
+            let address = backend.key.address.ip();
+            let source = plan.sources.get(usize::from(backend.source_first))?.address;
+            let path = Path {
+                ifindex: 0,
+                neighbour: address,
+                source,
+            };
+            Some((address, path))
+        };
+        plan.backends.values().filter_map(path).collect()
     }
 
     async fn update_hops(&mut self) {
@@ -82,32 +145,49 @@ impl Gateway {
         };
         match facts.await {
             Ok((interfaces, neighbours)) => {
-                let changes = self.hops.update(&interfaces, &neighbours, &self.paths);
+                if self.hops.is_new() {
+                    let held = self.tables.neighbours.iter().filter_map(Result::ok);
+                    self.hops.take_up(held.take(HELD));
+                }
+                let xdp = self.redirected_to(&interfaces);
+                let changes = self.hops.update(&Facts {
+                    interfaces: &interfaces,
+                    neighbours: &neighbours,
+                    paths: &self.paths,
+                    attached: &self.options.interfaces,
+                    xdp: &xdp,
+                    now: Instant::now(),
+                });
                 self.interfaces = interfaces;
-                if changes.is_empty() {
-                    return;
-                }
-                let hops = self.hops.by_backend();
-                if let Err(error) =
-                    apply::apply_hops(&mut self.tables, &changes, &self.record.plan, hops)
-                {
-                    warn!(%error, "next hops are not up to date");
-                }
-                self.record.hops = self.hops.to_record();
-                self.save();
+                self.write_hops(&changes);
             }
             Err(error) => warn!(%error, "next hops stay as they are"),
+        }
+    }
+
+    fn write_hops(&mut self, changes: &HopChanges) {
+        if changes.is_empty() {
+            return;
+        }
+        // Recorded before flows can hold them: after a crash in between nobody else gets these ids.
+        let ids = self.hops.to_record();
+        if self.record.hops != ids {
+            self.record.hops = ids;
+            self.save();
+        }
+        let hops = self.hops.by_backend();
+        if let Err(error) = apply::apply_hops(&mut self.tables, changes, &self.record.plan, hops) {
+            warn!(%error, "next hops are not up to date; writing all of them again");
+            self.hops = Hops::from_record(&self.record.hops);
         }
     }
 
     /// Backends that packets cannot reach, or whose answers would not come by.
     pub(super) fn unreachable(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let backends = self.record.ir.listeners.iter().filter_map(|listener| {
-            let connection = listener.steering.mode == SteeringMode::Connection;
-            connection.then(|| listener.rules.first()).flatten()
-        });
-        for backend in backends.flat_map(|rule| &rule.group.backends) {
+        let listeners = self.record.ir.listeners.iter();
+        let groups = listeners.filter_map(Listener::kernel_group);
+        for backend in groups.flat_map(|group| &group.backends) {
             let address = backend.address.ip();
             match self.paths.get(&address) {
                 None => warnings.push(format!(

@@ -1,7 +1,8 @@
 //! Carries a plan's steps out on the maps.
 
-use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
+use std::{collections::BTreeMap, io::ErrorKind::NotFound, net::IpAddr, thread, time::Duration};
 
+use aya::maps::MapError;
 use gateway_common::{
     addr::Port,
     backend::{self, Backend, NextHop, Snat},
@@ -117,13 +118,21 @@ pub fn remove_unknown_services(tables: &mut Tables, plan: &Plan) -> usize {
         .count()
 }
 
-/// Writes changed next hops, then the backends that now use another one.
+/// Removes neighbours that are gone, so that there is room; then writes changed next hops, then
+/// the neighbours and backends that now use another one. After a failure start from
+/// `Hops::from_record`: it is not known what was written.
 pub fn apply_hops(
     tables: &mut Tables,
     changes: &HopChanges,
     plan: &Plan,
     hops: &BTreeMap<IpAddr, u16>,
 ) -> Result<(), Error> {
+    for key in &changes.gone {
+        match tables.neighbours.remove(key) {
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == NotFound => {}
+            removed => removed.map_err(failed(maps::NEIGHBOURS.0))?,
+        }
+    }
     for (id, hop) in &changes.hops {
         set::<_, NextHop>(&mut tables.hops, maps::HOPS.0, u32::from(*id), *hop)?;
     }
@@ -132,9 +141,6 @@ pub fn apply_hops(
             .neighbours
             .insert(key, u32::from(*id), 0)
             .map_err(failed(maps::NEIGHBOURS.0))?;
-    }
-    for key in &changes.gone {
-        let _ = tables.neighbours.remove(key);
     }
     for (id, backend) in &plan.backends {
         let address = backend.key.address.ip();
