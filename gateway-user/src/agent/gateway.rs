@@ -69,6 +69,8 @@ pub(super) struct Gateway {
     pub(super) shared: Arc<Shared>,
     /// Everything is to be written again: an earlier agent stopped in the middle of a change.
     pub(super) rewrite: bool,
+    /// Warnings of the surroundings in the record.
+    pub(super) told: Vec<String>,
     /// Manifests have been taken in.
     configured: bool,
 }
@@ -158,6 +160,7 @@ impl Gateway {
             record,
             shared,
             rewrite,
+            told: Vec::new(),
             configured: false,
         })
     }
@@ -317,7 +320,9 @@ impl Gateway {
             busy: self.busy.as_ref().unwrap_or(&all),
         };
         let (want, mut warnings) = plan::build(&self.record.ir, &inputs, &self.record.plan);
-        warnings.extend(self.unreachable());
+        let unreachable = self.unreachable();
+        warnings.extend(unreachable.iter().cloned());
+        self.told = unreachable;
         let nothing = Plan::default();
         let have = if self.rewrite {
             &nothing

@@ -33,7 +33,7 @@ impl Gateway {
         let before = sources(&self.paths);
         self.find_paths().await;
         self.attach_again();
-        if before != sources(&self.paths) {
+        if before != sources(&self.paths) || self.told != self.unreachable() {
             self.reconcile();
         }
     }
@@ -182,9 +182,20 @@ impl Gateway {
         }
     }
 
-    /// Backends that packets cannot reach, or whose answers would not come by.
+    /// Interfaces that take no packets, backends that packets cannot reach, or whose answers would not come by.
     pub(super) fn unreachable(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        for name in &self.options.interfaces {
+            match self.interfaces.iter().find(|i| i.name == *name) {
+                None => warnings.push(format!(
+                    "interface {name} is gone; it is attached again when it is back"
+                )),
+                Some(interface) if !interface.up => warnings.push(format!(
+                    "interface {name} is down; `ip link set {name} up` lets packets in"
+                )),
+                Some(_) => {}
+            }
+        }
         let listeners = self.record.ir.listeners.iter();
         let groups = listeners.filter_map(Listener::kernel_group);
         for backend in groups.flat_map(|group| &group.backends) {
