@@ -98,3 +98,29 @@ fn broken_yaml_and_a_manifest_directory_that_is_gone_for_a_moment_harm_nothing()
     assert_eq!(tally.failed(), 0, "{tally:?}");
     Ok(())
 }
+
+#[test]
+fn an_agent_that_starts_without_manifests_keeps_what_the_last_one_served() -> Result<()> {
+    let mut gateway = Gateway::running()?;
+    gateway.kill()?;
+    let aside = gateway.manifests().with_extension("aside");
+    fs::rename(gateway.manifests(), &aside)?;
+    let started = gateway.start();
+    let missing = wire::burst(WEB, 20);
+    let problems = gateway.problems();
+    fs::create_dir(gateway.manifests())?;
+    thread::sleep(Duration::from_millis(2500));
+    let empty = wire::burst(WEB, 20);
+    fs::remove_dir(gateway.manifests())?;
+    fs::rename(&aside, gateway.manifests())?;
+    started?;
+    assert_eq!((missing?.failed(), empty?.failed()), (0, 0));
+    assert!(problems.is_ok());
+    // And it is taken in when it is back.
+    let only = Ingress::new("web", WEB).weights(&[("c1", 100)]);
+    gateway.write("fleet/web.yaml", &only.yaml())?;
+    eventually("the directory is followed", || {
+        let tally = wire::burst(WEB, 20)?;
+        Ok((tally.by_pod.keys().all(|pod| pod.starts_with("c1/")), tally))
+    })
+}
