@@ -2,7 +2,7 @@
 //!
 //! Two ways, tried in this order: what is installed already (any rustup toolchain or plain rustc with rust-src, a
 //! bpf-linker in our tool folder or on PATH); then the distribution's packages (Debian, Ubuntu) and a linker built
-//! from crates.io against the packaged LLVM.
+//! from its crate against the packaged LLVM.
 
 use std::{fmt, path::PathBuf};
 

@@ -33,7 +33,7 @@ pub fn packages(llvm: u32) -> Result<()> {
     setup::install(&missing.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Builds one from crates.io (about a minute).
+/// Builds one from its crate (about a minute).
 pub fn build(llvm: u32) -> Result<PathBuf> {
     let root = paths::target().join("tools");
     let step = Step::start(format!(
