@@ -16,8 +16,8 @@ pub struct ServiceKey {
     pub zero: u32,
 }
 
-/// How packets to a service are steered. One map update replaces the whole entry, so a packet sees
-/// the old ring or the new one, never a mix.
+/// How packets to a service are steered. One map update replaces the whole entry; a packet that read
+/// one reads it again before it counts, see `datapath::opening`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Service {

@@ -57,7 +57,7 @@ impl Packet for Frame {
 }
 
 /// All tables in memory. Flows are boxed and never freed while borrowed tables live: a forgotten
-/// flow moves to a graveyard, as a map element stays readable under RCU.
+/// flow moves to a graveyard, as a map element stays readable while a program runs.
 #[derive(Default)]
 pub struct Memory {
     /// Configuration.

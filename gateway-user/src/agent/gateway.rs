@@ -207,13 +207,13 @@ impl Gateway {
     /// Takes in a new state of the manifests.
     pub(super) async fn configure(&mut self, published: Arc<Published>) {
         self.published = published;
-        if let Some(reason) = self.withheld() {
-            warn!("{reason}");
-            self.record.warnings = vec![reason];
+        if self.withheld().is_some() {
+            self.record.problems.clone_from(&self.published.problems);
             self.proxy
                 .update(RouteTable::build(&self.record.ir, &self.record.vips));
             self.find_paths().await;
-            let _ = self.save();
+            // Also completes what the last agent may have left half done.
+            self.reconcile();
             return;
         }
         self.configured = true;
@@ -289,7 +289,7 @@ impl Gateway {
 
     /// Tries again what could not be brought into the kernel.
     pub(super) fn try_again(&mut self) {
-        if self.configured && self.record.applying.is_some() {
+        if self.record.applying.is_some() {
             self.reconcile();
             self.tell_ready();
         }
@@ -322,6 +322,7 @@ impl Gateway {
         let (want, mut warnings) = plan::build(&self.record.ir, &inputs, &self.record.plan);
         let unreachable = self.unreachable();
         warnings.extend(unreachable.iter().cloned());
+        warnings.extend(self.withheld());
         self.told = unreachable;
         let nothing = Plan::default();
         let have = if self.rewrite {

@@ -162,6 +162,30 @@ fn an_interrupted_change_is_not_forgotten_by_an_agent_that_is_killed_while_start
     Ok(())
 }
 
+#[test]
+fn an_interrupted_change_is_completed_also_by_an_agent_that_finds_no_manifests() -> Result<()> {
+    let mut gateway = Gateway::running()?;
+    gateway.kill()?;
+    let address = ServiceAddr {
+        transport: Transport::Tcp,
+        address: SocketAddr::from((VIP, WEB)),
+    };
+    let mut tables = Tables::open(&Pins::new(gateway.pins()))?;
+    let mut left = record(&gateway)?;
+    left.applying = Some(left.plan.clone());
+    left.save(&mut tables)?;
+    tables.services.remove(&service_key(&address))?;
+    let aside = gateway.manifests().with_extension("aside");
+    std::fs::rename(gateway.manifests(), &aside)?;
+    let started = gateway.start();
+    std::fs::rename(&aside, gateway.manifests())?;
+    // Ready means that the plan is in the kernel.
+    started?;
+    assert!(record(&gateway)?.applying.is_none());
+    assert_eq!(wire::burst(WEB, 20)?.failed(), 0);
+    Ok(())
+}
+
 /// The maps are what the manifests say: every pod, every listener, and nothing left over.
 fn converges(gateway: &Gateway) -> Result<()> {
     edit(gateway, 100)?;
