@@ -26,7 +26,7 @@ use gateway_common::{
     config::Clock,
     datapath::process,
     flow::TCP,
-    service::{ServiceKey, mode},
+    service::ServiceKey,
 };
 
 use crate::{
@@ -92,9 +92,9 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     };
     // SAFETY: the entry is map memory; one that is replaced meanwhile is another listener's for this
     // one connection at worst.
-    if let Some(service) = unsafe { SERVICES.get(&key) }
-        && service.mode == mode::L7
-    {
+    // Whoever steers it: a SYN that TC passed to the proxy may arrive here after the listener has
+    // become the kernel's.
+    if unsafe { SERVICES.get(&key) }.is_some() {
         // Without a socket (the agent is down) the connection is refused, and does not end up with
         // whoever listens on that port at any address.
         if SOCKETS.redirect_sk_lookup(&ctx, 0, 0).is_err() {
