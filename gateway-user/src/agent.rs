@@ -22,7 +22,7 @@ use crate::{
     dataplane,
     network::{self, Change, Network},
     proxy::ProxyError,
-    source::{Bounds, DirectorySource},
+    source::{Bounds, DirectorySource, feed},
 };
 use gateway::Gateway;
 
@@ -114,15 +114,14 @@ where
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Error::Io("signals", e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Error::Io("signals", e))?;
     let (network, mut changes) = Network::connect()?;
-    let mut published = DirectorySource::new(&options.manifests, Bounds::default())
-        .watch()
+    let (writer, mut edits) = feed();
+    DirectorySource::new(&options.manifests, Bounds::default())
+        .follow(writer)
         .map_err(|e| Error::Io("the thread that watches manifests", e))?;
     let mut gateway = Gateway::start(options, network).await?;
     let admin = tokio::task::spawn_local(admin(gateway.shared()));
     let mut sweeps = gateway.sweeps()?;
-    gateway
-        .configure(Arc::clone(&published.borrow_and_update()))
-        .await;
+    gateway.configure(edits.take().await).await;
     gateway.attach()?;
 
     let mut look = interval(LOOK_AGAIN);
@@ -134,17 +133,7 @@ where
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            changed = published.changed() => {
-                if changed.is_err() {
-                    gateway.stop(DRAIN);
-                    return Err(Error::Io(
-                        "the thread that watches manifests has ended",
-                        io::Error::other("see the log"),
-                    ));
-                }
-                let latest = Arc::clone(&published.borrow_and_update());
-                gateway.configure(latest).await;
-            }
+            edits = edits.take() => gateway.configure(edits).await,
             change = changes.next() => {
                 if heard.is_none() {
                     settled = Instant::now() + pause;

@@ -5,11 +5,13 @@
 
 mod decode;
 mod documents;
+pub mod edit;
 pub mod object;
 pub mod parse;
 pub mod snapshot;
 mod yaml;
 
+pub use edit::{Changes, Edit, Key, Reach};
 pub use object::*;
-pub use parse::{Broken, Limits, Object, Origin, Parsed, parse};
+pub use parse::{Broken, Limits, Object, Origin, Parsed, object as object_of, parse};
 pub use snapshot::{ClusterObjects, File, Snapshot, snapshot, snapshot_after};

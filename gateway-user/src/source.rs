@@ -2,10 +2,12 @@
 //! because something could not be read.
 
 pub mod directory;
+pub mod feed;
 mod listing;
 mod watching;
 
 pub use directory::{DirectorySource, Published};
+pub use feed::{Reader, Writer, feed};
 pub use listing::Bounds;
 
 #[cfg(test)]

@@ -23,10 +23,10 @@ use crate::{
         record::Record, tables::Tables,
     },
     ir::{self, LastGood},
+    manifest::{Changes, Edit, Snapshot},
     network::{Interface, Network, Path},
     plan::{self, Inputs, Plan},
     proxy::{Proxy, ProxyConfig, ProxyStats, RouteTable},
-    source::Published,
 };
 
 /// What the admin server shows.
@@ -57,7 +57,7 @@ pub(super) struct Gateway {
     pub(super) hops: Hops,
     pub(super) paths: BTreeMap<IpAddr, Path>,
     pub(super) proxy: Proxy,
-    pub(super) published: Arc<Published>,
+    pub(super) snapshot: Snapshot,
     pub(super) last_good: LastGood,
     /// Backends that have flows; `None` until a sweep has told since the last change.
     pub(super) busy: Option<BTreeSet<u32>>,
@@ -152,7 +152,7 @@ impl Gateway {
             hops,
             paths: BTreeMap::new(),
             proxy,
-            published: Arc::default(),
+            snapshot: Snapshot::default(),
             last_good: LastGood::default(),
             busy: None,
             changed: Instant::now(),
@@ -205,10 +205,13 @@ impl Gateway {
     }
 
     /// Takes in a new state of the manifests.
-    pub(super) async fn configure(&mut self, published: Arc<Published>) {
-        self.published = published;
+    pub(super) async fn configure(&mut self, edits: Vec<Edit>) {
+        let mut changes = Changes::default();
+        for edit in edits {
+            self.snapshot.apply(edit, &mut changes);
+        }
         if self.withheld().is_some() {
-            self.record.problems.clone_from(&self.published.problems);
+            self.record.problems = self.snapshot.problems.values().flatten().cloned().collect();
             self.proxy
                 .update(RouteTable::build(&self.record.ir, &self.record.vips));
             self.find_paths().await;
@@ -220,9 +223,9 @@ impl Gateway {
         let options = ir::Options {
             steering: self.options.steering,
         };
-        let built = ir::build(&self.published.snapshot, &self.last_good, &options);
+        let built = ir::build(&self.snapshot, &self.last_good, &options);
         self.last_good = built.last_good;
-        let mut problems = self.published.problems.clone();
+        let mut problems: Vec<_> = self.snapshot.problems.values().flatten().cloned().collect();
         problems.extend(built.problems);
         problems.sort();
         problems.dedup();
@@ -255,9 +258,9 @@ impl Gateway {
         if self.configured || known == 0 {
             return None;
         }
-        let snapshot = &self.published.snapshot;
+        let snapshot = &self.snapshot;
         let empty = snapshot.gateways.is_empty() && snapshot.ingresses.is_empty();
-        let cut = snapshot.unread();
+        let cut = !snapshot.whole;
         (empty || cut).then(|| {
             let what = if cut { "cannot be read whole" } else { "holds no gateway and no Ingress" };
             format!(

@@ -21,7 +21,7 @@ impl fmt::Display for ClusterId {
 }
 
 /// Identity of a namespaced object inside one cluster.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct NamespacedName {
     /// `metadata.namespace`, `default` where it was left out.
     pub namespace: String,

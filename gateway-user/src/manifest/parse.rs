@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
     decode::{decode, names},
     documents::{self, Document},
-    object::{AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, ObjectMeta, Service},
+    object::{
+        AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, ObjectMeta, Secret, Service,
+    },
     yaml,
 };
 use crate::problem::{ObjectRef, Problem, shown};
@@ -69,15 +72,17 @@ impl Origin {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Object {
     /// `alibabacloud.com/v1`
-    AlbConfig(AlbConfig),
+    AlbConfig(Arc<AlbConfig>),
     /// `networking.k8s.io/v1`
-    IngressClass(IngressClass),
+    IngressClass(Arc<IngressClass>),
     /// `networking.k8s.io/v1`
-    Ingress(Ingress),
+    Ingress(Arc<Ingress>),
     /// `v1`
-    Service(Service),
+    Secret(Arc<Secret>),
+    /// `v1`
+    Service(Arc<Service>),
     /// `discovery.k8s.io/v1`
-    EndpointSlice(EndpointSlice),
+    EndpointSlice(Arc<EndpointSlice>),
 }
 
 /// Something that exists but could not be decoded; a source keeps the last good version of it.
@@ -101,10 +106,11 @@ pub struct Parsed {
 }
 
 /// Kinds we use: kind, API group and version, and whether it has a namespace.
-const KINDS: [(&str, &str, bool); 5] = [
+const KINDS: [(&str, &str, bool); 6] = [
     ("AlbConfig", "alibabacloud.com/v1", false),
     ("IngressClass", "networking.k8s.io/v1", false),
     ("Ingress", "networking.k8s.io/v1", true),
+    ("Secret", "v1", true),
     ("Service", "v1", true),
     ("EndpointSlice", "discovery.k8s.io/v1", true),
 ];
@@ -252,32 +258,7 @@ impl Reading<'_> {
             return;
         }
         let namespace = namespace.to_owned();
-        let fill = |meta: &mut ObjectMeta| {
-            meta.namespace = namespace;
-            meta.file = self.origin.file.clone();
-        };
-        let decoded = match kind.as_str() {
-            "AlbConfig" => decode(value, &object).map(|mut it: AlbConfig| {
-                fill(&mut it.metadata);
-                Object::AlbConfig(it)
-            }),
-            "IngressClass" => decode(value, &object).map(|mut it: IngressClass| {
-                fill(&mut it.metadata);
-                Object::IngressClass(it)
-            }),
-            "Ingress" => decode(value, &object).map(|mut it: Ingress| {
-                fill(&mut it.metadata);
-                Object::Ingress(it)
-            }),
-            "Service" => decode(value, &object).map(|mut it: Service| {
-                fill(&mut it.metadata);
-                Object::Service(it)
-            }),
-            _ => decode(value, &object).map(|mut it: EndpointSlice| {
-                fill(&mut it.metadata);
-                Object::EndpointSlice(it)
-            }),
-        };
+        let decoded = typed(&kind, value, &object, &namespace, &self.origin.file);
         match decoded {
             Ok(object) => self.parsed.objects.push(object),
             Err(problem) => self.broken_object(*problem),
@@ -307,6 +288,84 @@ impl Reading<'_> {
             );
         }
     }
+}
+
+/// One object from an API server: `kind` is one of ours, `value` as the server sent it.
+///
+/// `Err` names the object, as far as its name could be read, and why it cannot be used.
+pub fn object(
+    kind: &str,
+    cluster: Option<&ClusterId>,
+    value: Value,
+) -> Result<Object, Box<Problem>> {
+    let origin = Origin {
+        file: Arc::default(),
+        cluster: cluster.cloned(),
+    };
+    let text = |field: &str| {
+        let field = value.get("metadata").and_then(|meta| meta.get(field));
+        field.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let namespaced = KINDS
+        .iter()
+        .any(|(known, _, spaced)| *known == kind && *spaced);
+    let (name, namespace) = (
+        text("name"),
+        if namespaced {
+            text("namespace")
+        } else {
+            String::new()
+        },
+    );
+    let reference = origin.object(kind, &namespace, &name);
+    if let Err((field, message)) = names(&name, &namespace, namespaced) {
+        let remedy = "an API server does not store such an object";
+        return Err(Box::new(Problem::error(&reference, field, message, remedy)));
+    }
+    typed(kind, value, &reference, &namespace, &origin.file)
+}
+
+/// Decodes a value whose kind is one of [`KINDS`].
+fn typed(
+    kind: &str,
+    value: Value,
+    object: &ObjectRef,
+    namespace: &str,
+    file: &Arc<str>,
+) -> Result<Object, Box<Problem>> {
+    fn read<T: DeserializeOwned>(
+        value: Value,
+        object: &ObjectRef,
+        fill: impl FnOnce(&mut T),
+    ) -> Result<Arc<T>, Box<Problem>> {
+        let mut it: T = decode(value, object)?;
+        fill(&mut it);
+        Ok(Arc::new(it))
+    }
+    let fill = |meta: &mut ObjectMeta| {
+        meta.namespace = namespace.to_owned();
+        meta.file = file.clone();
+    };
+    Ok(match kind {
+        "AlbConfig" => Object::AlbConfig(read(value, object, |it: &mut AlbConfig| {
+            fill(&mut it.metadata)
+        })?),
+        "IngressClass" => Object::IngressClass(read(value, object, |it: &mut IngressClass| {
+            fill(&mut it.metadata)
+        })?),
+        "Ingress" => Object::Ingress(read(value, object, |it: &mut Ingress| {
+            fill(&mut it.metadata)
+        })?),
+        "Secret" => Object::Secret(read(value, object, |it: &mut Secret| {
+            fill(&mut it.metadata)
+        })?),
+        "Service" => Object::Service(read(value, object, |it: &mut Service| {
+            fill(&mut it.metadata)
+        })?),
+        _ => Object::EndpointSlice(read(value, object, |it: &mut EndpointSlice| {
+            fill(&mut it.metadata)
+        })?),
+    })
 }
 
 /// Other API groups have kinds of the same name (Knative's Service, OpenShift's Ingress): those are not ours. Ingress

@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
+    edit::Reach,
     object::{
         AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, NamespacedName, ObjectMeta,
-        Service,
+        Secret, Service,
     },
     parse::{Broken, Limits, Object, Origin, parse},
 };
@@ -23,19 +24,88 @@ pub struct Snapshot {
     pub classes: BTreeMap<String, Arc<IngressClass>>,
     /// Ingresses of the fleet.
     pub ingresses: BTreeMap<NamespacedName, Arc<Ingress>>,
+    /// Secrets of the fleet that hold certificates.
+    pub secrets: BTreeMap<NamespacedName, Arc<Secret>>,
     /// Associated member clusters, also those without objects.
     pub clusters: BTreeMap<ClusterId, ClusterObjects>,
     /// What exists but could not be decoded.
     pub broken: Vec<Broken>,
+    /// What could not be read, by object or file.
+    pub problems: BTreeMap<ObjectRef, Vec<Problem>>,
+    /// The source could be read whole.
+    pub whole: bool,
 }
 
 /// Objects of one member cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ClusterObjects {
+    /// Whether the cluster answers.
+    pub reach: Reach,
     /// Services.
     pub services: BTreeMap<NamespacedName, Arc<Service>>,
     /// EndpointSlices.
     pub slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+    /// Names of the slices of each Service, derived from `slices`.
+    by_service: BTreeMap<NamespacedName, BTreeSet<String>>,
+}
+
+impl ClusterObjects {
+    /// The slices of a Service, by name.
+    pub fn slices_of(&self, service: &NamespacedName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let names = self.by_service.get(service).into_iter().flatten();
+        names.filter_map(|name| {
+            self.slices.get(&NamespacedName {
+                namespace: service.namespace.clone(),
+                name: name.clone(),
+            })
+        })
+    }
+
+    /// Replaces a slice, or removes it. Returns the Services whose pods may differ now.
+    pub(super) fn replace_slice(
+        &mut self,
+        key: &NamespacedName,
+        slice: Option<Arc<EndpointSlice>>,
+    ) -> BTreeSet<NamespacedName> {
+        let mut touched = BTreeSet::new();
+        let same = match (self.slices.get(key), &slice) {
+            (Some(old), Some(new)) => old == new,
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            return touched;
+        }
+        let old = self.slices.remove(key);
+        if let Some(service) = old.as_ref().and_then(|old| old.service()) {
+            if let Some(names) = self.by_service.get_mut(&service) {
+                names.remove(&key.name);
+                if names.is_empty() {
+                    self.by_service.remove(&service);
+                }
+            }
+            touched.insert(service);
+        }
+        if let Some(slice) = slice {
+            if let Some(service) = slice.service() {
+                let names = self.by_service.entry(service.clone()).or_default();
+                names.insert(key.name.clone());
+                touched.insert(service);
+            }
+            self.slices.insert(key.clone(), slice);
+        }
+        touched
+    }
+
+    fn index(&mut self) {
+        self.by_service.clear();
+        for (key, slice) in &self.slices {
+            if let Some(service) = slice.service() {
+                let names = self.by_service.entry(service).or_default();
+                names.insert(key.name.clone());
+            }
+        }
+    }
 }
 
 /// One file of a manifest directory.
@@ -91,6 +161,9 @@ impl Snapshot {
         keep(&mut self.ingresses, &before.ingresses, |it| {
             lost(None, "Ingress", &it.metadata)
         });
+        keep(&mut self.secrets, &before.secrets, |it| {
+            lost(None, "Secret", &it.metadata)
+        });
         for (id, had) in &before.clusters {
             if unseen(&format!("clusters/{id}/")) {
                 self.clusters.entry(id.clone()).or_default();
@@ -105,6 +178,7 @@ impl Snapshot {
             keep(&mut has.slices, &had.slices, |it| {
                 lost(Some(id), "EndpointSlice", &it.metadata)
             });
+            has.index();
         }
     }
 }
@@ -153,7 +227,12 @@ pub fn snapshot_after(
     for file in &files {
         placing.file(file, limits);
     }
-    (placing.snapshot, placing.problems)
+    let mut snapshot = placing.snapshot;
+    snapshot
+        .clusters
+        .values_mut()
+        .for_each(ClusterObjects::index);
+    (snapshot, placing.problems)
 }
 
 struct Placing<'a> {
@@ -301,6 +380,20 @@ impl Placing<'_> {
                     problems,
                 );
             }
+            (Object::Secret(it), None) => {
+                place(
+                    &mut snapshot.secrets,
+                    Some(&before.secrets),
+                    key(&it.metadata),
+                    it,
+                    origin,
+                    "Secret",
+                    |it| &it.metadata,
+                    problems,
+                );
+            }
+            // Applications keep Secrets beside their pods; they are none of ours.
+            (Object::Secret(_), Some(_)) => {}
             // People keep the Service beside its Ingress on the fleet; only those of members have pods.
             (Object::Service(_), None) => {}
             (Object::EndpointSlice(it), None) => problems.push(Problem::warning(
@@ -387,7 +480,7 @@ fn place<K: Ord, V>(
     into: &mut BTreeMap<K, Arc<V>>,
     before: Option<&BTreeMap<K, Arc<V>>>,
     key: K,
-    value: V,
+    value: Arc<V>,
     origin: &Origin,
     kind: &str,
     meta: impl Fn(&V) -> &ObjectMeta,
@@ -398,7 +491,7 @@ fn place<K: Ord, V>(
         .map(|it| meta(it).file.clone());
     match into.entry(key) {
         Entry::Vacant(free) => {
-            free.insert(Arc::new(value));
+            free.insert(value);
         }
         Entry::Occupied(mut taken) => {
             let first = meta(taken.get()).file.clone();
@@ -414,11 +507,25 @@ fn place<K: Ord, V>(
                 "delete or rename one of them",
             ));
             if returns {
-                taken.insert(Arc::new(value));
+                taken.insert(value);
             }
         }
     }
 }
+
+impl EndpointSlice {
+    /// The Service it belongs to, by its label.
+    pub fn service(&self) -> Option<NamespacedName> {
+        let name = self.metadata.labels.get(SERVICE_NAME)?;
+        Some(NamespacedName {
+            namespace: self.metadata.namespace.clone(),
+            name: name.clone(),
+        })
+    }
+}
+
+/// Label of an EndpointSlice that names its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,14 @@
 //! A directory of plain Kubernetes YAML: `fleet/**` and `clusters/<id>/**`.
 
-use std::{io, path::PathBuf, sync::Arc};
-
-use tokio::sync::watch;
+use std::{io, path::PathBuf};
 
 use super::{
+    Writer,
     listing::{self, Bounds, Listing},
     watching,
 };
 use crate::{
-    manifest::{self, Broken, Limits, Snapshot},
+    manifest::{self, Broken, Edit, Limits, Snapshot},
     problem::Problem,
 };
 
@@ -81,26 +80,41 @@ impl DirectorySource {
                 });
             }
         }
+        snapshot.whole = !snapshot.unread();
         if let Some(before) = &self.published {
             snapshot.keep_last_good(&before.snapshot);
         }
         problems.sort();
         problems.dedup();
+        for problem in &problems {
+            let about = snapshot.problems.entry(problem.object.clone()).or_default();
+            about.push(problem.clone());
+        }
         let published = Published { snapshot, problems };
         self.listing = Some(listing);
         self.published = Some(published.clone());
         Some(published)
     }
 
-    /// Follows the directory from a thread of its own until every receiver is gone.
+    /// Follows the directory from a thread of its own until nobody reads the feed.
     ///
     /// A change is published about 100 ms after the last write to a file; changes that the kernel does not report (a
     /// link to elsewhere, a network file system) are found within 2 s. Fails only when no thread can be started.
-    pub fn watch(mut self) -> io::Result<watch::Receiver<Arc<Published>>> {
-        let (publish, published) = watch::channel(Arc::new(self.read()));
+    pub fn follow(self, feed: Writer) -> io::Result<()> {
         std::thread::Builder::new()
             .name("manifests".to_owned())
-            .spawn(move || watching::follow(self, &publish))?;
-        Ok(published)
+            .spawn(move || watching::follow(self, &feed))?;
+        Ok(())
+    }
+
+    /// As [`changed`](Self::changed), as edits since the time before.
+    pub(super) fn edits(&mut self) -> Option<Vec<Edit>> {
+        let before = self.published.clone();
+        let now = self.changed()?;
+        let none = Snapshot::default();
+        Some(
+            now.snapshot
+                .edits_since(before.as_ref().map_or(&none, |it| &it.snapshot)),
+        )
     }
 }

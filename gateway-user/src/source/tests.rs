@@ -1,8 +1,9 @@
-use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use super::*;
+use crate::manifest::{Changes, Snapshot};
 
 fn service(name: &str) -> String {
     format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n")
@@ -19,8 +20,8 @@ fn put(dir: &Path, path: &str, text: &str) {
     fs::write(dir.join(path), text).expect("write");
 }
 
-fn names(published: &Published) -> Vec<String> {
-    let clusters = published.snapshot.clusters.values();
+fn names(snapshot: &Snapshot) -> Vec<String> {
+    let clusters = snapshot.clusters.values();
     clusters
         .flat_map(|it| it.services.keys().map(|key| key.name.clone()))
         .collect()
@@ -44,7 +45,7 @@ fn hidden_and_editor_files_are_not_read_and_links_are_followed() {
     symlink("..data/a.yaml", dir.path().join("clusters/c1/a.yaml")).expect("symlink");
     let published = source(dir.path()).read();
     assert_eq!(published.problems, []);
-    assert_eq!(names(&published), ["real"]);
+    assert_eq!(names(&published.snapshot), ["real"]);
 }
 
 #[test]
@@ -62,7 +63,8 @@ fn a_directory_that_disappears_keeps_what_it_held() {
             .join(format!("{}-aside", std::process::id()));
         fs::rename(&from, &aside).expect("rename");
         let published = source.changed().expect("the gap is news");
-        assert_eq!(published.snapshot, before.snapshot, "{gone}");
+        let objects = |it: &Published| (it.snapshot.gateways.clone(), it.snapshot.clusters.clone());
+        assert_eq!(objects(&published), objects(&before), "{gone}");
         assert!(
             published.problems[0].to_string().contains("keeps serving"),
             "{}",
@@ -81,13 +83,13 @@ fn a_folder_that_cannot_be_listed_keeps_its_own_objects_only() {
     fs::create_dir_all(dir.path().join("clusters/c1/deep/deeper")).expect("mkdir");
     put(dir.path(), "clusters/c1/deep/deeper/b.yaml", &service("b"));
     let mut source = source(dir.path());
-    assert_eq!(names(&source.read()), ["a", "b"]);
+    assert_eq!(names(&source.read().snapshot), ["a", "b"]);
     // Too deep from now on: what lies there is unseen, the rest is followed.
     source.bounds.depth = 3;
     fs::remove_file(dir.path().join("clusters/c1/a.yaml")).expect("remove");
     put(dir.path(), "clusters/c1/c.yaml", &service("c"));
     let published = source.changed().expect("news");
-    assert_eq!(names(&published), ["b", "c"]);
+    assert_eq!(names(&published.snapshot), ["b", "c"]);
     assert_eq!(published.problems.len(), 1);
     assert!(
         published.problems[0]
@@ -141,30 +143,39 @@ fn too_many_files_and_too_large_files_are_problems() {
     );
 }
 
-async fn until(
-    published: &mut watch::Receiver<Arc<Published>>,
-    longest: Duration,
-    wanted: &[&str],
-) {
-    let found = timeout(
-        longest,
-        published.wait_for(|published| names(published) == wanted),
-    )
-    .await;
-    assert!(
-        found.is_ok_and(|found| found.is_ok()),
-        "{wanted:?} was not published within {longest:?}"
-    );
+/// A reader of a feed and what its edits make.
+struct Following(Reader, Snapshot);
+
+impl Following {
+    fn start(source: DirectorySource) -> Self {
+        let (writer, reader) = feed();
+        source.follow(writer).expect("thread");
+        Self(reader, Snapshot::default())
+    }
+
+    async fn until(&mut self, longest: Duration, wanted: &[&str]) {
+        let found = timeout(longest, async {
+            while names(&self.1) != wanted || !self.1.whole {
+                for edit in self.0.take().await {
+                    self.1.apply(edit, &mut Changes::default());
+                }
+            }
+        });
+        assert!(
+            found.await.is_ok(),
+            "{wanted:?} was not published within {longest:?}"
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_saved_file_is_published_within_a_second() {
     let dir = folder();
-    let mut published = source(dir.path()).watch().expect("thread");
-    until(&mut published, Duration::from_secs(5), &[]).await;
+    let mut published = Following::start(source(dir.path()));
+    published.until(Duration::from_secs(5), &[]).await;
     let second = Duration::from_secs(1);
     put(dir.path(), "clusters/c1/a.yaml", &service("a"));
-    until(&mut published, second, &["a"]).await;
+    published.until(second, &["a"]).await;
     // As editors and `kubectl` wrappers save: write aside, rename over.
     put(dir.path(), "clusters/c1/.new", &service("b"));
     fs::rename(
@@ -172,10 +183,10 @@ async fn a_saved_file_is_published_within_a_second() {
         dir.path().join("clusters/c1/a.yaml"),
     )
     .expect("rename");
-    until(&mut published, second, &["b"]).await;
+    published.until(second, &["b"]).await;
     fs::create_dir(dir.path().join("clusters/c2")).expect("mkdir");
     put(dir.path(), "clusters/c2/a.yaml", &service("c"));
-    until(&mut published, second, &["b", "c"]).await;
+    published.until(second, &["b", "c"]).await;
 }
 
 #[tokio::test]
@@ -190,11 +201,11 @@ async fn another_directory_under_the_same_name_is_followed() {
     };
     make("root", "a");
     make("next", "b");
-    let mut published = source(&root).watch().expect("thread");
-    until(&mut published, Duration::from_secs(5), &["a"]).await;
+    let mut published = Following::start(source(&root));
+    published.until(Duration::from_secs(5), &["a"]).await;
     fs::rename(&root, dir.path().join("old")).expect("rename");
     fs::rename(dir.path().join("next"), &root).expect("rename");
-    until(&mut published, Duration::from_secs(5), &["b"]).await;
+    published.until(Duration::from_secs(5), &["b"]).await;
     put(&root, "clusters/c1/a.yaml", &service("c"));
-    until(&mut published, Duration::from_secs(3), &["c"]).await;
+    published.until(Duration::from_secs(3), &["c"]).await;
 }

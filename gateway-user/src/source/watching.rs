@@ -2,10 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    },
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -13,10 +10,9 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
-use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{DirectorySource, Published, listing};
+use super::{DirectorySource, Writer, listing};
 
 /// A burst of writes is over when nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -28,19 +24,19 @@ const POLL: Duration = Duration::from_secs(2);
 const POLL_ALONE: Duration = Duration::from_millis(500);
 
 /// Publishes every change until nobody listens.
-pub(super) fn follow(mut source: DirectorySource, publish: &watch::Sender<Arc<Published>>) {
+pub(super) fn follow(mut source: DirectorySource, feed: &Writer) {
     // One slot: a burst of events is one reason to look.
     let (wake, woken) = sync_channel(1);
     let mut eye = Eye::default();
     loop {
         let watching = eye.look_at(source.root(), &wake);
         // Also right after the watch was (re)made: what changed before it was not reported.
-        if let Some(published) = source.changed() {
-            info!(problems = published.problems.len(), "manifests changed");
-            publish.send_replace(Arc::new(published));
+        if let Some(edits) = source.edits() {
+            info!(edits = edits.len(), "manifests changed");
+            feed.send(edits);
         }
         wait(&woken, if watching { POLL } else { POLL_ALONE });
-        if publish.is_closed() {
+        if feed.is_closed() {
             return;
         }
     }

@@ -1,5 +1,7 @@
 //! Objects of the fleet: AlbConfig, IngressClass, Ingress.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::{IntOrString, ObjectMeta, or_default};
@@ -144,11 +146,61 @@ pub struct IngressSpec {
 
 /// `Ingress.spec.tls[]`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct IngressTls {
     /// Hosts.
     #[serde(deserialize_with = "or_default")]
     pub hosts: Vec<String>,
+    /// Secret with certificate and key, in the Ingress's namespace.
+    pub secret_name: Option<String>,
+}
+
+/// A Secret of type `kubernetes.io/tls`, without what it keeps secret: only whether each part is there.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct Secret {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// `kubernetes.io/tls` for certificates.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub secret_type: String,
+    /// Keys that hold something; `data` and `stringData` together.
+    #[serde(flatten)]
+    pub keys: SecretKeys,
+}
+
+/// Which keys of a Secret are filled.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(from = "SecretData")]
+pub struct SecretKeys {
+    /// `tls.crt`.
+    pub certificate: bool,
+    /// `tls.key`.
+    pub key: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct SecretData {
+    #[serde(deserialize_with = "or_default")]
+    data: BTreeMap<String, Option<String>>,
+    #[serde(deserialize_with = "or_default")]
+    string_data: BTreeMap<String, Option<String>>,
+}
+
+impl From<SecretData> for SecretKeys {
+    fn from(from: SecretData) -> Self {
+        let filled = |key: &str| {
+            let both = [&from.data, &from.string_data];
+            both.iter()
+                .filter_map(|map| map.get(key))
+                .any(|value| value.as_deref().is_some_and(|text| !text.is_empty()))
+        };
+        Self {
+            certificate: filled("tls.crt"),
+            key: filled("tls.key"),
+        }
+    }
 }
 
 /// `Ingress.spec.rules[]`.
