@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use gateway_user::{
     check::Report,
-    ir::{Affinity, Group, HostPattern, Ir, Listener, PathPattern, Rule, Split},
+    ir::{Affinity, Group, Ir, Listener, PathPattern, Rule, Split},
 };
 
 /// A whole report: listeners with their rules and pods, then the problems.
@@ -73,15 +73,11 @@ fn rule(rule: &Rule) -> String {
                 .expect("writing to a string cannot fail");
         }
     };
-    let host = |host: &HostPattern| match host {
-        HostPattern::Exact(host) => host.clone(),
-        HostPattern::OneLabel(suffix) => format!("*{suffix}"),
-    };
     let path = |path: &PathPattern| match path {
-        PathPattern::Exact(path) => format!("exact {path}"),
         PathPattern::Prefix(path) => format!("prefix {path}/"),
+        other => format!("{} {other}", other.kind()),
     };
-    line("host", rule.hosts.iter().map(host).collect());
+    line("host", rule.hosts.iter().map(ToString::to_string).collect());
     line("path", rule.paths.iter().map(path).collect());
     for header in &rule.headers {
         line(&format!("header {} =", header.name), header.values.clone());

@@ -142,12 +142,18 @@ fn naive_match(rule: &Rule, host: Option<&str>, path: &str, headers: &[(String, 
                     && !labels[0].is_empty()
                     && labels[1..] == wanted[..]
             }
+            (HostPattern::Glob(pattern), Some(host)) => {
+                naive_glob(pattern.as_bytes(), host.as_bytes())
+            }
+            (HostPattern::Regex(_), Some(_)) => unreachable!("these worlds hold none"),
         });
     let elements = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
     let path_holds = rule.paths.is_empty()
         || rule.paths.iter().any(|pattern| match pattern {
             PathPattern::Exact(wanted) => wanted == path,
             PathPattern::Prefix(prefix) => elements(path).starts_with(&elements(prefix)),
+            PathPattern::Glob(pattern) => naive_glob(pattern.as_bytes(), path.as_bytes()),
+            PathPattern::Regex(_) => unreachable!("these worlds hold none"),
         });
     let header_holds = |wanted: &HeaderMatch| {
         headers.iter().any(|(name, value)| {

@@ -21,15 +21,7 @@ pub use stats::{StatsView, stats};
 pub(super) use status::problems;
 pub use status::{Moment, StatusView, status};
 
-use crate::{dataplane::record::Record, ir::HostPattern, plan};
-
-/// A host pattern as an Ingress writes it.
-pub fn host(pattern: &HostPattern) -> String {
-    match pattern {
-        HostPattern::Exact(host) => host.clone(),
-        HostPattern::OneLabel(suffix) => format!("*{suffix}"),
-    }
-}
+use crate::{dataplane::record::Record, plan};
 
 /// A backend of the plan, also of one that is being applied.
 pub fn backend(record: &Record, id: u32) -> Option<&plan::Backend> {

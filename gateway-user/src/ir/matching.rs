@@ -76,6 +76,8 @@ impl HostPattern {
                 let (label, rest) = host.split_at(dot);
                 !label.is_empty() && rest.eq_ignore_ascii_case(suffix)
             }),
+            Self::Glob(pattern) => glob(pattern.as_bytes(), host.to_ascii_lowercase().as_bytes()),
+            Self::Regex(regex) => regex.is_match(host),
         }
     }
 }
@@ -89,6 +91,8 @@ impl PathPattern {
             Self::Prefix(prefix) => path
                 .strip_prefix(prefix.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Glob(pattern) => glob(pattern.as_bytes(), path.as_bytes()),
+            Self::Regex(regex) => regex.is_match(path),
         }
     }
 }

@@ -4,6 +4,16 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, net::SocketAddr, sync::Arc, t
 
 use serde::{Deserialize, Serialize};
 
+mod actions;
+mod conditions;
+mod policy;
+mod tls;
+
+pub use actions::*;
+pub use conditions::*;
+pub use policy::*;
+pub use tls::*;
+
 pub use crate::manifest::ClusterId;
 
 /// All that is routed, over every AlbConfig. Listeners are sorted by name; equal input gives equal output.
@@ -124,35 +134,6 @@ pub struct Rule {
     pub steering: Option<SteeringWish>,
     /// Where matching traffic goes.
     pub group: Arc<Group>,
-}
-
-/// Host pattern, lower case, without port.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HostPattern {
-    /// The whole host, compared without regard to case.
-    Exact(String),
-    /// `*.example.com` of `spec.rules[].host`: exactly one label before this suffix (kept with its dot: `.example.com`).
-    OneLabel(String),
-}
-
-/// Path pattern; case-sensitive, query excluded.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PathPattern {
-    /// The whole path.
-    Exact(String),
-    /// Element-wise prefix without trailing slash: `/foo` matches `/foo` and `/foo/...`, never `/foobar`. Empty matches all.
-    Prefix(String),
-}
-
-/// A request header that must be present.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-pub struct HeaderMatch {
-    /// Lower-case field name.
-    pub name: String,
-    /// Alternatives: one field line's whole value matches one of these, case-sensitive, `*` any run and `?` one character.
-    pub values: Vec<String>,
 }
 
 /// Who steers: asked for by annotation or flag.

@@ -1,6 +1,6 @@
 //! Who steers a listener: the kernel once per connection, or the proxy once per request.
 
-use super::model::{HostPattern, PathPattern, Rule, Steering, SteeringMode, SteeringWish};
+use super::model::{Rule, Steering, SteeringMode, SteeringWish};
 
 /// Who wished for a steering mode.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -140,17 +140,11 @@ fn reads(rule: &Rule) -> String {
     let what = if let Some(header) = rule.headers.first() {
         format!("the header {:?}", header.name)
     } else if let Some(host) = rule.hosts.first() {
-        match host {
-            HostPattern::Exact(host) => format!("the host {host}"),
-            HostPattern::OneLabel(suffix) => format!("the host *{suffix}"),
-        }
+        format!("the host {host}")
+    } else if let Some(path) = rule.paths.first() {
+        format!("the path {path}")
     } else {
-        match rule.paths.first() {
-            Some(PathPattern::Exact(path) | PathPattern::Prefix(path)) => {
-                format!("the path {path}")
-            }
-            None => "every request".to_owned(),
-        }
+        "every request".to_owned()
     };
     format!("rule {} ({}) reads {what}", rule.priority, rule.ingress)
 }
@@ -160,7 +154,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ir::model::{Affinity, Group, HeaderMatch, ServiceName, Split};
+    use crate::ir::model::{Affinity, Group, HeaderMatch, PathPattern, ServiceName, Split};
 
     fn rule(path: &str, service: &str) -> Rule {
         Rule {

@@ -99,7 +99,7 @@ pub fn evaluate(
 fn failed(rule: &Rule, host: &str, path: &str, headers: &[(String, String)]) -> Option<String> {
     let bare = without_port(host);
     if !rule.hosts.is_empty() && !rule.hosts.iter().any(|pattern| pattern.matches(bare)) {
-        let wanted: Vec<String> = rule.hosts.iter().map(views::host).collect();
+        let wanted: Vec<String> = rule.hosts.iter().map(ToString::to_string).collect();
         return Some(format!("host {bare:?} is not {}", wanted.join(" or ")));
     }
     if !rule.paths.is_empty() && !rule.paths.iter().any(|pattern| pattern.matches(path)) {
@@ -107,8 +107,8 @@ fn failed(rule: &Rule, host: &str, path: &str, headers: &[(String, String)]) -> 
             .paths
             .iter()
             .map(|pattern| match pattern {
-                PathPattern::Exact(path) => path.clone(),
                 PathPattern::Prefix(prefix) => format!("below {prefix}"),
+                other => other.to_string(),
             })
             .collect();
         return Some(format!("path {path:?} is not {}", wanted.join(" or ")));

@@ -150,7 +150,7 @@ fn rule(rule: &Rule) -> RuleView {
         priority: rule.priority,
         ingress: rule.ingress.clone(),
         place: rule.place.clone(),
-        hosts: rule.hosts.iter().map(super::host).collect(),
+        hosts: rule.hosts.iter().map(ToString::to_string).collect(),
         paths: rule.paths.iter().map(path).collect(),
         headers: rule.headers.clone(),
         service: rule.group.service.to_string(),
@@ -162,15 +162,14 @@ fn rule(rule: &Rule) -> RuleView {
 }
 
 fn path(pattern: &PathPattern) -> PathView {
-    match pattern {
-        PathPattern::Exact(path) => PathView {
-            kind: "Exact",
-            path: path.clone(),
+    PathView {
+        kind: match pattern {
+            PathPattern::Exact(_) => "Exact",
+            PathPattern::Prefix(_) => "Prefix",
+            PathPattern::Glob(_) => "Wildcard",
+            PathPattern::Regex(_) => "Regex",
         },
-        PathPattern::Prefix(prefix) => PathView {
-            kind: "Prefix",
-            path: if prefix.is_empty() { "/" } else { prefix }.to_owned(),
-        },
+        path: pattern.to_string(),
     }
 }
 

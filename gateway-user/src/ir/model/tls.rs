@@ -1,0 +1,40 @@
+//! What an HTTPS or QUIC listener needs beyond an HTTP one, and who may connect.
+
+use serde::{Deserialize, Serialize};
+
+use super::Network;
+
+/// TLS of a listener. Names only: keys stay in their Secrets.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Tls {
+    /// The first is the default one. Contract section 13: those of the AlbConfig, then those of Ingresses' Secrets.
+    pub certificates: Vec<Certificate>,
+    /// `securityPolicyId`.
+    pub policy: String,
+    /// HTTP/2 is offered.
+    pub http2: bool,
+    /// Clients must show a certificate signed by this one (`caCertificates`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<String>,
+}
+
+/// A certificate by name.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Certificate {
+    /// `namespace/name` of a Secret, or the `CertificateId` of the AlbConfig.
+    pub id: String,
+    /// Hosts it is used for; empty: whatever it says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Shown where no other fits the host.
+    pub default: bool,
+}
+
+/// Who may connect (`aclConfig`).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct AccessList {
+    /// Whether the networks are those let in or those kept out.
+    pub allow: bool,
+    /// At least one.
+    pub networks: Vec<Network>,
+}
