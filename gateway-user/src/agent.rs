@@ -126,6 +126,8 @@ where
 
     let mut look = interval(LOOK_AGAIN);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refresh = interval(gateway::SHOW);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard: Option<Change> = None;
     let mut settled = Instant::now();
     let mut pause = SETTLE;
@@ -151,6 +153,7 @@ where
                 gateway.look_again().await;
                 gateway.try_again();
             }
+            _ = refresh.tick() => gateway.show_again(),
             Some(sweep) = sweeps.recv() => gateway.swept(sweep),
         }
     }

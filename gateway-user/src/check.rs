@@ -125,8 +125,8 @@ pub fn check(dir: &Path) -> Report {
         gateways: snapshot.gateways.len(),
         ingresses: snapshot.ingresses.len(),
         clusters: snapshot.clusters.len(),
-        listeners: ir.listeners.len(),
-        rules: ir.listeners.iter().map(|it| it.rules.len()).sum(),
+        listeners: ir.served().count(),
+        rules: ir.listeners.values().map(|it| it.rules.len()).sum(),
         errors,
         warnings: problems.len() - errors,
     };

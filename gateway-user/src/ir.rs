@@ -6,6 +6,7 @@ pub mod build;
 pub mod matching;
 pub mod model;
 pub mod steering;
+mod text;
 
-pub use build::{Built, LastGood, Options, build};
+pub use build::{Built, Compiler, LastGood, Options, Remembered, Touched, build};
 pub use model::*;

@@ -3,10 +3,13 @@
 //! Invariant: pure; the previous plan is an argument, so ids stay stable, and every prefix of
 //! [`diff`]'s steps leaves a working gateway: write aside, flip one service entry, then free.
 
-mod build;
+mod delta;
 mod diff;
+mod ids;
 mod model;
+mod planner;
 
-pub use build::{Inputs, build};
-pub use diff::{Step, diff};
+pub use delta::{Delta, Replaced};
+pub use diff::{Step, diff, steps};
 pub use model::*;
+pub use planner::{Inputs, Planner, build};

@@ -40,7 +40,7 @@ use self::{
 pub use self::{
     reason::Reason,
     stats::{BackendKey, ProxyStats, StatsSnapshot},
-    table::RouteTable,
+    table::{RouteTable, Router},
 };
 
 /// Connections that may wait to be accepted, per worker.

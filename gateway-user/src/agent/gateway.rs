@@ -16,25 +16,34 @@ use aya::Ebpf;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Error, Options, surroundings::sources, sweeper};
+use super::{Error, Options, sweeper};
 use crate::{
     dataplane::{
-        self, apply, attach, clock::Clock, gc::Sweep, hops::Hops, load::load, pins::Pins, ports,
-        record::Record, tables::Tables,
+        self, apply, attach,
+        clock::Clock,
+        gc::Sweep,
+        hops::Hops,
+        load::load,
+        pins::Pins,
+        ports,
+        record::{ClusterRecord, Part, Record, Recorder},
+        tables::Tables,
     },
-    ir::{self, LastGood},
-    manifest::{Changes, Edit, Snapshot},
+    ir::{self, ClusterId, Compiler, LastGood, ListenerName, Remembered, Touched},
+    manifest::{Changes, ClusterObjects, Edit, Reach, Snapshot},
     network::{Interface, Network, Path},
-    plan::{self, Inputs, Plan},
-    proxy::{Proxy, ProxyConfig, ProxyStats, RouteTable},
+    plan::{self, Inputs, Plan, Planner},
+    proxy::{Proxy, ProxyConfig, ProxyStats, Router},
 };
 
 /// What the admin server shows.
 pub struct Shared {
     /// Whether the plan is in the kernel.
     pub ready: AtomicBool,
-    /// The agent's view.
+    /// The agent's view, of a large gateway up to a second old.
     pub record: ArcSwap<Record>,
+    /// There is a newer one than that.
+    pub stale: AtomicBool,
     /// Entries of the flow table at the last sweep.
     pub flows: AtomicU64,
     /// Counters of the proxy.
@@ -56,9 +65,23 @@ pub(super) struct Gateway {
     pub(super) attached: BTreeMap<String, u32>,
     pub(super) hops: Hops,
     pub(super) paths: BTreeMap<IpAddr, Path>,
+    /// Source address by backend address, from the paths.
+    pub(super) routes: BTreeMap<IpAddr, IpAddr>,
+    /// Backend addresses that had no way at the last look.
+    pub(super) pathless: BTreeSet<IpAddr>,
+    /// Where the next partial look at the paths goes on.
+    pub(super) looked: Option<IpAddr>,
     pub(super) proxy: Proxy,
+    router: Router,
     pub(super) snapshot: Snapshot,
-    pub(super) last_good: LastGood,
+    compiler: Compiler,
+    planner: Planner,
+    /// The planner has seen every listener since it was made.
+    planned: bool,
+    recorder: Recorder,
+    /// Parts of the record that are newer than what the map holds.
+    pub(super) unsaved: BTreeSet<Part>,
+    shown: Instant,
     /// Backends that have flows; `None` until a sweep has told since the last change.
     pub(super) busy: Option<BTreeSet<u32>>,
     /// When the maps were last changed: a sweep that began before says nothing about it.
@@ -81,6 +104,10 @@ const MEASURE: Duration = Duration::from_millis(50);
 const FLUSH: Duration = Duration::from_millis(50);
 /// Problems logged by one configuration; all of them are in `fleetgate status`.
 const LOGGED_PROBLEMS: usize = 20;
+/// A record with fewer groups and backends is shown after each change.
+const SMALL: usize = 2_000;
+/// A larger one at most this often: a copy takes milliseconds.
+pub(super) const SHOW: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Loads programs onto new or pinned maps and takes up what an earlier agent left. Packets
@@ -112,10 +139,14 @@ impl Gateway {
         let seed = plan::ring_seed(&options.ring_secret);
         apply::configure(&mut tables, seed as u32, rate, options.sample_every)?;
         // A record that cannot be read is no empty one: ids and regions of live flows are in it.
-        let record = Record::load(&tables)?.unwrap_or_default();
+        let mut record = Record::load(&tables)?.unwrap_or_default();
+        let mut recorder = Recorder::open(&mut tables)?;
         let node_ports = wanted.map_or((0, 0), |(first, last)| (first, last - first + 1));
         let hops = Hops::from_record(&record.hops);
-        let (rewrite, plan) = have_of(&record);
+        let replaced = record.applying.clone();
+        if let Some(replaced) = &replaced {
+            record.plan.interrupted(replaced);
+        }
         let record = Record {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -123,7 +154,6 @@ impl Gateway {
             vips,
             node_ports,
             // `applying` stays as it is: until everything is written, the maps hold a mix.
-            plan,
             interface_names: interfaces
                 .iter()
                 .map(|i| (i.index, i.name.clone()))
@@ -131,12 +161,19 @@ impl Gateway {
             ..record
         };
         // First the note, then the deed: `unload` gives back what the record names.
-        record.save(&mut tables)?;
+        recorder.save_all(&mut tables, &record)?;
         ports::take(wanted, had)?;
         let proxy = Proxy::start(ProxyConfig::default())?;
+        let ir_options = ir::Options {
+            steering: options.steering,
+        };
+        // Clusters that cannot be asked at first go on with the pods that served.
+        let remembered = Remembered::of(&record.ir);
+        let compiler = Compiler::new(ir_options, LastGood::default(), remembered);
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(false),
             record: ArcSwap::from_pointee(record.clone()),
+            stale: AtomicBool::new(false),
             flows: AtomicU64::new(0),
             proxy: proxy.stats(),
             pins: pins.clone(),
@@ -151,15 +188,24 @@ impl Gateway {
             attached: BTreeMap::new(),
             hops,
             paths: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            pathless: BTreeSet::new(),
+            looked: None,
             proxy,
+            router: Router::default(),
             snapshot: Snapshot::default(),
-            last_good: LastGood::default(),
+            compiler,
+            planner: Planner::new(&record.plan),
+            planned: false,
+            recorder,
+            unsaved: BTreeSet::new(),
+            shown: Instant::now(),
             busy: None,
             changed: Instant::now(),
             _lock: lock,
             record,
             shared,
-            rewrite,
+            rewrite: replaced.is_some(),
             told: Vec::new(),
             configured: false,
         })
@@ -211,22 +257,66 @@ impl Gateway {
             self.snapshot.apply(edit, &mut changes);
         }
         if self.withheld().is_some() {
-            self.record.problems = self.snapshot.problems.values().flatten().cloned().collect();
-            self.proxy
-                .update(RouteTable::build(&self.record.ir, &self.record.vips));
+            let problems = self.snapshot.problems.values().flatten();
+            self.record.problems = problems.cloned().collect();
+            self.unsaved.insert(Part::Problems);
+            let all = Touched::all(&self.record.ir);
+            self.route(&all);
             self.find_paths().await;
             // Also completes what the last agent may have left half done.
-            self.reconcile();
+            self.reconcile(None);
             return;
         }
-        self.configured = true;
-        let options = ir::Options {
-            steering: self.options.steering,
-        };
-        let built = ir::build(&self.snapshot, &self.last_good, &options);
-        self.last_good = built.last_good;
-        let mut problems: Vec<_> = self.snapshot.problems.values().flatten().cloned().collect();
-        problems.extend(built.problems);
+        let mut touched = Touched::default();
+        if !self.configured {
+            self.configured = true;
+            changes = Changes::all(&self.snapshot);
+            // What only the last agent knew goes.
+            touched = Touched::all(&self.record.ir);
+        }
+        if changes.is_empty() {
+            return;
+        }
+        let new = self.compiler.update(&self.snapshot, &changes);
+        touched.listeners.extend(new.listeners);
+        touched.groups.extend(new.groups);
+        self.record.ir.follow(self.compiler.ir(), &touched);
+        self.unsaved.extend(Part::of_model(&touched));
+        if new.problems {
+            self.tell_problems();
+        }
+        if changes.clusters {
+            self.record.clusters = self.snapshot.clusters.iter().map(cluster).collect();
+        }
+        self.record.generation += 1;
+        // The proxy first: it may be handed a listener that the kernel had.
+        self.route(&touched);
+        if self.planned {
+            self.find_new_paths(&touched).await;
+        } else {
+            self.find_paths().await;
+        }
+        self.reconcile(Some(&touched.listeners));
+        info!(
+            generation = self.record.generation,
+            listeners = touched.listeners.len(),
+            groups = touched.groups.len(),
+            problems = self.record.problems.len(),
+            "configuration applied"
+        );
+    }
+
+    fn route(&mut self, touched: &Touched) {
+        if touched.is_empty() && self.router.is_used() {
+            return;
+        }
+        let (ir, vips) = (&self.record.ir, &self.record.vips);
+        self.proxy.update(self.router.update(ir, touched, vips));
+    }
+
+    fn tell_problems(&mut self) {
+        let mut problems = self.compiler.problems();
+        problems.extend(self.snapshot.problems.values().flatten().cloned());
         problems.sort();
         problems.dedup();
         let new = problems
@@ -236,19 +326,7 @@ impl Gateway {
             warn!(object = %problem.object, field = %problem.field, "{}; {}", problem.message, problem.remedy);
         }
         self.record.problems = problems;
-        self.record.ir = built.ir;
-        self.record.generation += 1;
-        // The proxy first: it may be handed a listener that the kernel had.
-        self.proxy
-            .update(RouteTable::build(&self.record.ir, &self.record.vips));
-        self.find_paths().await;
-        self.reconcile();
-        info!(
-            generation = self.record.generation,
-            listeners = self.record.ir.listeners.len(),
-            problems = self.record.problems.len(),
-            "configuration applied"
-        );
+        self.unsaved.insert(Part::Problems);
     }
 
     /// Why the manifests of a start are not taken at their word: an earlier agent knew listeners,
@@ -286,14 +364,14 @@ impl Gateway {
             .any(|(id, b)| b.state == plan::BackendState::Down && !sweep.busy.contains(id));
         self.busy = Some(sweep.busy);
         if over {
-            self.reconcile();
+            self.reconcile(Some(&BTreeSet::new()));
         }
     }
 
     /// Tries again what could not be brought into the kernel.
     pub(super) fn try_again(&mut self) {
         if self.record.applying.is_some() {
-            self.reconcile();
+            self.reconcile(None);
             self.tell_ready();
         }
     }
@@ -310,78 +388,138 @@ impl Gateway {
         self.proxy.shutdown(drain);
     }
 
-    /// Plans, and brings the maps to the plan.
-    pub(super) fn reconcile(&mut self) {
-        let routes = sources(&self.paths);
-        // Before the first sweep every backend may have flows.
-        let all: BTreeSet<u32> = self.record.plan.backends.keys().copied().collect();
+    /// Plans for these listeners (all with `None`), and brings the maps to the plan.
+    pub(super) fn reconcile(&mut self, listeners: Option<&BTreeSet<ListenerName>>) {
         let inputs = Inputs {
             vips: &self.record.vips,
             pool: &self.options.snat,
-            routes: &routes,
+            routes: &self.routes,
             node_ports: self.record.node_ports,
-            busy: self.busy.as_ref().unwrap_or(&all),
+            // Before the first sweep every backend may have flows.
+            busy: self.busy.as_ref(),
         };
-        let (want, mut warnings) = plan::build(&self.record.ir, &inputs, &self.record.plan);
-        let unreachable = self.unreachable();
-        warnings.extend(unreachable.iter().cloned());
+        let listeners = listeners.filter(|_| self.planned && !self.rewrite);
+        let delta = self
+            .planner
+            .update(&self.record.ir, listeners, &inputs, &self.record.plan);
+        self.planned = true;
+        if listeners.is_none() {
+            self.told = self.unreachable();
+        }
+        let mut warnings = self.planner.left_out();
+        warnings.extend(self.told.iter().cloned());
         warnings.extend(self.withheld());
-        self.told = unreachable;
-        let nothing = Plan::default();
-        let have = if self.rewrite {
-            &nothing
-        } else {
-            &self.record.plan
-        };
-        let steps = plan::diff(have, &want);
         if self.record.warnings != warnings {
             warnings.iter().for_each(|warning| warn!("{warning}"));
             self.record.warnings = warnings;
         }
         self.record.applied_at = now();
+        let mut steps = plan::steps(&self.record.plan, &delta);
         if steps.is_empty() && !self.rewrite {
+            self.planner.commit();
             let _ = self.save();
             return;
         }
-        self.record.applying = Some(want.clone());
-        if !self.save() {
+        let mut replaced = self.record.plan.apply(&delta);
+        if self.rewrite {
+            steps = plan::diff(&Plan::default(), &self.record.plan);
+            // What the interrupted change replaced is not free before everything is written.
+            replaced.regions.append(&mut self.record.plan.reserved);
+        }
+        self.record.applying = Some(replaced);
+        let parts = Part::of_delta(&delta);
+        if !self.save_parts(parts) {
             // A crash in the middle would leave the next agent without a trace of this plan.
             warn!("the plan is not applied before it is on record; trying again");
-            return;
+            return self.interrupted();
         }
         self.changed = Instant::now();
         self.busy = None;
         let context = apply::Context {
-            want: &want,
+            want: &self.record.plan,
             ring_seed: plan::ring_seed(&self.options.ring_secret),
             hops: self.hops.by_backend(),
         };
         match apply::apply(&mut self.tables, &steps, context) {
             Ok(()) => {
                 if self.rewrite {
-                    let removed = apply::remove_unknown_services(&mut self.tables, &want);
+                    let plan = &self.record.plan;
+                    let removed = apply::remove_unknown_services(&mut self.tables, plan);
                     info!(removed, "took up an interrupted change");
                     self.rewrite = false;
                 }
-                self.record.plan = want;
+                self.planner.commit();
                 self.record.applying = None;
                 let _ = self.save();
             }
             Err(error) => {
                 warn!(%error, "the plan is in the kernel only in part; trying again");
-                (self.rewrite, self.record.plan) = have_of(&self.record);
+                self.interrupted();
             }
         }
     }
 
-    /// Writes the record; false if the maps hold an older one.
+    /// What the maps hold is a mix: everything is written again, and nothing where packets may still look.
+    fn interrupted(&mut self) {
+        if let Some(replaced) = &self.record.applying {
+            self.record.plan.interrupted(replaced);
+        }
+        self.planner = Planner::new(&self.record.plan);
+        self.planned = false;
+        self.rewrite = true;
+        self.unsaved.extend(self.record.parts());
+    }
+
+    /// Writes what of the record is newer than the map; false if the map holds an older one.
     pub(super) fn save(&mut self) -> bool {
-        let saved = self.record.save(&mut self.tables);
+        let parts = std::mem::take(&mut self.unsaved);
+        let saved = self.save_parts(parts.clone());
+        if !saved {
+            self.unsaved.extend(parts);
+        }
+        self.show();
+        saved
+    }
+
+    fn save_parts(&mut self, mut parts: BTreeSet<Part>) -> bool {
+        parts.insert(Part::Head);
+        let saved = self.recorder.save(&mut self.tables, &self.record, &parts);
         if let Err(error) = &saved {
             warn!(%error, "the CLI shows an older state");
+            self.unsaved.extend(parts);
         }
-        self.shared.record.store(Arc::new(self.record.clone()));
         saved.is_ok()
+    }
+
+    /// Shows the record to the admin server: at once while it is small, at most once a second when it is large.
+    pub(super) fn show(&mut self) {
+        let entries = self.record.ir.groups.len() + self.record.plan.backends.len();
+        if entries > SMALL && self.shown.elapsed() < SHOW {
+            self.shared.stale.store(true, Ordering::Release);
+            return;
+        }
+        self.shown = Instant::now();
+        self.shared.stale.store(false, Ordering::Release);
+        self.shared.record.store(Arc::new(self.record.clone()));
+    }
+
+    /// Shows the record if it is newer than what is shown.
+    pub(super) fn show_again(&mut self) {
+        if self.shared.stale.load(Ordering::Acquire) {
+            self.show();
+        }
+    }
+}
+
+fn cluster((id, it): (&ClusterId, &ClusterObjects)) -> ClusterRecord {
+    let reach = match it.reach {
+        Reach::Connected => "connected",
+        Reach::Lost => "lost",
+        Reach::Unknown => "unknown",
+    };
+    ClusterRecord {
+        id: id.to_string(),
+        reach: reach.to_owned(),
     }
 }
 
@@ -392,21 +530,6 @@ fn earlier_ports(pins: &Pins) -> Result<(u16, u16), Error> {
     }
     let record = Record::load(&Tables::open(pins)?)?;
     Ok(record.map_or((0, 0), |record| record.node_ports))
-}
-
-/// Where an interrupted apply left the maps: everything is to be written again, and nothing into
-/// ring regions that either plan uses.
-fn have_of(record: &Record) -> (bool, Plan) {
-    let Some(applying) = &record.applying else {
-        return (false, record.plan.clone());
-    };
-    let mut plan = applying.clone();
-    plan.reserved = record.plan.regions();
-    plan.reserved.extend_from_slice(&record.plan.reserved);
-    for (id, backend) in &record.plan.backends {
-        plan.backends.entry(*id).or_insert_with(|| backend.clone());
-    }
-    (true, plan)
 }
 
 fn vips(options: &Options, interfaces: &[Interface]) -> Result<Vec<IpAddr>, Error> {

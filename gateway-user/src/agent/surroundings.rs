@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::Bound,
     time::Instant,
 };
 
@@ -13,13 +14,16 @@ use crate::{
     dataplane::{
         apply,
         hops::{Facts, HopChanges, Hops},
+        record::Part,
     },
-    ir::Listener,
+    ir::Touched,
     network::{Change, Interface, Path},
 };
 
 /// Unresolved neighbours probed at one look.
 const PROBES: usize = 256;
+/// Paths asked for again at one look: a route that changes is also heard of.
+const LOOKED: usize = 2048;
 /// Entries read of the neighbour table at the start: twice its size, should it change meanwhile.
 const HELD: usize = 2 * gateway_common::maps::NEIGHBOURS.1 as usize;
 
@@ -30,18 +34,36 @@ impl Gateway {
             self.update_hops().await;
             return;
         }
-        let before = sources(&self.paths);
+        let before = self.routes.clone();
         self.find_paths().await;
+        self.after_look(before);
+    }
+
+    fn after_look(&mut self, before: BTreeMap<IpAddr, IpAddr>) {
         self.attach_again();
-        if before != sources(&self.paths) || self.told != self.unreachable() {
-            self.reconcile();
+        if before != self.routes || self.told != self.unreachable() {
+            self.reconcile(None);
         }
     }
 
-    /// Looks at everything although nothing was heard, and has the kernel make sure of the
-    /// neighbours in use: redirected packets do not tell it that they are alive.
+    /// Looks again although nothing was heard, at [`LOOKED`] of the paths in turn, and has the kernel make sure of
+    /// the neighbours in use: redirected packets do not tell it that they are alive.
     pub(super) async fn look_again(&mut self) {
-        self.look_around(Change::Paths).await;
+        let before = self.routes.clone();
+        let rest = (
+            self.looked.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        let mut turn: BTreeSet<IpAddr> = self
+            .paths
+            .range(rest)
+            .map(|(address, _)| *address)
+            .take(LOOKED)
+            .collect();
+        self.looked = turn.last().copied().filter(|_| turn.len() == LOOKED);
+        turn.extend(self.pathless.iter().take(LOOKED));
+        self.find_paths_of(turn, true).await;
+        self.after_look(before);
         let first = self.options.interfaces.first();
         let clients = self.interfaces.iter().find(|i| Some(&i.name) == first);
         let probes = self.hops.probes(&self.paths, clients.map(|i| i.index));
@@ -80,12 +102,10 @@ impl Gateway {
     }
 
     pub(super) async fn find_paths(&mut self) {
-        let addresses: BTreeSet<IpAddr> = self
-            .record
-            .ir
-            .listeners
-            .iter()
-            .filter_map(Listener::kernel_group)
+        let ir = &self.record.ir;
+        let addresses: BTreeSet<IpAddr> = ir
+            .served()
+            .filter_map(|listener| ir.kernel_group(listener))
             .flat_map(|group| group.backends.iter().chain(&group.idle))
             .map(|backend| backend.address.ip())
             // Flows may still go to pods that only the plan remembers.
@@ -97,17 +117,64 @@ impl Gateway {
                     .map(|b| b.key.address.ip()),
             )
             .collect();
-        let before = self.known_paths();
-        let found = self.network.paths(addresses.into_iter()).await;
+        if self.paths.is_empty() {
+            self.paths = self.known_paths();
+        }
+        self.paths.retain(|address, _| addresses.contains(address));
+        self.routes = sources(&self.paths);
+        self.pathless.clear();
+        self.find_paths_of(addresses, true).await;
+    }
+
+    /// Ways to pods of changed groups that were not asked for yet.
+    pub(super) async fn find_new_paths(&mut self, touched: &Touched) {
+        let ir = &self.record.ir;
+        let listeners = touched.listeners.iter();
+        let new: BTreeSet<IpAddr> = listeners
+            .filter_map(|name| ir.kernel_group(ir.listeners.get(name)?))
+            .flat_map(|group| group.backends.iter().chain(&group.idle))
+            .map(|backend| backend.address.ip())
+            .filter(|address| !self.paths.contains_key(address))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        self.find_paths_of(new, false).await;
+        let warnings = self.unreachable();
+        self.told = warnings;
+    }
+
+    /// Asks for these ways. What the kernel gives no answer about stays as it was.
+    async fn find_paths_of(&mut self, addresses: BTreeSet<IpAddr>, look_at_all: bool) {
+        let found = self.network.paths(addresses.iter().copied()).await;
         if let Some(error) = &found.error {
             warn!(%error, unknown = found.unknown.len(), "paths to some backends stay as they were");
         }
-        self.paths = found.or_before(&before);
+        for address in &addresses {
+            if found.unknown.contains(address) {
+                continue;
+            }
+            match found.found.get(address) {
+                Some(path) => {
+                    self.routes.insert(*address, path.source);
+                    self.paths.insert(*address, path.clone());
+                    self.pathless.remove(address);
+                }
+                None => {
+                    self.routes.remove(address);
+                    self.paths.remove(address);
+                    self.pathless.insert(*address);
+                }
+            }
+        }
+        if !look_at_all && self.hops.follow(&found.found) {
+            return;
+        }
         self.update_hops().await;
         let by_backend = self.hops.by_backend();
-        let unresolved: BTreeSet<(u32, IpAddr)> = self
-            .paths
+        let unresolved: BTreeSet<(u32, IpAddr)> = addresses
             .iter()
+            .filter_map(|address| Some((address, self.paths.get(address)?)))
             .filter(|(address, _)| by_backend.get(address).is_none_or(|hop| *hop == 0))
             .map(|(_, path)| (path.ifindex, path.neighbour))
             .collect();
@@ -116,12 +183,9 @@ impl Gateway {
             .await;
     }
 
-    /// The paths of the last look. Before the first one those that the plan was made with, as far
-    /// as it tells: without neighbours, which leaves the way to the kernel's tables.
+    /// The paths that the plan was made with, as far as it tells: without neighbours, which leaves the way to the
+    /// kernel's tables.
     fn known_paths(&self) -> BTreeMap<IpAddr, Path> {
-        if !self.paths.is_empty() {
-            return self.paths.clone();
-        }
         let plan = &self.record.plan;
         let path = |backend: &crate::plan::Backend| {
             let address = backend.key.address.ip();
@@ -173,6 +237,7 @@ impl Gateway {
         let ids = self.hops.to_record();
         if self.record.hops != ids {
             self.record.hops = ids;
+            self.unsaved.insert(Part::Hops);
             self.save();
         }
         let hops = self.hops.by_backend();
@@ -196,8 +261,8 @@ impl Gateway {
                 Some(_) => {}
             }
         }
-        let listeners = self.record.ir.listeners.iter();
-        let groups = listeners.filter_map(Listener::kernel_group);
+        let ir = &self.record.ir;
+        let groups = ir.served().filter_map(|listener| ir.kernel_group(listener));
         for backend in groups.flat_map(|group| &group.backends) {
             let address = backend.address.ip();
             match self.paths.get(&address) {

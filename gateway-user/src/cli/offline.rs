@@ -59,8 +59,9 @@ pub fn plan(args: &PlanArgs) -> Result<Outcome, Failure> {
 /// The plan of a first start. Routes are not known here: one source address stands for the node's.
 fn planned(ir: &Ir, vips: &[IpAddr]) -> (Plan, Vec<String>) {
     let node = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let groups = ir.listeners.iter().flat_map(|l| &l.rules).map(|r| &r.group);
-    let routes: BTreeMap<IpAddr, IpAddr> = groups
+    let routes: BTreeMap<IpAddr, IpAddr> = ir
+        .groups
+        .values()
         .flat_map(|group| group.backends.iter().chain(&group.idle))
         .map(|backend| (backend.address.ip(), node))
         .collect();
@@ -69,7 +70,7 @@ fn planned(ir: &Ir, vips: &[IpAddr]) -> (Plan, Vec<String>) {
         pool: &[],
         routes: &routes,
         node_ports: (0, 0),
-        busy: &BTreeSet::new(),
+        busy: Some(&BTreeSet::new()),
     };
     plan::build(ir, &inputs, &Plan::default())
 }

@@ -86,7 +86,13 @@ fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
                 listener.name, listener.steering.reason
             )));
         };
-        view.request(request::evaluate(listener, args.to, line, &args.header));
+        view.request(request::evaluate(
+            &live.record.ir,
+            listener,
+            args.to,
+            line,
+            &args.header,
+        ));
     }
     Ok(view)
 }
@@ -94,19 +100,23 @@ fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
 /// The listener behind an address, as the plan or else the model says.
 fn listener<'a>(record: &'a Record, address: &ServiceAddr) -> Option<&'a Listener> {
     let planned = record.plan.services.get(address);
-    record.ir.listeners.iter().find(|listener| match planned {
-        Some(service) => service.listener == listener.name.to_string(),
-        None => {
-            let addresses = if listener.addresses.is_empty() {
-                &record.vips
-            } else {
-                &listener.addresses
-            };
-            address.transport == Transport::Tcp
-                && listener.name.port == address.address.port()
-                && addresses.contains(&address.address.ip())
-        }
-    })
+    record
+        .ir
+        .served()
+        .find(|listener| match planned {
+            Some(service) => service.listener == listener.name.to_string(),
+            None => {
+                let addresses = if listener.addresses.is_empty() {
+                    &record.vips
+                } else {
+                    &listener.addresses
+                };
+                address.transport == Transport::Tcp
+                    && listener.name.port == address.address.port()
+                    && addresses.contains(&address.address.ip())
+            }
+        })
+        .map(|listener| &**listener)
 }
 
 fn through_the_kernel(

@@ -149,6 +149,19 @@ impl Hops {
         &self.backends
     }
 
+    /// Takes in ways to further backends. False where a neighbour on them is not resolved: then only a look at the
+    /// network helps.
+    pub fn follow(&mut self, paths: &BTreeMap<IpAddr, Path>) -> bool {
+        let mut resolved = true;
+        for (address, path) in paths {
+            let hop = self.hops.get(&(path.ifindex, path.neighbour));
+            let id = hop.filter(|hop| hop.resolved()).map_or(0, |hop| hop.id);
+            self.backends.insert(*address, id);
+            resolved &= id != 0;
+        }
+        resolved
+    }
+
     /// Takes in what the network looks like now. Neighbours of backends get ids first; then those
     /// on attached interfaces, as far as the table reaches.
     pub fn update(&mut self, facts: &Facts<'_>) -> HopChanges {

@@ -1,18 +1,30 @@
 //! What the agent knows beyond the maps, kept in a map: names, routes, problems, the plan.
 //!
-//! The CLI reads it with the agent down, and the next agent starts from it. Two generations of
-//! chunks alternate; the header (key 0) names the valid one and is written last.
+//! The CLI reads it with the agent down, and the next agent starts from it. It lies there in sheets, one for each
+//! listener, group, service and so on, so that a change writes what it changes.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod sheets;
 
-use gateway_common::maps::METADATA_CHUNK;
-use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    str::FromStr,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use sheets::Recorder;
 
 use super::{Error, tables::Tables};
-use crate::{ir::Ir, plan::Plan, problem::Problem};
+use crate::{
+    ir::{Group, GroupName, Ir, Listener, ListenerName, Touched},
+    plan::{Backend, Delta, Plan, Region, Replaced, Service, ServiceAddr, Source},
+    problem::Problem,
+};
 
 /// One agent's view, whole.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Record {
     /// Version of the agent that wrote this.
     pub version: String,
@@ -32,10 +44,10 @@ pub struct Record {
     pub node_ports: (u16, u16),
     /// The routing model.
     pub ir: Ir,
-    /// What the maps hold.
+    /// What the maps hold; while `applying`, what they come to hold.
     pub plan: Plan,
-    /// Set while a plan is being applied: the maps hold a mix of `plan` and this one.
-    pub applying: Option<Plan>,
+    /// Set while the plan is being applied: the maps hold a mix of it and what it replaces.
+    pub applying: Option<Replaced>,
     /// Ids of next hops: (interface index, neighbour address, id).
     pub hops: Vec<(u32, IpAddr, u16)>,
     /// Everything that is wrong with the configuration.
@@ -44,6 +56,8 @@ pub struct Record {
     pub warnings: Vec<String>,
     /// Names of interfaces by index, for tables.
     pub interface_names: BTreeMap<u32, String>,
+    /// Member clusters and how they are reached; empty without any.
+    pub clusters: Vec<ClusterRecord>,
 }
 
 /// How packets of one interface reach the programs.
@@ -57,118 +71,227 @@ pub struct InterfaceRecord {
     pub reason: String,
 }
 
-/// Header: generation bit and length.
-const HEADER: u32 = 0;
-/// Chunks of generation 0 start at 1, those of generation 1 at 1 + this.
-const HALF: u32 = 1 << 15;
-/// A reader tries again this often when the agent writes at the same time.
-const ATTEMPTS: usize = 50;
+/// A member cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Its ID.
+    pub id: String,
+    /// `connected`, `lost` (its last pods serve on) or `unknown` (not listed since the agent started).
+    pub reach: String,
+}
+
+/// A part of the record that is written by itself.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Part {
+    /// All that is small.
+    Head,
+    /// Ids of next hops.
+    Hops,
+    /// What is wrong.
+    Problems,
+    /// One listener of the routing model.
+    Listener(ListenerName),
+    /// One group of the routing model.
+    Group(GroupName),
+    /// One service of the plan.
+    Service(ServiceAddr),
+    /// Backends of the plan whose id, divided by [`PAGE`], is this.
+    Backends(u32),
+}
+
+/// Ids of one sheet of backends.
+const PAGE: u32 = 16;
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Head {
+    version: String,
+    pid: u32,
+    started: u64,
+    generation: u64,
+    applied_at: u64,
+    vips: Vec<IpAddr>,
+    interfaces: Vec<InterfaceRecord>,
+    node_ports: (u16, u16),
+    applying: Option<Replaced>,
+    warnings: Vec<String>,
+    interface_names: BTreeMap<u32, String>,
+    clusters: Vec<ClusterRecord>,
+    sources: Vec<Source>,
+    next_generation: u16,
+    reserved: Vec<Region>,
+}
+
+impl Part {
+    /// The parts of a plan that a delta changes.
+    pub fn of_delta(delta: &Delta) -> BTreeSet<Self> {
+        let services = delta.services.keys().map(|address| Self::Service(*address));
+        let pages = delta.backends.keys().map(|id| Self::Backends(id / PAGE));
+        services.chain(pages).collect()
+    }
+
+    /// The parts of a routing model that differ.
+    pub fn of_model(touched: &Touched) -> BTreeSet<Self> {
+        let listeners = touched.listeners.iter().cloned().map(Self::Listener);
+        let groups = touched.groups.iter().cloned().map(Self::Group);
+        listeners.chain(groups).collect()
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Head => "head".to_owned(),
+            Self::Hops => "hops".to_owned(),
+            Self::Problems => "problems".to_owned(),
+            Self::Listener(name) => format!("listener {name}"),
+            Self::Group(name) => format!("group {name}"),
+            Self::Service(address) => format!("service {address}"),
+            Self::Backends(page) => format!("backends {page}"),
+        }
+    }
+}
 
 impl Record {
     /// Reads the record, whole, also while an agent is writing; `None` if no agent has finished writing one.
     pub fn load(tables: &Tables) -> Result<Option<Self>, Error> {
-        let header = || tables.metadata.get(&HEADER, 0).ok();
-        for _ in 0..ATTEMPTS {
-            let Some(before) = header() else {
-                return Ok(None);
-            };
-            let record = Self::read(tables, &before);
-            // What a header names stays in place until the next header is written.
-            if header() == Some(before) {
-                return record.map(Some);
-            }
-        }
-        Err(Error::Record(
-            "it changes faster than it can be read".to_owned(),
-        ))
-    }
-
-    fn read(tables: &Tables, header: &[u8; METADATA_CHUNK]) -> Result<Self, Error> {
-        let Header { half, len, .. } = Header::unpack(header);
-        let mut bytes = Vec::with_capacity(len);
-        let mut key = 1 + half * HALF;
-        while bytes.len() < len {
-            let chunk = tables
-                .metadata
-                .get(&key, 0)
-                .map_err(|e| Error::Record(format!("chunk {key}: {e}")))?;
-            let wanted = (len - bytes.len()).min(METADATA_CHUNK);
-            bytes.extend_from_slice(&chunk[..wanted]);
-            key += 1;
-        }
-        serde_json::from_slice(&bytes).map_err(|e| Error::Record(e.to_string()))
-    }
-
-    /// Writes the record aside, then makes it the valid one.
-    pub fn save(&self, tables: &mut Tables) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(self).map_err(|e| Error::Record(e.to_string()))?;
-        let chunks = bytes.chunks(METADATA_CHUNK);
-        if chunks.len() as u32 >= HALF - 1 {
-            return Err(Error::Record(format!("{} bytes are too many", bytes.len())));
-        }
-        let old = tables
-            .metadata
-            .get(&HEADER, 0)
-            .ok()
-            .map(|header| Header::unpack(&header));
-        let half = 1 - old.map_or(1, |old| old.half);
-        for (key, chunk) in (1 + half * HALF..).zip(chunks) {
-            let mut padded = [0; METADATA_CHUNK];
-            padded[..chunk.len()].copy_from_slice(chunk);
-            put(tables, key, &padded)?;
-        }
-        let header = Header {
-            half,
-            len: bytes.len(),
-            sequence: old.map_or(0, |old| old.sequence.wrapping_add(1)),
+        let Some(sheets) = sheets::read(tables)? else {
+            return Ok(None);
         };
-        put(tables, HEADER, &header.pack())?;
-        if let Some(Header { half, len, .. }) = old {
-            for key in (1 + half * HALF..).take(len.div_ceil(METADATA_CHUNK)) {
-                // A chunk that is already gone was removed by an agent that died here.
-                let _ = tables.metadata.remove(&key);
+        let mut record = Self::default();
+        for (name, bytes) in sheets {
+            record
+                .take_up(&name, &bytes)
+                .map_err(|why| Error::Record(format!("sheet {name}: {why}")))?;
+        }
+        Ok(Some(record))
+    }
+
+    /// Every part that there is.
+    pub fn parts(&self) -> BTreeSet<Part> {
+        let mut parts = BTreeSet::from([Part::Head, Part::Hops, Part::Problems]);
+        parts.extend(self.ir.listeners.keys().cloned().map(Part::Listener));
+        parts.extend(self.ir.groups.keys().cloned().map(Part::Group));
+        parts.extend(self.plan.services.keys().map(|it| Part::Service(*it)));
+        parts.extend(
+            self.plan
+                .backends
+                .keys()
+                .map(|id| Part::Backends(id / PAGE)),
+        );
+        parts
+    }
+
+    /// A part as it is written; `None` for one that is no more.
+    fn sheet(&self, part: &Part) -> Result<Option<Vec<u8>>, serde_json::Error> {
+        fn some<T: Serialize>(value: &T) -> Result<Option<Vec<u8>>, serde_json::Error> {
+            serde_json::to_vec(value).map(Some)
+        }
+        match part {
+            Part::Head => some(&self.head()),
+            Part::Hops => some(&self.hops),
+            Part::Problems => some(&self.problems),
+            Part::Listener(name) => self.ir.listeners.get(name).map_or(Ok(None), some),
+            Part::Group(name) => self.ir.groups.get(name).map_or(Ok(None), some),
+            Part::Service(address) => match self.plan.services.get(address) {
+                Some(service) => some(&(address, service)),
+                None => Ok(None),
+            },
+            Part::Backends(page) => {
+                let ids = page * PAGE..(page + 1) * PAGE;
+                let backends: BTreeMap<_, _> = self.plan.backends.range(ids).collect();
+                if backends.is_empty() {
+                    return Ok(None);
+                }
+                some(&backends)
             }
+        }
+    }
+
+    fn head(&self) -> Head {
+        Head {
+            version: self.version.clone(),
+            pid: self.pid,
+            started: self.started,
+            generation: self.generation,
+            applied_at: self.applied_at,
+            vips: self.vips.clone(),
+            interfaces: self.interfaces.clone(),
+            node_ports: self.node_ports,
+            applying: self.applying.clone(),
+            warnings: self.warnings.clone(),
+            interface_names: self.interface_names.clone(),
+            clusters: self.clusters.clone(),
+            sources: self.plan.sources.clone(),
+            next_generation: self.plan.next_generation,
+            reserved: self.plan.reserved.clone(),
+        }
+    }
+
+    fn take_up(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        fn value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())
+        }
+        match name.split(' ').next().unwrap_or_default() {
+            "head" => {
+                let Head {
+                    version,
+                    pid,
+                    started,
+                    generation,
+                    applied_at,
+                    vips,
+                    interfaces,
+                    node_ports,
+                    applying,
+                    warnings,
+                    interface_names,
+                    clusters,
+                    sources,
+                    next_generation,
+                    reserved,
+                } = value(bytes)?;
+                *self = Self {
+                    version,
+                    pid,
+                    started,
+                    generation,
+                    applied_at,
+                    vips,
+                    interfaces,
+                    node_ports,
+                    applying,
+                    warnings,
+                    interface_names,
+                    clusters,
+                    ..std::mem::take(self)
+                };
+                self.plan.sources = sources;
+                self.plan.next_generation = next_generation;
+                self.plan.reserved = reserved;
+            }
+            "hops" => self.hops = value(bytes)?,
+            "problems" => self.problems = value(bytes)?,
+            "listener" => {
+                let listener: Arc<Listener> = value(bytes)?;
+                self.ir.listeners.insert(listener.name.clone(), listener);
+            }
+            "group" => {
+                let group: Arc<Group> = value(bytes)?;
+                self.ir.groups.insert(group.name.clone(), group);
+            }
+            "service" => {
+                let (address, service): (ServiceAddr, Service) = value(bytes)?;
+                self.plan.services.insert(address, service);
+            }
+            "backends" => {
+                let backends: BTreeMap<String, Backend> = value(bytes)?;
+                for (id, backend) in backends {
+                    let id = u32::from_str(&id).map_err(|error| error.to_string())?;
+                    self.plan.backends.insert(id, backend);
+                }
+            }
+            // Of a newer agent: what it means is not known here, and nothing depends on it.
+            _ => {}
         }
         Ok(())
-    }
-}
-
-fn put(tables: &mut Tables, key: u32, chunk: &[u8; METADATA_CHUNK]) -> Result<(), Error> {
-    tables
-        .metadata
-        .insert(key, chunk, 0)
-        .map_err(super::tables::failed("METADATA"))
-}
-
-/// Names the valid generation of chunks.
-#[derive(Clone, Copy)]
-struct Header {
-    /// Which of the two.
-    half: u32,
-    /// Bytes of the record.
-    len: usize,
-    /// Counts records written, so that a reader sees that there was another one.
-    sequence: u64,
-}
-
-impl Header {
-    fn pack(self) -> [u8; METADATA_CHUNK] {
-        let mut bytes = [0; METADATA_CHUNK];
-        bytes[..4].copy_from_slice(&self.half.to_le_bytes());
-        bytes[4..12].copy_from_slice(&(self.len as u64).to_le_bytes());
-        bytes[12..20].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes
-    }
-
-    fn unpack(bytes: &[u8; METADATA_CHUNK]) -> Self {
-        let (mut half, mut len, mut sequence) = ([0; 4], [0; 8], [0; 8]);
-        half.copy_from_slice(&bytes[..4]);
-        len.copy_from_slice(&bytes[4..12]);
-        sequence.copy_from_slice(&bytes[12..20]);
-        Self {
-            half: u32::from_le_bytes(half).min(1),
-            len: u64::from_le_bytes(len).min(1 << 28) as usize,
-            sequence: u64::from_le_bytes(sequence),
-        }
     }
 }

@@ -1,39 +1,41 @@
 //! Snapshot -> Ir: never fails, a bad object is a [`Problem`] and keeps its own last good version.
 //!
-//! Order of work: AlbConfigs, then which Ingress belongs to which of them, then each Ingress on its own, then rules per
-//! listener with their pods, then who steers.
+//! Order of work: AlbConfigs, then which Ingress belongs to which of them and what each says on its own, then rules per
+//! listener, then groups with their pods, then who steers. A [`Compiler`] keeps the result of each of these stages and
+//! does again only what a change touches; [`build`] is a compiler that was asked once.
 
 mod annotations;
+mod assembly;
 mod backends;
 mod claims;
 mod class;
 mod conditions;
 mod gateway;
+mod groups;
 mod ingress;
+mod linking;
 mod notes;
 mod patterns;
 mod ports;
-mod rules;
+mod refusals;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+pub use self::backends::Remembered;
 use self::{
-    backends::Members,
+    assembly::Draw,
     claims::Held,
-    class::{Linkage, link},
-    gateway::{Gateway, Kept, Settings},
+    gateway::{Gateway, Kept},
+    groups::Want,
     ingress::Understood,
-    notes::{Notes, STEERING, Told, annotation},
+    notes::{Notes, Told},
 };
-use super::{
-    model::{Ir, Listener, ListenerName, ListenerProtocol, Rule, SteeringWish},
-    steering::{self, Wisher},
-};
+use super::model::{GroupName, Ir, ListenerName, SteeringWish};
 use crate::{
-    manifest::{Ingress, NamespacedName, Snapshot},
+    manifest::{Changes, ClusterId, Ingress, NamespacedName, Reach, Snapshot},
     problem::Problem,
 };
 
@@ -44,7 +46,7 @@ pub struct Options {
     pub steering: SteeringWish,
 }
 
-/// Last good version of each object, to be handed to the next [`build`].
+/// Last good version of each object.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LastGood {
     ingresses: BTreeMap<NamespacedName, (Arc<Ingress>, String)>,
@@ -66,232 +68,207 @@ pub struct Built {
 /// Compiles `snapshot`; equal input gives equal output.
 ///
 /// An object with an error is compiled from its version in `before`; if there was none it contributes nothing. An object
-/// that now restricts or changes requests in a way that is not supported contributes nothing either: its version in
+/// that now restricts or changes requests in a way that is not understood contributes nothing either: its version in
 /// `before` would serve more than it says. Deleted objects are forgotten.
 pub fn build(snapshot: &Snapshot, before: &LastGood, options: &Options) -> Built {
-    let mut building = Building {
-        snapshot,
-        before,
-        told: Told::default(),
-        last_good: LastGood::default(),
-    };
-    let gateways = building.gateways();
-    let members = building.members();
-    let mut listeners = Vec::new();
-    building.last_good.held = building.claims(&gateways, &members);
-    let pods = Members::new(snapshot);
-    for (name, gateway) in &gateways {
-        let members = members.get(name).map(Vec::as_slice).unwrap_or_default();
-        building.listeners(name, gateway, members, &pods, options, &mut listeners);
-    }
-    let Building {
-        told, last_good, ..
-    } = building;
-    listeners.sort_by(|one: &Listener, other| one.name.cmp(&other.name));
+    let mut compiler = Compiler::new(*options, before.clone(), Remembered::default());
+    compiler.update(snapshot, &Changes::all(snapshot));
     Built {
-        ir: Ir { listeners },
-        problems: told.problems(),
-        last_good,
+        problems: compiler.problems(),
+        ir: compiler.ir,
+        last_good: compiler.good,
     }
 }
 
-struct Building<'a> {
-    snapshot: &'a Snapshot,
-    before: &'a LastGood,
-    told: Told,
-    last_good: LastGood,
+/// What an update changed in the routing model.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Touched {
+    /// Listeners that differ, came or went, and those whose kernel group differs.
+    pub listeners: BTreeSet<ListenerName>,
+    /// Groups that differ, came or went.
+    pub groups: BTreeSet<GroupName>,
+    /// The list of problems may differ.
+    pub problems: bool,
 }
 
-/// An Ingress of a gateway, in the order of evaluation.
+impl Touched {
+    /// Everything of `ir`.
+    pub fn all(ir: &Ir) -> Self {
+        Self {
+            listeners: ir.listeners.keys().cloned().collect(),
+            groups: ir.groups.keys().cloned().collect(),
+            problems: true,
+        }
+    }
+
+    /// Whether the routing model is as it was.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// Compiles, and compiles changes again at a cost that grows with them.
+///
+/// A changed pod costs the groups of its Service. A changed Ingress costs the rules of its gateway. AlbConfigs, classes
+/// and clusters that come or go cost a whole build.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    options: Options,
+    good: LastGood,
+    remembered: Remembered,
+    ir: Ir,
+    associated: BTreeSet<ClusterId>,
+    /// Clusters whose pods are not known yet.
+    unknown: BTreeSet<ClusterId>,
+    gateways: BTreeMap<String, Gateway>,
+    ingresses: BTreeMap<NamespacedName, Member>,
+    /// Members of each gateway in the order of evaluation: order, then `namespace/name` as plain text.
+    members: BTreeMap<String, BTreeMap<(u16, String), NamespacedName>>,
+    /// Listeners as their rules decide, whether pods are ready or not.
+    draws: BTreeMap<ListenerName, Draw>,
+    /// What each group is made of.
+    wants: BTreeMap<GroupName, Want>,
+    /// Groups by Service.
+    users: BTreeMap<NamespacedName, BTreeSet<GroupName>>,
+    /// Listeners that the kernel would steer, by the group it needs.
+    steered: BTreeMap<GroupName, BTreeSet<ListenerName>>,
+    notes: BTreeMap<Subject, Notes>,
+}
+
+/// An Ingress of a gateway.
+#[derive(Clone, Debug)]
 struct Member {
-    key: NamespacedName,
-    understood: Understood,
+    gateway: String,
+    understood: Arc<Understood>,
     /// Served from its last good version: problems of that version were told when it was current.
     stale: bool,
 }
 
-impl Building<'_> {
-    fn told(&mut self, notes: Notes) {
-        self.told.add(notes);
-    }
+/// What notes are about: the same subject's are replaced.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Subject {
+    Gateway(String),
+    Claim(String, u16),
+    Ingress(NamespacedName),
+    /// Of an Ingress among the others of its gateway.
+    Member(NamespacedName),
+    Listener(ListenerName),
+    Group(GroupName),
+}
 
-    fn gateways(&mut self) -> BTreeMap<String, Gateway> {
-        let associated: BTreeSet<_> = self.snapshot.clusters.keys().cloned().collect();
-        let mut gateways = BTreeMap::new();
-        for (name, config) in &self.snapshot.gateways {
-            let mut notes = Notes::on("AlbConfig", "", name);
-            let gateway = gateway::understand(
-                config,
-                &associated,
-                self.before.gateways.get(name),
-                &mut notes,
-            );
-            self.told(notes);
-            self.last_good
-                .gateways
-                .insert(name.clone(), gateway.kept.clone());
-            gateways.insert(name.clone(), gateway);
-        }
-        gateways
-    }
-
-    /// Ingresses of each gateway: smaller order first, then `namespace/name` as plain text.
-    fn members(&mut self) -> BTreeMap<String, Vec<Member>> {
-        let mut members: BTreeMap<String, Vec<Member>> = BTreeMap::new();
-        for (key, ingress) in &self.snapshot.ingresses {
-            let mut notes = Notes::on("Ingress", &key.namespace, &key.name);
-            let linkage = link(ingress, self.snapshot, &mut notes);
-            if linkage == Linkage::NotOurs {
-                self.told(notes);
-                continue;
-            }
-            let understood = ingress::understand(ingress, &mut notes);
-            let good = match (linkage, understood) {
-                (Linkage::Gateway(gateway), Some(understood)) => {
-                    Some((understood, ingress.clone(), gateway, false))
-                }
-                _ if notes.restricts() => None,
-                _ => revive(self.before.ingresses.get(key)),
-            };
-            let serves = |gateway: &String| self.snapshot.gateways.contains_key(gateway);
-            notes.until_then(match &good {
-                Some((_, _, gateway, _)) if serves(gateway) => {
-                    "what this Ingress said before keeps serving"
-                }
-                _ => "nothing of this Ingress is served",
-            });
-            self.told(notes);
-            if let Some((understood, ingress, gateway, stale)) = good {
-                self.last_good
-                    .ingresses
-                    .insert(key.clone(), (ingress, gateway.clone()));
-                members.entry(gateway).or_default().push(Member {
-                    key: key.clone(),
-                    understood,
-                    stale,
-                });
-            }
-        }
-        for members in members.values_mut() {
-            members.sort_by_cached_key(|member| (member.understood.order, member.key.to_string()));
-            self.same_order(members);
-        }
-        members
-    }
-
-    fn same_order(&mut self, members: &[Member]) {
-        let given = |member: &&Member| member.understood.order_given;
-        let mut first: BTreeMap<u16, &NamespacedName> = BTreeMap::new();
-        for member in members.iter().filter(given) {
-            let order = member.understood.order;
-            if let Some(first) = first.get(&order) {
-                let mut notes = Notes::on("Ingress", &member.key.namespace, &member.key.name);
-                notes.warning(
-                    notes::alb("order"),
-                    format!("order {order} is also that of Ingress {first}; it is tried after it, by name"),
-                    "give each Ingress an order of its own, from 1 to 1000",
-                );
-                self.told(notes);
-            } else {
-                first.insert(order, &member.key);
-            }
+impl Compiler {
+    /// A compiler that knows nothing but what served before.
+    pub fn new(options: Options, good: LastGood, remembered: Remembered) -> Self {
+        Self {
+            options,
+            good,
+            remembered,
+            ..Self::default()
         }
     }
 
-    fn listeners(
-        &mut self,
-        name: &str,
-        gateway: &Gateway,
-        members: &[Member],
-        pods: &Members<'_>,
-        options: &Options,
-        into: &mut Vec<Listener>,
-    ) {
-        let Some(addresses) = &gateway.kept.addresses else {
-            return;
+    /// The routing model.
+    pub fn ir(&self) -> &Ir {
+        &self.ir
+    }
+
+    /// Last good versions, for another compiler.
+    pub fn last_good(&self) -> &LastGood {
+        &self.good
+    }
+
+    /// Everything that is wrong, sorted by object, without repetitions.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut told = Told::default();
+        for notes in self.notes.values() {
+            told.add(notes.clone());
+        }
+        told.problems()
+    }
+
+    /// Follows changes of `snapshot`.
+    pub fn update(&mut self, snapshot: &Snapshot, changes: &Changes) -> Touched {
+        let mut touched = Touched {
+            problems: changes.problems,
+            ..Touched::default()
         };
-        let mut rules: BTreeMap<u16, Vec<Rule>> = BTreeMap::new();
-        for &port in gateway.kept.listeners.keys() {
-            if self.last_good.held.contains_key(&(name.to_owned(), port)) {
-                rules.insert(port, Vec::new());
+        let mut work = Work::default();
+        if changes.clusters {
+            self.follow_clusters(snapshot, &mut work);
+        }
+        self.follow_gateways(snapshot, changes, &mut work, &mut touched);
+        self.follow_ingresses(snapshot, changes, &mut work, &mut touched);
+        if !changes.secrets.is_empty() {
+            work.gateways.extend(self.gateways.keys().cloned());
+        }
+        if !work.gateways.is_empty() {
+            self.claim(&mut work, &mut touched);
+            for name in work.gateways.clone() {
+                self.assemble(&name, snapshot, &mut work, &mut touched);
             }
         }
-        self.rules(name, gateway, members, pods, &mut rules);
-        for (port, rules) in rules {
-            let Some(settings) = gateway.kept.listeners.get(&port) else {
-                continue;
-            };
-            let listener = ListenerName {
-                gateway: name.to_owned(),
-                port,
-                protocol: ListenerProtocol::Http,
-            };
-            let decision =
-                steering::decide(&rules, settings.writes, gateway.steering, options.steering);
-            if let Some(wisher) = &decision.refused {
-                self.refused(&listener, wisher, &decision.steering.reason);
-            }
-            let Settings {
-                idle_timeout,
-                request_timeout,
-                forwarded_for,
-                forwarded,
-                ..
-            } = settings.clone();
-            let steering = steering::while_ready(decision.steering, &rules);
-            into.push(Listener {
-                name: listener,
-                addresses: addresses.clone(),
-                idle_timeout,
-                request_timeout,
-                forwarded_for,
-                forwarded,
-                rules,
-                steering,
-            });
+        for service in &changes.services {
+            work.groups
+                .extend(self.users.get(service).into_iter().flatten().cloned());
+        }
+        for name in &work.groups {
+            self.regroup(name, snapshot, &mut touched);
+        }
+        for name in &touched.groups {
+            let steered = self.steered.get(name).into_iter().flatten();
+            work.listeners.extend(steered.cloned());
+        }
+        for name in &work.listeners {
+            self.settle(name, &mut touched);
+        }
+        touched
+    }
+
+    fn follow_clusters(&mut self, snapshot: &Snapshot, work: &mut Work) {
+        let associated: BTreeSet<_> = snapshot.clusters.keys().cloned().collect();
+        let unknown: BTreeSet<_> = snapshot
+            .clusters
+            .iter()
+            .filter(|(_, it)| it.reach == Reach::Unknown)
+            .map(|(id, _)| id.clone())
+            .collect();
+        if associated != self.associated {
+            self.associated = associated;
+            work.every_gateway = true;
+        }
+        if unknown != self.unknown {
+            self.unknown = unknown;
+            work.groups.extend(self.wants.keys().cloned());
         }
     }
 
-    fn refused(&mut self, listener: &ListenerName, wisher: &Wisher, reason: &str) {
-        let message = format!(
-            "connection steering of listener {listener} is not possible: {reason}; the proxy steers"
-        );
-        let remedy =
-            "wish for auto or request, or let one rule cover every request of this listener";
-        let (mut notes, field) = match wisher {
-            Wisher::Ingress(name) => {
-                let (namespace, name) = name.split_once('/').unwrap_or_default();
-                (Notes::on("Ingress", namespace, name), annotation(STEERING))
+    /// Replaces what is noted on a subject.
+    fn note(&mut self, subject: Subject, notes: Option<Notes>, touched: &mut Touched) {
+        let notes = notes.filter(|notes| !notes.is_empty());
+        let had = match notes {
+            Some(notes) => {
+                let same = self.notes.get(&subject) == Some(&notes);
+                if !same {
+                    self.notes.insert(subject, notes);
+                }
+                !same
             }
-            Wisher::Gateway => (
-                Notes::on("AlbConfig", "", &listener.gateway),
-                annotation(STEERING),
-            ),
-            Wisher::Default => (
-                Notes::on("AlbConfig", "", &listener.gateway),
-                "spec.listeners".to_owned(),
-            ),
+            None => self.notes.remove(&subject).is_some(),
         };
-        notes.warning(field, message, remedy);
-        self.told(notes);
+        touched.problems |= had;
     }
 }
 
-fn revive(
-    last: Option<&(Arc<Ingress>, String)>,
-) -> Option<(Understood, Arc<Ingress>, String, bool)> {
-    let (ingress, gateway) = last?;
-    let mut told = Notes::on(
-        "Ingress",
-        &ingress.metadata.namespace,
-        &ingress.metadata.name,
-    );
-    Some((
-        ingress::understand(ingress, &mut told)?,
-        ingress.clone(),
-        gateway.clone(),
-        true,
-    ))
+/// What is to be done again.
+#[derive(Debug, Default)]
+struct Work {
+    every_gateway: bool,
+    /// Gateways whose rules are put together again.
+    gateways: BTreeSet<String>,
+    /// Groups whose pods are looked up again.
+    groups: BTreeSet<GroupName>,
+    /// Listeners whose steering is settled again.
+    listeners: BTreeSet<ListenerName>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which rule a request meets. The proxy and `fleetgate trace` both ask here.
 
-use super::model::{HeaderMatch, HostPattern, Listener, PathPattern, Rule};
+use super::model::{Conditions, HeaderMatch, HostPattern, Listener, PathPattern, Rule};
 
 impl Listener {
     /// First rule whose conditions all hold; rules are never re-sorted by how specific they are.
@@ -18,6 +18,7 @@ impl Listener {
     {
         self.first_match_index(host, path, header)
             .and_then(|index| self.rules.get(index))
+            .map(|rule| &**rule)
     }
 
     /// The same, as a position in [`Listener::rules`].
@@ -32,12 +33,12 @@ impl Listener {
     {
         self.rules
             .iter()
-            .position(|rule| rule.matches(host, path, &header))
+            .position(|rule| rule.conditions.matches(host, path, &header))
     }
 }
 
-impl Rule {
-    /// Whether every condition of this rule holds.
+impl Conditions {
+    /// Whether every condition holds.
     pub fn matches<'v, V>(&self, host: Option<&str>, path: &str, header: impl Fn(&str) -> V) -> bool
     where
         V: IntoIterator<Item = &'v [u8]>,
@@ -55,7 +56,7 @@ impl Rule {
             })
     }
 
-    /// Whether every request meets this rule.
+    /// Whether every request meets them.
     pub fn covers_everything(&self) -> bool {
         self.hosts.is_empty()
             && self.headers.is_empty()

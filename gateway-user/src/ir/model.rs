@@ -14,21 +14,59 @@ pub use conditions::*;
 pub use policy::*;
 pub use tls::*;
 
+use super::build::Touched;
 pub use crate::manifest::ClusterId;
 
-/// All that is routed, over every AlbConfig. Listeners are sorted by name; equal input gives equal output.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+/// All that is routed, over every AlbConfig. Values are shared, so that a change copies what it changes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Ir {
-    /// Every listener, also those without a rule (they answer 404).
-    pub listeners: Vec<Listener>,
+    /// Every listener, also those without a rule (they answer 404) and those that are refused.
+    pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    /// Every group that a rule names.
+    pub groups: BTreeMap<GroupName, Arc<Group>>,
 }
 
-/// Identity of a listener: changing any part makes another listener.
+impl Ir {
+    /// The group that serves every connection; `None` where the proxy steers.
+    ///
+    /// Connection steering needs that all rules up to the one that covers everything lead to equal groups, so that of
+    /// the first rule is the group of all.
+    pub fn kernel_group(&self, listener: &Listener) -> Option<&Arc<Group>> {
+        match listener.steering.mode {
+            SteeringMode::Connection => self.groups.get(listener.rules.first()?.only_group()?),
+            SteeringMode::Request => None,
+        }
+    }
+
+    /// Takes over from `other` what `touched` names.
+    pub fn follow(&mut self, other: &Self, touched: &Touched) {
+        for name in &touched.listeners {
+            match other.listeners.get(name) {
+                Some(it) => drop(self.listeners.insert(name.clone(), it.clone())),
+                None => drop(self.listeners.remove(name)),
+            }
+        }
+        for name in &touched.groups {
+            match other.groups.get(name) {
+                Some(it) => drop(self.groups.insert(name.clone(), it.clone())),
+                None => drop(self.groups.remove(name)),
+            }
+        }
+    }
+
+    /// Listeners that serve.
+    pub fn served(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        let served = |listener: &&Arc<Listener>| listener.refused.is_none();
+        self.listeners.values().filter(served)
+    }
+}
+
+/// Identity of a listener: changing any part makes another listener. Written `gateway:port/PROTOCOL`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct ListenerName {
     /// Name of the AlbConfig.
     pub gateway: String,
-    /// TCP port, 1 to 65535.
+    /// Port, 1 to 65535.
     pub port: u16,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
@@ -40,19 +78,28 @@ impl fmt::Display for ListenerName {
     }
 }
 
-/// Protocol of a listener. HTTPS and QUIC are refused with a Problem until the proxy can serve them.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+/// Protocol of a listener.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ListenerProtocol {
     /// Plain HTTP.
+    #[default]
     Http,
+    /// HTTP over TLS.
+    Https,
+    /// HTTP/3.
+    Quic,
 }
 
 impl fmt::Display for ListenerProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http => f.write_str("HTTP"),
-        }
+        f.write_str(match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Quic => "QUIC",
+        })
     }
 }
 
@@ -63,6 +110,21 @@ pub struct Listener {
     pub name: ListenerName,
     /// From `fleetgate.io/addresses`; empty means every VIP of the node.
     pub addresses: Vec<IpAddr>,
+    /// What is spoken and told to backends.
+    #[serde(flatten)]
+    pub settings: Arc<ListenerSettings>,
+    /// Why it is not served at all: it needs what this gateway cannot execute yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Tried in this order, numbered from 1; the first whose conditions all hold decides. No match is a 404.
+    pub rules: Vec<Arc<Rule>>,
+    /// Who steers, and why.
+    pub steering: Steering,
+}
+
+/// What an AlbConfig says of one listener, apart from its place.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ListenerSettings {
     /// An idle client connection is closed after this long (1 to 60 s, default 15 s).
     pub idle_timeout: Duration,
     /// A backend that has not answered after this long yields 504 (1 to 600 s, default 60 s).
@@ -71,21 +133,28 @@ pub struct Listener {
     pub forwarded_for: ForwardedFor,
     /// Further headers this listener was explicitly told to send to backends.
     pub forwarded: ForwardedHeaders,
-    /// Tried in this order; the first whose conditions all hold decides. No match is a 404.
-    pub rules: Vec<Rule>,
-    /// Who steers, and why.
-    pub steering: Steering,
+    /// Responses may be compressed. `None`: not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gzip: Option<bool>,
+    /// TLS of HTTPS and QUIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Who may connect; `None`: everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessList>,
 }
 
-impl Listener {
-    /// The group that serves every connection; `None` where the proxy steers.
-    ///
-    /// Connection steering needs that all rules up to the one that covers everything lead to equal groups, so that of
-    /// the first rule is the group of all.
-    pub fn kernel_group(&self) -> Option<&Arc<Group>> {
-        match self.steering.mode {
-            SteeringMode::Connection => self.rules.first().map(|rule| &rule.group),
-            SteeringMode::Request => None,
+impl Default for ListenerSettings {
+    /// Those of an AlbConfig that says nothing.
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(60),
+            forwarded_for: ForwardedFor::Append,
+            forwarded: ForwardedHeaders::default(),
+            gzip: None,
+            tls: None,
+            access: None,
         }
     }
 }
@@ -115,25 +184,72 @@ pub struct ForwardedHeaders {
     pub client_port: bool,
 }
 
-/// One rule: all conditions hold (AND) -> the group.
+/// One rule: all conditions hold (AND) -> filters in order, then the target.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// `namespace/name` of the Ingress it came from.
-    pub ingress: String,
+    pub ingress: Arc<str>,
     /// Where in that Ingress, e.g. `spec.rules[0].http.paths[1]`.
     pub place: String,
-    /// 1, 2, 3 ... in the order of evaluation, per listener.
-    pub priority: u32,
-    /// Alternatives; empty matches any host.
-    pub hosts: Vec<HostPattern>,
-    /// Alternatives; empty matches any path.
-    pub paths: Vec<PathPattern>,
-    /// All must match.
-    pub headers: Vec<HeaderMatch>,
+    /// What it applies to.
+    pub direction: Direction,
+    /// When it applies.
+    pub conditions: Conditions,
+    /// In the order of execution.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+    /// Where what it applies to ends.
+    pub target: Target,
     /// `fleetgate.io/steering` of the Ingress, if it has one.
     pub steering: Option<SteeringWish>,
-    /// Where matching traffic goes.
-    pub group: Arc<Group>,
+    /// What it needs that is not executed yet: what meets its conditions is answered 503, and no later rule is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+impl Rule {
+    /// A rule without conditions that sends everything to one group.
+    pub fn forwarding(group: GroupName, place: impl Into<String>) -> Self {
+        Self {
+            ingress: format!("{}/{}", group.namespace, group.ingress).into(),
+            place: place.into(),
+            direction: Direction::Request,
+            conditions: Conditions::default(),
+            filters: Vec::new(),
+            target: Target::Forward(Forward {
+                groups: vec![WeightedGroup { group, weight: 100 }],
+                sticky: None,
+            }),
+            steering: None,
+            refused: None,
+        }
+    }
+
+    /// The group that everything goes to, unchanged; `None` where there is a choice, a filter or a refusal.
+    pub fn only_group(&self) -> Option<&GroupName> {
+        match (&self.target, self.filters.is_empty(), &self.refused) {
+            (Target::Forward(forward), true, None) if forward.sticky.is_none() => {
+                match forward.groups.as_slice() {
+                    [one] if one.weight > 0 => Some(&one.group),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Every group that it names, mirrors too.
+    pub fn groups(&self) -> impl Iterator<Item = &WeightedGroup> {
+        let forward = match &self.target {
+            Target::Forward(forward) => forward.groups.as_slice(),
+            _ => &[],
+        };
+        let mirrors = self.filters.iter().flat_map(|filter| match filter {
+            Filter::Mirror(groups) => groups.as_slice(),
+            _ => &[],
+        });
+        forward.iter().chain(mirrors)
+    }
 }
 
 /// Who steers: asked for by annotation or flag.
@@ -171,8 +287,13 @@ pub struct Steering {
 /// A weighted set of backends: one Service over all clusters, as one Ingress splits it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Group {
+    /// Identity.
+    pub name: GroupName,
     /// The Service.
     pub service: ServiceName,
+    /// How its pods are treated.
+    #[serde(default)]
+    pub policy: Arc<Policy>,
     /// How clusters share.
     pub split: Split,
     /// Whether connections of one client stay together.

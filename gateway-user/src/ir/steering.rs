@@ -1,6 +1,8 @@
 //! Who steers a listener: the kernel once per connection, or the proxy once per request.
 
-use super::model::{Rule, Steering, SteeringMode, SteeringWish};
+use std::sync::Arc;
+
+use super::model::{GroupName, Rule, Steering, SteeringMode, SteeringWish, Target};
 
 /// Who wished for a steering mode.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,30 +25,29 @@ pub struct Decision {
 }
 
 /// What the decision becomes while no backend is ready: the proxy answers 503, where the kernel could only drop.
-pub fn while_ready(steering: Steering, rules: &[Rule]) -> Steering {
-    match rules.first() {
-        Some(rule)
-            if steering.mode == SteeringMode::Connection && rule.group.backends.is_empty() =>
-        {
-            Steering {
-                mode: SteeringMode::Request,
-                reason: format!(
-                    "no ready backend of {}: the proxy answers 503 until there is one",
-                    rule.group.service
-                ),
-            }
-        }
-        _ => steering,
+pub fn while_empty(group: &GroupName) -> Steering {
+    let GroupName {
+        namespace,
+        service,
+        port,
+        ..
+    } = group;
+    Steering {
+        mode: SteeringMode::Request,
+        reason: format!(
+            "no ready backend of {namespace}/{service}:{port}: the proxy answers 503 until there is one"
+        ),
     }
 }
 
-/// Decides for a listener with these rules.
+/// Decides for a listener with these rules; `same` tells whether two groups serve the same pods in the same way.
 ///
 /// `forwards` names a header that the listener was explicitly told to write. Connection steering needs that every
 /// request goes to one and the same weighted set of backends whatever it says: some rule covers everything, and it and
-/// all rules before it lead to equal groups. Rules after it can never be reached.
+/// all rules before it lead to equal groups, with nothing done on the way. Rules after it can never be reached.
 pub fn decide(
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
+    same: impl Fn(&GroupName, &GroupName) -> bool,
     forwards: Option<&str>,
     gateway: Option<SteeringWish>,
     default: SteeringWish,
@@ -73,19 +74,19 @@ pub fn decide(
             refused: None,
         };
     }
-    match obstacle(rules, forwards) {
-        Some(reason) => Decision {
+    match covering(rules, same, forwards) {
+        Err(reason) => Decision {
             steering: request(reason),
             refused: (wish == SteeringWish::Connection).then_some(wisher),
         },
-        None => {
-            let rule = rules
-                .iter()
-                .find(|rule| rule.covers_everything())
-                .unwrap_or(&rules[0]);
+        Ok((index, group)) => {
             let reason = format!(
-                "rule {} ({}) sends every request to {}",
-                rule.priority, rule.ingress, rule.group.service
+                "rule {} ({}) sends every request to {}/{}:{}",
+                index + 1,
+                rules[index].ingress,
+                group.namespace,
+                group.service,
+                group.port
             );
             Decision {
                 steering: Steering {
@@ -100,7 +101,7 @@ pub fn decide(
 
 /// An Ingress's wish beats the AlbConfig's, that one the default; among Ingresses `request` beats `connection`.
 fn wish(
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     gateway: Option<SteeringWish>,
     default: SteeringWish,
 ) -> (SteeringWish, Wisher) {
@@ -110,7 +111,7 @@ fn wish(
         SteeringWish::Auto,
     ] {
         if let Some(rule) = rules.iter().find(|rule| rule.steering == Some(wanted)) {
-            return (wanted, Wisher::Ingress(rule.ingress.clone()));
+            return (wanted, Wisher::Ingress(rule.ingress.to_string()));
         }
     }
     match gateway {
@@ -119,64 +120,111 @@ fn wish(
     }
 }
 
-/// Why the kernel cannot steer, as one sentence.
-fn obstacle(rules: &[Rule], forwards: Option<&str>) -> Option<String> {
+/// The rule that takes every request, and its group; or why the kernel cannot steer, as one sentence.
+fn covering<'a>(
+    rules: &'a [Arc<Rule>],
+    same: impl Fn(&GroupName, &GroupName) -> bool,
+    forwards: Option<&str>,
+) -> Result<(usize, &'a GroupName), String> {
     if let Some(header) = forwards {
-        return Some(format!(
+        return Err(format!(
             "the listener is told to write the header {header} of each request"
         ));
     }
-    let first = rules.first()?;
-    let Some(covering) = rules.iter().position(Rule::covers_everything) else {
-        return Some(reads(first));
-    };
-    let same = rules[..covering]
-        .iter()
-        .all(|rule| rule.group == rules[covering].group);
-    (!same).then(|| reads(first))
+    let mut first: Option<&GroupName> = None;
+    for (index, rule) in rules.iter().enumerate() {
+        let Some(group) = rule.only_group() else {
+            return Err(does(index, rule));
+        };
+        if first.is_some_and(|first| !same(first, group)) {
+            break;
+        }
+        first.get_or_insert(group);
+        if rule.conditions.covers_everything() {
+            return Ok((index, group));
+        }
+    }
+    Err(reads(0, &rules[0]))
 }
 
-fn reads(rule: &Rule) -> String {
-    let what = if let Some(header) = rule.headers.first() {
-        format!("the header {:?}", header.name)
-    } else if let Some(host) = rule.hosts.first() {
-        format!("the host {host}")
-    } else if let Some(path) = rule.paths.first() {
-        format!("the path {path}")
-    } else {
-        "every request".to_owned()
+fn does(index: usize, rule: &Rule) -> String {
+    let what = match (&rule.refused, &rule.target, rule.filters.first()) {
+        (Some(refused), ..) => {
+            return format!(
+                "rule {} ({}) is refused: {refused}",
+                index + 1,
+                rule.ingress
+            );
+        }
+        (_, Target::Redirect(_), _) => "answers with a redirect",
+        (_, Target::Respond(_), _) => "answers by itself",
+        (_, Target::Pass, _) => "changes responses",
+        (_, Target::Forward(_), Some(_)) => "changes or limits requests",
+        (_, Target::Forward(_), None) => "shares requests between Services",
     };
-    format!("rule {} ({}) reads {what}", rule.priority, rule.ingress)
+    format!("rule {} ({}) {what}", index + 1, rule.ingress)
+}
+
+fn reads(index: usize, rule: &Rule) -> String {
+    let what = rule
+        .conditions
+        .first_read()
+        .unwrap_or_else(|| "every request".to_owned());
+    format!("rule {} ({}) reads {what}", index + 1, rule.ingress)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::ir::model::{Affinity, Group, HeaderMatch, PathPattern, ServiceName, Split};
+    use crate::ir::model::{
+        Conditions, Direction, Forward, HeaderMatch, PathPattern, WeightedGroup,
+    };
+
+    fn group(service: &str) -> GroupName {
+        GroupName {
+            namespace: "demo".into(),
+            ingress: "a".into(),
+            service: service.into(),
+            port: "80".into(),
+        }
+    }
 
     fn rule(path: &str, service: &str) -> Rule {
         Rule {
             ingress: "demo/a".into(),
             place: String::new(),
-            priority: 1,
-            hosts: vec![],
-            paths: vec![PathPattern::Prefix(path.into())],
-            headers: vec![],
-            steering: None,
-            group: Arc::new(Group {
-                service: ServiceName {
-                    namespace: "demo".into(),
-                    name: service.into(),
-                    port: "80".into(),
-                },
-                split: Split::Replicas,
-                affinity: Affinity::None,
-                backends: vec![],
-                idle: vec![],
+            direction: Direction::Request,
+            conditions: Conditions {
+                paths: vec![PathPattern::Prefix(path.into())],
+                ..Conditions::default()
+            },
+            filters: vec![],
+            target: Target::Forward(Forward {
+                groups: vec![WeightedGroup {
+                    group: group(service),
+                    weight: 100,
+                }],
+                sticky: None,
             }),
+            steering: None,
+            refused: None,
         }
+    }
+
+    fn decide(
+        rules: &[Rule],
+        forwards: Option<&str>,
+        gateway: Option<SteeringWish>,
+        default: SteeringWish,
+    ) -> Decision {
+        let rules: Vec<Arc<Rule>> = rules.iter().cloned().map(Arc::new).collect();
+        super::decide(
+            &rules,
+            |one, other| one == other,
+            forwards,
+            gateway,
+            default,
+        )
     }
 
     fn mode(rules: &[Rule]) -> (SteeringMode, String) {
@@ -188,7 +236,7 @@ mod tests {
     fn a_listener_without_ready_backends_is_the_proxys_until_there_is_one() {
         let decided = decide(&[rule("", "a")], None, None, SteeringWish::Auto).steering;
         assert_eq!(decided.mode, SteeringMode::Connection);
-        let served = while_ready(decided, &[rule("", "a")]);
+        let served = while_empty(&group("a"));
         assert_eq!(served.mode, SteeringMode::Request);
         assert!(
             served.reason.contains("no ready backend"),

@@ -104,6 +104,24 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// As if every object of `snapshot` were new.
+    pub fn all(snapshot: &Snapshot) -> Self {
+        let mut services = BTreeSet::new();
+        for has in snapshot.clusters.values() {
+            services.extend(has.services.keys().cloned());
+            services.extend(has.slices.values().filter_map(|slice| slice.service()));
+        }
+        Self {
+            gateways: snapshot.gateways.keys().cloned().collect(),
+            classes: snapshot.classes.keys().cloned().collect(),
+            ingresses: snapshot.ingresses.keys().cloned().collect(),
+            secrets: snapshot.secrets.keys().cloned().collect(),
+            services,
+            clusters: true,
+            problems: true,
+        }
+    }
+
     /// Whether nothing was touched.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

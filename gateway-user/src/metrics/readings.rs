@@ -52,7 +52,7 @@ impl Readings {
             let traffic = tables.service_traffic(service.id)?;
             readings.services.insert(address, (service, traffic));
         }
-        let coming = record.applying.iter().flat_map(|plan| plan.backends.keys());
+        let coming = record.applying.iter().flat_map(|it| it.backends.keys());
         for id in record.plan.backends.keys().chain(coming) {
             readings.backend(tables, *id)?;
         }

@@ -1,6 +1,9 @@
 //! From one plan to the next, in steps that are safe to stop after.
 
-use super::model::{Backend, BackendState, Mode, Plan, Ring, Service, ServiceAddr, Source};
+use super::{
+    delta::Delta,
+    model::{Backend, BackendState, Mode, Plan, Ring, Service, ServiceAddr, Source},
+};
 
 /// One change of the maps.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,21 +38,25 @@ pub enum Step {
     RemoveBackend(u32),
 }
 
-/// Steps from `have` to `want`: what is aside first, then the flips, then, after a grace period,
-/// what nothing points to any more.
+/// Steps from `have` to `want`.
 pub fn diff(have: &Plan, want: &Plan) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for (at, source) in want.sources.iter().enumerate() {
-        if have.sources.get(at) != Some(source) {
-            steps.push(Step::Source(at as u16, *source));
-        }
-    }
+    steps(have, &Delta::between(have, want))
+}
+
+/// Steps that carry `delta` out on `have`: what is aside first, then the flips, then, after a grace period, what
+/// nothing points to any more.
+pub fn steps(have: &Plan, delta: &Delta) -> Vec<Step> {
+    let mut steps: Vec<Step> = delta
+        .sources
+        .iter()
+        .map(|(at, source)| Step::Source(*at, *source))
+        .collect();
     let mut late = Vec::new();
-    for (id, backend) in &want.backends {
-        let old = have.backends.get(id);
-        if old == Some(backend) {
+    for (id, backend) in &delta.backends {
+        let Some(backend) = backend else {
             continue;
-        }
+        };
+        let old = have.backends.get(id);
         let fresh = old.is_none_or(|old| old.key != backend.key);
         let step = Step::Backend {
             id: *id,
@@ -65,11 +72,13 @@ pub fn diff(have: &Plan, want: &Plan) -> Vec<Step> {
         .push(step);
     }
     let mut flips = Vec::new();
-    for (address, service) in &want.services {
-        let old = have.services.get(address);
-        if old == Some(service) {
+    let mut removed = Vec::new();
+    for (address, service) in &delta.services {
+        let Some(service) = service else {
+            removed.push(Step::RemoveService(*address));
             continue;
-        }
+        };
+        let old = have.services.get(address);
         if let Mode::Connection(ring) = &service.mode
             && old.is_none_or(|old| old.mode != service.mode)
         {
@@ -83,13 +92,9 @@ pub fn diff(have: &Plan, want: &Plan) -> Vec<Step> {
         });
     }
     steps.append(&mut flips);
-    for address in have.services.keys() {
-        if !want.services.contains_key(address) {
-            steps.push(Step::RemoveService(*address));
-        }
-    }
-    for id in have.backends.keys() {
-        if !want.backends.contains_key(id) {
+    steps.append(&mut removed);
+    for (id, backend) in &delta.backends {
+        if backend.is_none() {
             late.push(Step::RemoveBackend(*id));
         }
     }

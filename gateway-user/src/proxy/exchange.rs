@@ -95,7 +95,7 @@ async fn exchange(
         "nothing is served at this address and port",
     ))?;
     let listener = &routes.listener;
-    down.exchanges.idle_timeout(listener.idle_timeout);
+    down.exchanges.idle_timeout(listener.settings.idle_timeout);
 
     let upgrade = down
         .exchanges
@@ -118,10 +118,19 @@ async fn exchange(
             Reason::NoRule,
             "no rule of this listener matches the request",
         ))?;
-    let group = routes
-        .groups
+    if listener
+        .rules
         .get(rule)
-        .and_then(|index| worker.group(&current, *index));
+        .is_some_and(|it| it.refused.is_some())
+    {
+        return Err(Refusal::keep(
+            Reason::RuleRefused,
+            "the rule asks for what this gateway cannot do yet",
+        ));
+    }
+    let group = routes
+        .share(rule, || worker.turn())
+        .and_then(|index| worker.group(&current, index));
     let group = group
         .filter(|state| !state.group.backends.is_empty())
         .ok_or(Refusal::keep(
@@ -173,7 +182,7 @@ async fn exchange(
         group,
         progress,
         started,
-        timeout: listener.request_timeout,
+        timeout: listener.settings.request_timeout,
         replayable,
     };
     let (response, upstream) = attempt(&subject, request).await?;

@@ -77,23 +77,23 @@ pub(super) fn prepare_request(
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    match listener.forwarded_for {
+    match listener.settings.forwarded_for {
         ForwardedFor::Append => append_forwarded_for(headers, client),
         ForwardedFor::Remove => drop(headers.remove(FORWARDED_FOR)),
         ForwardedFor::Keep => {}
     }
-    if listener.forwarded.proto {
+    if listener.settings.forwarded.proto {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if listener.forwarded.port {
+    if listener.settings.forwarded.port {
         headers.insert(FORWARDED_PORT, HeaderValue::from(listener.name.port));
     }
-    if listener.forwarded.host
+    if listener.settings.forwarded.host
         && let Ok(host) = HeaderValue::from_str(host)
     {
         headers.insert(FORWARDED_HOST, host);
     }
-    if listener.forwarded.client_port {
+    if listener.settings.forwarded.client_port {
         headers.insert(FORWARDED_CLIENT_PORT, HeaderValue::from(client.port()));
     }
 }

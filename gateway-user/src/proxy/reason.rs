@@ -51,11 +51,13 @@ pub enum Reason {
     UnknownVersion,
     /// The process holds as many client connections as it may.
     Overloaded,
+    /// The rule asks for what cannot be executed yet.
+    RuleRefused,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -74,6 +76,7 @@ impl Reason {
         Self::UnknownCoding,
         Self::UnknownVersion,
         Self::Overloaded,
+        Self::RuleRefused,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -97,6 +100,7 @@ impl Reason {
             Self::UnknownCoding => "unknown-coding",
             Self::UnknownVersion => "unknown-version",
             Self::Overloaded => "overloaded",
+            Self::RuleRefused => "rule-refused",
         }
     }
 
@@ -104,7 +108,9 @@ impl Reason {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NoListener | Self::NoRule => StatusCode::NOT_FOUND,
-            Self::Starting | Self::NoServer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Starting | Self::NoServer | Self::Overloaded | Self::RuleRefused => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ConnectRefused | Self::BackendClosed | Self::BadResponse => {
                 StatusCode::BAD_GATEWAY
             }

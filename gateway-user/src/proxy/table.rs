@@ -1,27 +1,158 @@
 //! What the proxy routes by: one immutable value, replaced whole.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use crate::ir::{Group, Ir, Listener};
+use crate::ir::{Group, GroupName, Ir, Listener, ListenerName, Rule, Target, Touched};
 
 /// The listeners the proxy serves, by address, with their groups.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
-    listeners: HashMap<SocketAddr, Arc<Routes>>,
-    pub(super) groups: Vec<Arc<Group>>,
+    listeners: Arc<HashMap<SocketAddr, Arc<Routes>>>,
+    pub(super) groups: Vec<Option<Arc<Group>>>,
     /// Nothing is known yet, which is not the same as nothing to serve.
     pub(super) starting: bool,
 }
 
-/// One listener, and for each of its rules the index of the group in [`RouteTable::groups`].
+/// One listener, and for each of its rules the groups it forwards to, by their index in [`RouteTable::groups`].
 #[derive(Clone, Debug)]
 pub(super) struct Routes {
-    pub(super) listener: Listener,
-    pub(super) groups: Vec<usize>,
+    pub(super) listener: Arc<Listener>,
+    pub(super) groups: Vec<Vec<usize>>,
+}
+
+impl Routes {
+    /// The group that serves a request which met the `rule`th rule: that of the only one, or by weight.
+    /// `turn` yields numbers that are spread evenly over all of its range.
+    pub(super) fn share(&self, rule: usize, turn: impl FnOnce() -> u32) -> Option<usize> {
+        let Target::Forward(forward) = &self.listener.rules.get(rule)?.target else {
+            return None;
+        };
+        let groups = self.groups.get(rule)?;
+        let total: u64 = forward.groups.iter().map(|it| u64::from(it.weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        if let [only] = groups.as_slice() {
+            return Some(*only);
+        }
+        let mut at = (u64::from(turn()) * total) >> 32;
+        for (group, index) in forward.groups.iter().zip(groups) {
+            match at.checked_sub(u64::from(group.weight)) {
+                Some(rest) => at = rest,
+                None => return Some(*index),
+            }
+        }
+        None
+    }
+}
+
+/// Builds route tables, each from the one before, at a cost that grows with what changed.
+#[derive(Debug, Default)]
+pub struct Router {
+    table: RouteTable,
+    routes: BTreeMap<ListenerName, Arc<Routes>>,
+    known: HashMap<GroupName, usize>,
+    free: Vec<usize>,
+    used: bool,
+}
+
+impl Router {
+    /// Whether it has built a table yet.
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// The table for `ir`, of which `touched` differs from the time before.
+    ///
+    /// Takes every listener: the kernel decides which of them get here, and connections that are open when it takes
+    /// one over, or that it cannot steer (no ready backend), stay served. One without addresses of its own is on every VIP;
+    /// where two claim the same address and port, the first by name has it.
+    pub fn update(&mut self, ir: &Ir, touched: &Touched, vips: &[IpAddr]) -> RouteTable {
+        for name in &touched.groups {
+            match ir.groups.get(name) {
+                Some(group) => {
+                    let index = self.index(name);
+                    self.table.groups[index] = Some(Arc::clone(group));
+                }
+                None => {
+                    if let Some(index) = self.known.remove(name) {
+                        self.table.groups[index] = None;
+                        self.free.push(index);
+                    }
+                }
+            }
+        }
+        self.used = true;
+        let mut moved = false;
+        for name in &touched.listeners {
+            let now = ir.listeners.get(name).filter(|it| it.refused.is_none());
+            match now {
+                Some(listener) => {
+                    let had = self.routes.get(name);
+                    if had.is_some_and(|had| Arc::ptr_eq(&had.listener, listener)) {
+                        continue;
+                    }
+                    let groups = listener.rules.iter().map(|rule| self.forward(rule));
+                    let routes = Routes {
+                        groups: groups.collect(),
+                        listener: Arc::clone(listener),
+                    };
+                    self.routes.insert(name.clone(), Arc::new(routes));
+                    moved = true;
+                }
+                None => moved |= self.routes.remove(name).is_some(),
+            }
+        }
+        if moved {
+            self.place(vips);
+        }
+        self.table.clone()
+    }
+
+    fn forward(&mut self, rule: &Rule) -> Vec<usize> {
+        match &rule.target {
+            Target::Forward(forward) => {
+                let groups = forward.groups.iter();
+                groups.map(|it| self.index(&it.group)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn index(&mut self, name: &GroupName) -> usize {
+        if let Some(known) = self.known.get(name) {
+            return *known;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.table.groups.push(None);
+            self.table.groups.len() - 1
+        });
+        self.known.insert(name.clone(), index);
+        index
+    }
+
+    fn place(&mut self, vips: &[IpAddr]) {
+        let mut listeners = HashMap::new();
+        for routes in self.routes.values() {
+            let listener = &routes.listener;
+            let addresses = if listener.addresses.is_empty() {
+                vips
+            } else {
+                &listener.addresses
+            };
+            for address in addresses {
+                let address = SocketAddr::new(address.to_canonical(), listener.name.port);
+                listeners
+                    .entry(address)
+                    .or_insert_with(|| Arc::clone(routes));
+            }
+        }
+        self.table.listeners = Arc::new(listeners);
+    }
 }
 
 impl RouteTable {
@@ -33,42 +164,9 @@ impl RouteTable {
         }
     }
 
-    /// Takes every listener: the kernel decides which of them get here, and connections that are open when it takes
-    /// one over, or that it cannot steer (no ready backend), stay served. One without addresses of its own is on every VIP;
-    /// where two claim the same address and port, the first by name has it.
+    /// The table for `ir`, at once.
     pub fn build(ir: &Ir, vips: &[IpAddr]) -> Self {
-        let mut table = Self::default();
-        let mut known: HashMap<*const Group, usize> = HashMap::new();
-        for listener in &ir.listeners {
-            let mut index = |group: &Arc<Group>| {
-                *known.entry(Arc::as_ptr(group)).or_insert_with(|| {
-                    table.groups.push(Arc::clone(group));
-                    table.groups.len() - 1
-                })
-            };
-            let groups = listener
-                .rules
-                .iter()
-                .map(|rule| index(&rule.group))
-                .collect();
-            let routes = Arc::new(Routes {
-                listener: listener.clone(),
-                groups,
-            });
-            let addresses = if listener.addresses.is_empty() {
-                vips
-            } else {
-                &listener.addresses
-            };
-            for address in addresses {
-                let address = SocketAddr::new(address.to_canonical(), listener.name.port);
-                table
-                    .listeners
-                    .entry(address)
-                    .or_insert_with(|| Arc::clone(&routes));
-            }
-        }
-        table
+        Router::default().update(ir, &Touched::all(ir), vips)
     }
 
     /// The listener at the address a client connected to.
@@ -80,44 +178,45 @@ impl RouteTable {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::ir::{
-        ForwardedFor, ForwardedHeaders, ListenerName, ListenerProtocol, Steering, SteeringMode,
-    };
+    use crate::ir::{ListenerProtocol, Steering, SteeringMode};
 
-    fn listener(gateway: &str, addresses: &[&str], mode: SteeringMode) -> Listener {
-        Listener {
-            name: ListenerName {
-                gateway: gateway.into(),
-                port: 80,
-                protocol: ListenerProtocol::Http,
-            },
+    fn listener(
+        gateway: &str,
+        addresses: &[&str],
+        mode: SteeringMode,
+    ) -> (ListenerName, Arc<Listener>) {
+        let name = ListenerName {
+            gateway: gateway.into(),
+            port: 80,
+            protocol: ListenerProtocol::Http,
+        };
+        let listener = Listener {
+            name: name.clone(),
             addresses: addresses
                 .iter()
                 .map(|address| address.parse().expect("an address"))
                 .collect(),
-            idle_timeout: Duration::from_secs(15),
-            request_timeout: Duration::from_secs(60),
-            forwarded_for: ForwardedFor::Append,
-            forwarded: ForwardedHeaders::default(),
+            settings: Arc::default(),
+            refused: None,
             rules: Vec::new(),
             steering: Steering {
                 mode,
                 reason: String::new(),
             },
-        }
+        };
+        (name, Arc::new(listener))
     }
 
     #[test]
     fn every_listener_is_served_whoever_steers_it_and_on_its_own_addresses() {
         let ir = Ir {
-            listeners: vec![
+            listeners: BTreeMap::from([
                 listener("a", &["10.0.0.1"], SteeringMode::Request),
                 listener("b", &["10.0.0.2"], SteeringMode::Connection),
                 listener("c", &[], SteeringMode::Request),
-            ],
+            ]),
+            ..Ir::default()
         };
         let vips = ["10.0.0.1", "10.0.0.3"].map(|vip| vip.parse().expect("an address"));
         let table = RouteTable::build(&ir, &vips);

@@ -1,7 +1,7 @@
 //! One thread of the proxy: its socket, its connections, its pool and its turns.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, RefCell},
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -31,7 +31,7 @@ use super::{
     stats::{ConnectionCount, WorkerStats},
     upstream::{Pool, PoolLimits},
 };
-use crate::ir::{Group, ServiceName};
+use crate::ir::Group;
 
 /// The codec's buffers for one client; bodies move in pieces no larger, and a head always fits.
 const CODEC_BUFFER_BYTES: usize = 128 * 1024;
@@ -68,6 +68,7 @@ pub(super) struct Worker {
     tables: RefCell<Cache<Arc<ArcSwap<RouteTable>>, Arc<RouteTable>>>,
     current: RefCell<Rc<Current>>,
     marks: RefCell<HashMap<SocketAddr, Instant>>,
+    turns: Cell<u32>,
     pub(super) pool: Rc<Pool>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) stall_timeout: Duration,
@@ -77,7 +78,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) table: Arc<RouteTable>,
-    groups: Vec<OnceCell<Rc<GroupState>>>,
+    groups: RefCell<HashMap<usize, Rc<GroupState>>>,
 }
 
 /// A group, whose turn it is, and the counters of its backends.
@@ -99,30 +100,21 @@ impl GroupState {
 
 impl Current {
     fn new(table: Arc<RouteTable>) -> Self {
-        let groups = table.groups.iter().map(|_| OnceCell::new()).collect();
-        Self { table, groups }
+        Self {
+            table,
+            groups: RefCell::default(),
+        }
     }
 
     /// Equal groups go on where they were.
     fn inherit(&self, before: &Self) {
-        let mut states: HashMap<&ServiceName, Vec<Rc<GroupState>>> = HashMap::new();
-        for state in before.groups.iter().filter_map(OnceCell::get) {
-            states
-                .entry(&state.group.service)
-                .or_default()
-                .push(Rc::clone(state));
-        }
-        for (group, cell) in self.table.groups.iter().zip(&self.groups) {
-            let Some(candidates) = states.get_mut(&group.service) else {
-                continue;
-            };
-            if let Some(at) = candidates
-                .iter()
-                .position(|state| Arc::ptr_eq(&state.group, group) || state.group == *group)
-            {
-                let _ = cell.set(candidates.remove(at));
-            }
-        }
+        let kept = before.groups.borrow();
+        let same = kept.iter().filter(|(index, state)| {
+            let now = self.table.groups.get(**index).and_then(Option::as_ref);
+            now.is_some_and(|now| Arc::ptr_eq(&state.group, now) || state.group == *now)
+        });
+        let same = same.map(|(index, state)| (*index, Rc::clone(state)));
+        self.groups.replace(same.collect());
     }
 }
 
@@ -136,6 +128,7 @@ impl Worker {
             tables: RefCell::new(tables),
             current: RefCell::new(current),
             marks: RefCell::default(),
+            turns: Cell::new((index as u32).wrapping_mul(0x3c6e_f372)),
             pool: Rc::new(Pool::new(shared.pool)),
             stats,
             stall_timeout: shared.stall_timeout,
@@ -157,8 +150,9 @@ impl Worker {
 
     /// The state of the `index`th group of a table.
     pub(super) fn group(&self, current: &Current, index: usize) -> Option<Rc<GroupState>> {
-        let group = current.table.groups.get(index)?;
-        let state = current.groups.get(index)?.get_or_init(|| {
+        let group = current.table.groups.get(index)?.as_ref()?;
+        let mut groups = current.groups.borrow_mut();
+        let state = groups.entry(index).or_insert_with(|| {
             Rc::new(GroupState {
                 group: Arc::clone(group),
                 turns: RefCell::new(RoundRobin::new(&group.backends, self.index, self.workers)),
@@ -170,6 +164,14 @@ impl Worker {
             })
         });
         Some(Rc::clone(state))
+    }
+
+    /// The next number of a sequence that is spread evenly over all 32-bit numbers, over any run of it.
+    /// Source: Weyl, "Gleichverteilung von Zahlen mod. Eins", 1916, with the golden ratio.
+    pub(super) fn turn(&self) -> u32 {
+        let turn = self.turns.get().wrapping_add(0x9e37_79b9);
+        self.turns.set(turn);
+        turn
     }
 
     /// A backend not tried yet; one that refused a connection lately only if there is no other.
@@ -273,7 +275,7 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
             .current()
             .table
             .routes(local)
-            .map_or(FIRST_IDLE, |routes| routes.listener.idle_timeout),
+            .map_or(FIRST_IDLE, |routes| routes.listener.settings.idle_timeout),
     );
     let gate = Gate::new(
         stream,

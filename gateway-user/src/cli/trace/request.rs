@@ -9,7 +9,7 @@ use crate::{
         values::RequestLine,
         views::{self, ServerView},
     },
-    ir::{HeaderMatch, Listener, PathPattern, Rule, matching::without_port},
+    ir::{HeaderMatch, Ir, Listener, PathPattern, Rule, Target, matching::without_port},
 };
 
 /// What the proxy would do with a request.
@@ -50,6 +50,7 @@ pub struct TriedView {
 
 /// Tries the rules in order, as the proxy does.
 pub fn evaluate(
+    ir: &Ir,
     listener: &Listener,
     to: SocketAddr,
     line: &RequestLine,
@@ -71,24 +72,29 @@ pub fn evaluate(
         backends: Vec::new(),
         host,
     };
-    for rule in &listener.rules {
+    for (rule, priority) in listener.rules.iter().zip(1..) {
         let failed = failed(rule, &view.host, &line.path, headers);
         view.tried.push(TriedView {
-            priority: rule.priority,
-            ingress: rule.ingress.clone(),
+            priority,
+            ingress: rule.ingress.to_string(),
             place: rule.place.clone(),
             matched: failed.is_none(),
             why: match &failed {
                 Some(why) => why.clone(),
-                None if rule.covers_everything() => "matches every request".to_owned(),
+                None if rule.conditions.covers_everything() => "matches every request".to_owned(),
                 None => "all conditions hold".to_owned(),
             },
         });
         if failed.is_none() {
-            view.rule = Some(rule.priority);
-            view.service = Some(rule.group.service.to_string());
-            view.backends = views::servers(&rule.group);
-            view.status = view.backends.is_empty().then_some(503);
+            view.rule = Some(priority);
+            view.service = Some(rule.target.to_string());
+            if let Target::Forward(forward) = &rule.target {
+                let groups = forward.groups.iter().filter(|it| it.weight > 0);
+                let groups = groups.filter_map(|it| ir.groups.get(&it.group));
+                view.backends = groups.flat_map(|group| views::servers(group)).collect();
+            }
+            let nobody = view.backends.is_empty() || rule.refused.is_some();
+            view.status = nobody.then_some(503);
             break;
         }
     }
@@ -98,12 +104,30 @@ pub fn evaluate(
 /// The first condition that does not hold, in the order host, path, headers.
 fn failed(rule: &Rule, host: &str, path: &str, headers: &[(String, String)]) -> Option<String> {
     let bare = without_port(host);
-    if !rule.hosts.is_empty() && !rule.hosts.iter().any(|pattern| pattern.matches(bare)) {
-        let wanted: Vec<String> = rule.hosts.iter().map(ToString::to_string).collect();
+    if !rule.conditions.hosts.is_empty()
+        && !rule
+            .conditions
+            .hosts
+            .iter()
+            .any(|pattern| pattern.matches(bare))
+    {
+        let wanted: Vec<String> = rule
+            .conditions
+            .hosts
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         return Some(format!("host {bare:?} is not {}", wanted.join(" or ")));
     }
-    if !rule.paths.is_empty() && !rule.paths.iter().any(|pattern| pattern.matches(path)) {
+    if !rule.conditions.paths.is_empty()
+        && !rule
+            .conditions
+            .paths
+            .iter()
+            .any(|pattern| pattern.matches(path))
+    {
         let wanted: Vec<String> = rule
+            .conditions
             .paths
             .iter()
             .map(|pattern| match pattern {
@@ -113,7 +137,8 @@ fn failed(rule: &Rule, host: &str, path: &str, headers: &[(String, String)]) -> 
             .collect();
         return Some(format!("path {path:?} is not {}", wanted.join(" or ")));
     }
-    rule.headers
+    rule.conditions
+        .headers
         .iter()
         .find_map(|wanted| header_failed(wanted, headers))
 }

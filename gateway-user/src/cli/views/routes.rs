@@ -11,7 +11,8 @@ use crate::{
         units,
     },
     ir::{
-        Affinity, Backend, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split, SteeringMode,
+        Affinity, Backend, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split,
+        SteeringMode, Target,
     },
     plan::{Mode, Plan, ServiceAddr, Transport},
 };
@@ -36,6 +37,8 @@ pub struct RouteView {
     pub reason: String,
     /// The plan holds it; false when it did not fit or is yet to come.
     pub programmed: bool,
+    /// Why it takes no connections: it needs what is not executed yet.
+    pub refused: Option<String>,
     /// Tried in this order; none matching is a 404.
     pub rules: Vec<RuleView>,
 }
@@ -55,8 +58,28 @@ pub struct RuleView {
     pub paths: Vec<PathView>,
     /// All of these.
     pub headers: Vec<HeaderMatch>,
-    /// Service behind it.
+    /// Further conditions, each as what is read and its alternatives; all of these.
+    pub further: Vec<(String, Vec<String>)>,
+    /// What is done on the way, in order.
+    pub actions: Vec<String>,
+    /// Where it ends, in words.
+    pub target: String,
+    /// Why it is answered 503: it needs what is not executed yet.
+    pub refused: Option<String>,
+    /// The Service behind it; of several the first.
+    #[serde(flatten)]
+    pub group: Option<GroupView>,
+    /// Further Services that share its traffic.
+    pub others: Vec<GroupView>,
+}
+
+/// Pods behind a rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupView {
+    /// Service.
     pub service: String,
+    /// Weight among the Services of the rule.
+    pub service_weight: u32,
     /// How clusters share.
     pub split: Split,
     /// Affinity of clients.
@@ -95,7 +118,7 @@ pub struct ServerView {
 /// Every listener of the model on each of its addresses. `plan` has the last word on who steers.
 pub fn routes(ir: &Ir, vips: &[IpAddr], plan: &Plan) -> RoutesView {
     let mut routes = Vec::new();
-    for listener in &ir.listeners {
+    for listener in ir.listeners.values() {
         let addresses = if listener.addresses.is_empty() {
             vips
         } else {
@@ -103,13 +126,13 @@ pub fn routes(ir: &Ir, vips: &[IpAddr], plan: &Plan) -> RoutesView {
         };
         for ip in addresses {
             let address = SocketAddr::new(*ip, listener.name.port);
-            routes.push(route(listener, address, plan));
+            routes.push(route(ir, listener, address, plan));
         }
     }
     RoutesView(routes)
 }
 
-fn route(listener: &Listener, address: SocketAddr, plan: &Plan) -> RouteView {
+fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> RouteView {
     let name = listener.name.to_string();
     let service = plan
         .services
@@ -121,10 +144,8 @@ fn route(listener: &Listener, address: SocketAddr, plan: &Plan) -> RouteView {
     let wished = listener.steering.mode;
     let (steering, reason) = match service.map(|s| &s.mode) {
         Some(Mode::Request) if wished == SteeringMode::Connection => {
-            let empty = listener
-                .rules
-                .first()
-                .is_none_or(|rule| rule.group.backends.is_empty());
+            let group = ir.kernel_group(listener);
+            let empty = group.is_none_or(|group| group.backends.is_empty());
             let why = if empty {
                 "no pod is ready, so the proxy answers 503"
             } else {
@@ -141,23 +162,51 @@ fn route(listener: &Listener, address: SocketAddr, plan: &Plan) -> RouteView {
         steering,
         reason,
         programmed: service.is_some(),
-        rules: listener.rules.iter().map(rule).collect(),
+        refused: listener.refused.clone(),
+        rules: listener
+            .rules
+            .iter()
+            .zip(1..)
+            .map(|(it, priority)| rule(ir, it, priority))
+            .collect(),
     }
 }
 
-fn rule(rule: &Rule) -> RuleView {
+fn rule(ir: &Ir, rule: &Rule, priority: u32) -> RuleView {
+    let conditions = &rule.conditions;
+    let shown = ["host", "path"];
+    let further =
+        |(what, _): &(String, _)| !shown.contains(&what.as_str()) && !what.starts_with("header ");
+    let mut groups = match &rule.target {
+        Target::Forward(forward) => forward.groups.as_slice(),
+        _ => &[],
+    }
+    .iter()
+    .filter_map(|it| Some(group(ir.groups.get(&it.group)?, it.weight)));
     RuleView {
-        priority: rule.priority,
-        ingress: rule.ingress.clone(),
+        priority,
+        ingress: rule.ingress.to_string(),
         place: rule.place.clone(),
-        hosts: rule.hosts.iter().map(ToString::to_string).collect(),
-        paths: rule.paths.iter().map(path).collect(),
-        headers: rule.headers.clone(),
-        service: rule.group.service.to_string(),
-        split: rule.group.split.clone(),
-        affinity: rule.group.affinity,
-        backends: servers(&rule.group),
-        idle: rule.group.idle.iter().map(|b| server(b, 0)).collect(),
+        hosts: conditions.hosts.iter().map(ToString::to_string).collect(),
+        paths: conditions.paths.iter().map(path).collect(),
+        headers: conditions.headers.clone(),
+        further: conditions.parts().into_iter().filter(further).collect(),
+        actions: rule.filters.iter().map(ToString::to_string).collect(),
+        target: rule.target.to_string(),
+        refused: rule.refused.clone(),
+        group: groups.next(),
+        others: groups.collect(),
+    }
+}
+
+fn group(group: &Group, weight: u32) -> GroupView {
+    GroupView {
+        service: group.service.to_string(),
+        service_weight: weight,
+        split: group.split.clone(),
+        affinity: group.affinity,
+        backends: servers(group),
+        idle: group.idle.iter().map(|b| server(b, 0)).collect(),
     }
 }
 
@@ -202,6 +251,7 @@ fn conditions(rule: &RuleView) -> String {
         .filter(|_| !rule.paths.iter().any(everything))
         .map(|p| match p.kind {
             "Exact" => format!("={}", p.path),
+            "Wildcard" | "Regex" => p.path.clone(),
             _ => format!("{}/*", p.path.trim_end_matches('/')),
         })
         .collect();
@@ -210,6 +260,9 @@ fn conditions(rule: &RuleView) -> String {
     }
     for header in &rule.headers {
         parts.push(format!("{}: {}", header.name, header.values.join(" or ")));
+    }
+    for (what, alternatives) in &rule.further {
+        parts.push(format!("{what} {}", alternatives.join(" or ")));
     }
     if parts.is_empty() {
         "any request".to_owned()
@@ -246,7 +299,9 @@ fn block(route: &RouteView, paint: Paint) -> String {
     };
     let mut head = Table::new(&["", ""]);
     let mut title = route.listener.to_string();
-    if !route.programmed {
+    if let Some(refused) = &route.refused {
+        title.push_str(&format!(" (refused: {refused})"));
+    } else if !route.programmed {
         title.push_str(" (not programmed)");
     }
     head.row([
@@ -255,26 +310,24 @@ fn block(route: &RouteView, paint: Paint) -> String {
     ]);
     let mut table = Table::new(&["RULE>", "MATCHES", "TO", "SPLIT", "SHARE>", "FROM"]).indented(2);
     for rule in &route.rules {
+        let by = rule.group.as_ref().map(|group| split(&group.split));
         table.row([
             rule.priority.to_string().into(),
             conditions(rule).into(),
-            rule.service.as_str().into(),
-            split(&rule.split).into(),
+            rule.target.as_str().into(),
+            by.unwrap_or_default().into(),
             "".into(),
             Cell::toned(Tone::Faint, format!("{} {}", rule.ingress, rule.place)),
         ]);
-        if rule.backends.is_empty() {
-            let none = Cell::toned(Tone::Bad, "no ready pod: 503");
-            table.row(["".into(), "".into(), none]);
+        for action in &rule.actions {
+            table.row(["".into(), "".into(), action.as_str().into()]);
         }
-        for server in rule.backends.iter().chain(&rule.idle) {
-            table.row([
-                "".into(),
-                "".into(),
-                format!("{}/{}", server.cluster, server.pod).into(),
-                server.address.to_string().into(),
-                units::percent(server.share).into(),
-            ]);
+        if let Some(refused) = &rule.refused {
+            let why = format!("refused, 503: {refused}");
+            table.row(["".into(), "".into(), Cell::toned(Tone::Bad, why)]);
+        }
+        for group in rule.group.iter().chain(&rule.others) {
+            pods(group, !rule.others.is_empty(), &mut table);
         }
     }
     let rules = if route.rules.is_empty() {
@@ -283,6 +336,31 @@ fn block(route: &RouteView, paint: Paint) -> String {
         table.render(paint)
     };
     head.render(paint) + &rules
+}
+
+fn pods(group: &GroupView, named: bool, table: &mut Table) {
+    if named {
+        let service = format!("{} {}", group.service, group.service_weight);
+        table.row([
+            "".into(),
+            "".into(),
+            service.into(),
+            split(&group.split).into(),
+        ]);
+    }
+    if group.backends.is_empty() {
+        let none = Cell::toned(Tone::Bad, "no ready pod: 503");
+        table.row(["".into(), "".into(), none]);
+    }
+    for server in group.backends.iter().chain(&group.idle) {
+        table.row([
+            "".into(),
+            "".into(),
+            format!("{}/{}", server.cluster, server.pod).into(),
+            server.address.to_string().into(),
+            units::percent(server.share).into(),
+        ]);
+    }
 }
 
 #[cfg(test)]

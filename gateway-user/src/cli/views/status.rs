@@ -115,7 +115,7 @@ pub fn status(
     moment: Moment,
 ) -> StatusView {
     let mut listeners = by_mode();
-    for listener in &record.ir.listeners {
+    for listener in record.ir.served() {
         *listeners.entry(listener.steering.mode).or_default() += 1;
     }
     let mut services = by_mode();

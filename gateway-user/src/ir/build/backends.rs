@@ -6,54 +6,84 @@ use std::{
     sync::Arc,
 };
 
-use super::notes::{Notes, alb};
+use super::{
+    groups::Want,
+    notes::{Notes, alb},
+};
 use crate::{
-    ir::model::{Affinity, Backend, Group, ServiceName, Split, WEIGHT_UNIT},
-    manifest::{ClusterId, EndpointSlice, NamespacedName, Service, ServicePort, Snapshot},
+    ir::model::{Affinity, Backend, Group, GroupName, Ir, ServiceName, Split, WEIGHT_UNIT},
+    manifest::{
+        ClusterId, ClusterObjects, EndpointSlice, NamespacedName, Reach, SERVICE_NAME, Service,
+        ServicePort, Snapshot,
+    },
     problem::{ObjectRef, shown},
 };
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// Services and slices of every cluster, found by Service.
+/// Services and slices of every cluster.
 pub(super) struct Members<'a> {
-    snapshot: &'a Snapshot,
-    slices: BTreeMap<(&'a ClusterId, &'a str, &'a str), Vec<&'a EndpointSlice>>,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) remembered: &'a Remembered,
+}
+
+/// Pods that served before this agent started, for clusters that were not heard of since.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    pods: BTreeMap<ServiceName, BTreeMap<ClusterId, Pods>>,
+    affinity: BTreeMap<ServiceName, Affinity>,
+}
+
+impl Remembered {
+    /// The pods of a routing model.
+    pub fn of(ir: &Ir) -> Self {
+        let mut remembered = Self::default();
+        for group in ir.groups.values() {
+            remembered
+                .affinity
+                .insert(group.service.clone(), group.affinity);
+            let pods = remembered.pods.entry(group.service.clone()).or_default();
+            for backend in &group.backends {
+                let pods = pods.entry(backend.cluster.clone()).or_default();
+                pods.ready.insert(backend.address, backend.pod.clone());
+            }
+            for backend in &group.idle {
+                let pods = pods.entry(backend.cluster.clone()).or_default();
+                pods.idle.insert(backend.address, backend.pod.clone());
+            }
+        }
+        remembered
+    }
+
+    fn pods(&self, service: &ServiceName, id: &ClusterId) -> Option<Pods> {
+        let mut pods = self.pods.get(service)?.get(id)?.clone();
+        pods.idle
+            .retain(|address, _| !pods.ready.contains_key(address));
+        Some(pods)
+    }
 }
 
 /// Pods of one Service port in one cluster, by address.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Pods {
     ready: BTreeMap<SocketAddr, Arc<str>>,
     /// Not ready or terminating.
     idle: BTreeMap<SocketAddr, Arc<str>>,
 }
 
-impl<'a> Members<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
-        for (id, objects) in &snapshot.clusters {
-            for slice in objects.slices.values() {
-                if let Some(service) = slice.metadata.labels.get(SERVICE_NAME) {
-                    slices
-                        .entry((id, slice.metadata.namespace.as_str(), service.as_str()))
-                        .or_default()
-                        .push(slice);
-                }
-            }
-        }
-        Self { snapshot, slices }
-    }
-
-    /// The pods of `service` in `clusters`, shared as `weights` say; `notes` are on the Ingress, `place` is its field.
+impl Members<'_> {
+    /// The pods that `want` asks for in `clusters`; `notes` are on the Ingress.
     pub(super) fn group(
         &self,
-        service: ServiceName,
+        group: &GroupName,
+        want: &Want,
         clusters: &BTreeSet<ClusterId>,
-        weights: &BTreeMap<ClusterId, u8>,
-        place: &str,
         notes: &mut Notes,
     ) -> Group {
+        let Want {
+            service,
+            weights,
+            place,
+            ..
+        } = want;
         let split = split(clusters, weights, notes);
         let name = NamespacedName {
             namespace: service.namespace.clone(),
@@ -64,21 +94,32 @@ impl<'a> Members<'a> {
         let mut backends: Vec<Backend> = Vec::new();
         let mut idle: Vec<Backend> = Vec::new();
         for id in clusters {
-            let Some(it) = self
-                .snapshot
-                .clusters
-                .get(id)
-                .and_then(|objects| objects.services.get(&name))
-            else {
+            let Some(objects) = self.snapshot.clusters.get(id) else {
                 continue;
             };
-            found = true;
-            let Some(port) = port(it, &service.port, id, place, notes) else {
-                continue;
+            let pods = if objects.reach == Reach::Unknown {
+                // Not heard of yet: nobody knows whether the Service is there.
+                found = true;
+                if self.remembered.affinity.get(service) == Some(&Affinity::ClientIp) {
+                    affinity = Affinity::ClientIp;
+                }
+                let Some(pods) = self.remembered.pods(service, id) else {
+                    continue;
+                };
+                pods
+            } else {
+                let Some(it) = objects.services.get(&name) else {
+                    continue;
+                };
+                found = true;
+                let Some(port) = port(it, &service.port, id, place, notes) else {
+                    continue;
+                };
+                if it.spec.session_affinity.as_deref() == Some("ClientIP") {
+                    affinity = Affinity::ClientIp;
+                }
+                self.pods(objects, id, &name, port, notes)
             };
-            if it.spec.session_affinity.as_deref() == Some("ClientIP") {
-                affinity = Affinity::ClientIp;
-            }
             let share = match &split {
                 Split::Replicas => None,
                 Split::Clusters(weights) => match weights.get(id) {
@@ -86,7 +127,6 @@ impl<'a> Members<'a> {
                     Some(weight) => Some(u32::from(*weight)),
                 },
             };
-            let pods = self.pods(id, &name, port, notes);
             let ready = u32::try_from(pods.ready.len()).unwrap_or(u32::MAX).max(1);
             let weight = match share {
                 None => WEIGHT_UNIT,
@@ -124,7 +164,9 @@ impl<'a> Members<'a> {
         }
         overlaps(&backends, place, notes);
         Group {
-            service,
+            name: group.clone(),
+            service: service.clone(),
+            policy: want.policy.clone(),
             split,
             affinity,
             backends,
@@ -134,16 +176,15 @@ impl<'a> Members<'a> {
 
     fn pods(
         &self,
+        objects: &ClusterObjects,
         id: &ClusterId,
         service: &NamespacedName,
         port: &ServicePort,
         notes: &mut Notes,
     ) -> Pods {
         let mut pods = Pods::default();
-        let Some(slices) =
-            self.slices
-                .get(&(id, service.namespace.as_str(), service.name.as_str()))
-        else {
+        let slices: Vec<&EndpointSlice> = objects.slices_of(service).map(|it| &**it).collect();
+        if slices.is_empty() {
             let mut told = Notes::of(member("Service", id, &service.namespace, &service.name));
             told.warning(
                 "metadata.name",
@@ -155,7 +196,7 @@ impl<'a> Members<'a> {
             );
             notes.elsewhere(told);
             return pods;
-        };
+        }
         if slices.iter().all(|slice| slice.address_type != "IPv4")
             && let Some(slice) = slices.first()
         {

@@ -7,13 +7,16 @@ use std::{
 };
 
 use super::{
-    Building, Member,
-    gateway::Gateway,
+    Compiler, Member, Subject, Touched, Work,
     notes::{self, Notes},
 };
+use crate::ir::model::ListenerProtocol;
 
-/// Addresses (empty: every VIP) by AlbConfig and port.
-pub(super) type Held = BTreeMap<(String, u16), Vec<IpAddr>>;
+/// Addresses (empty: every VIP) by AlbConfig and place.
+pub(super) type Held = BTreeMap<(String, Place), Vec<IpAddr>>;
+
+/// Port and protocol.
+pub(super) type Place = (u16, ListenerProtocol);
 
 /// How good a claim is, best last: a new object must never take what another one serves on.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -25,75 +28,109 @@ enum Title {
     HeldAll,
 }
 
-impl Building<'_> {
+impl Compiler {
     /// Two gateways cannot share an address and port. The one that held it has it, then one that has rules there, then
-    /// the first by name; each other one is told.
-    pub(super) fn claims(
-        &mut self,
-        gateways: &BTreeMap<String, Gateway>,
-        members: &BTreeMap<String, Vec<Member>>,
-    ) -> Held {
+    /// the first by name; each other one is told. Gateways that won or lost a listener join the work.
+    pub(super) fn claim(&mut self, work: &mut Work, touched: &mut Touched) {
         let mut claims = Vec::new();
-        for (name, gateway) in gateways {
+        for (name, gateway) in &self.gateways {
             // Bad addresses and no good ones before: listening on every VIP would be more than was asked.
             let Some(addresses) = &gateway.kept.addresses else {
                 continue;
             };
-            let ruled = ruled(members.get(name).map(Vec::as_slice).unwrap_or_default());
-            for &port in gateway.kept.listeners.keys() {
-                let before = self.before.held.get(&(name.clone(), port));
+            let ruled = self.ruled(name);
+            for &place in gateway.kept.listeners.keys() {
+                let before = self.good.held.get(&(name.clone(), place));
                 let title = match before {
                     Some(before) if covers(before, addresses) => Title::HeldAll,
                     Some(before) if overlap(before, addresses) => Title::HeldSome,
-                    _ if ruled.contains(&port) => Title::HasRules,
+                    _ if ruled.contains(&place) => Title::HasRules,
                     _ => Title::Asked,
                 };
-                claims.push((Reverse(title), name, port, addresses));
+                claims.push((Reverse(title), name, place, addresses));
             }
         }
         claims.sort();
-        let mut taken: BTreeMap<u16, Vec<(&String, &Vec<IpAddr>)>> = BTreeMap::new();
+        let mut taken: BTreeMap<_, Vec<(&String, &Vec<IpAddr>)>> = BTreeMap::new();
         let mut held = Held::new();
-        for (_, name, port, addresses) in claims {
-            let taken = taken.entry(port).or_default();
-            match taken.iter().find(|(_, theirs)| overlap(theirs, addresses)) {
-                Some((other, _)) => self.occupied(name, port, other),
+        let mut occupied: BTreeMap<Subject, Notes> = BTreeMap::new();
+        for (_, name, place, addresses) in claims {
+            // HTTPS is TCP and QUIC is UDP: they may share a port number.
+            let taken = taken
+                .entry((place.0, place.1 == ListenerProtocol::Quic))
+                .or_default();
+            // Within one AlbConfig its own check has spoken.
+            let clash =
+                |(theirs, at): &&(&String, &Vec<IpAddr>)| *theirs != name && overlap(at, addresses);
+            match taken.iter().find(clash) {
+                Some((other, _)) => {
+                    let subject = Subject::Claim(name.clone(), place.0);
+                    occupied.insert(subject, refused(name, place, other));
+                }
                 None => {
                     taken.push((name, addresses));
-                    held.insert((name.clone(), port), addresses.clone());
+                    held.insert((name.clone(), place), addresses.clone());
                 }
             }
         }
-        held
+        let keys = self.good.held.keys().chain(held.keys());
+        let moved = keys.filter(|key| self.good.held.contains_key(*key) != held.contains_key(*key));
+        work.gateways
+            .extend(moved.map(|(gateway, _)| gateway.clone()));
+        self.good.held = held;
+        let told = self
+            .notes
+            .keys()
+            .filter(|it| matches!(it, Subject::Claim(..)));
+        let over: Vec<_> = told
+            .filter(|it| !occupied.contains_key(it))
+            .cloned()
+            .collect();
+        for subject in over {
+            self.note(subject, None, touched);
+        }
+        for (subject, notes) in occupied {
+            self.note(subject, Some(notes), touched);
+        }
     }
 
-    fn occupied(&mut self, name: &str, port: u16, other: &str) {
-        let mut notes = Notes::on("AlbConfig", "", name);
-        notes.error(
-            "spec.listeners",
-            format!(
-                "HTTP {port} is also that of AlbConfig {other} on the same address; that one serves"
-            ),
-            format!(
-                "give both AlbConfigs addresses of their own with the annotation `{}`",
-                notes::ADDRESSES
-            ),
-        );
-        self.told(notes);
+    /// Where some rule of a gateway asks to be.
+    fn ruled(&self, gateway: &str) -> BTreeSet<Place> {
+        let keys = self
+            .members
+            .get(gateway)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let members = keys.filter_map(|key| self.ingresses.get(key));
+        let serves = |member: &&Member| {
+            let it = &member.understood;
+            it.rules
+                .iter()
+                .chain(&it.default)
+                .any(|draft| !draft.tls_only)
+        };
+        let ports = |member: &Member| member.understood.ports.http.clone();
+        members
+            .filter(serves)
+            .flat_map(ports)
+            .map(|port| (port, ListenerProtocol::Http))
+            .collect()
     }
 }
 
-/// Ports that some rule asks for.
-fn ruled(members: &[Member]) -> BTreeSet<u16> {
-    let serves = |member: &&Member| {
-        let it = &member.understood;
-        it.rules
-            .iter()
-            .chain(&it.default)
-            .any(|draft| !draft.tls_only)
-    };
-    let ports = |member: &Member| member.understood.ports.http.clone();
-    members.iter().filter(serves).flat_map(ports).collect()
+fn refused(name: &str, (port, protocol): Place, other: &str) -> Notes {
+    let mut notes = Notes::on("AlbConfig", "", name);
+    notes.error(
+        "spec.listeners",
+        format!(
+            "{protocol} {port} is also that of AlbConfig {other} on the same address; that one serves"
+        ),
+        format!(
+            "give both AlbConfigs addresses of their own with the annotation `{}`",
+            notes::ADDRESSES
+        ),
+    );
+    notes
 }
 
 fn overlap(one: &[IpAddr], other: &[IpAddr]) -> bool {

@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
 use super::{
     annotations,
+    claims::Place,
     notes::{ADDRESSES, ALB, Notes, alb, annotation},
 };
 use crate::{
-    ir::model::{ForwardedFor, ForwardedHeaders, SteeringWish},
+    ir::model::{ForwardedFor, ForwardedHeaders, ListenerProtocol, ListenerSettings, SteeringWish},
     manifest::{AlbConfig, AlbListener, ClusterId, IntOrString, XForwardedForConfig},
     problem::shown,
 };
@@ -32,16 +34,13 @@ pub(super) struct Gateway {
 pub(super) struct Kept {
     /// `None` until there was a good list; empty means every VIP.
     pub(super) addresses: Option<Vec<IpAddr>>,
-    pub(super) listeners: BTreeMap<u16, Settings>,
+    pub(super) listeners: BTreeMap<Place, Settings>,
 }
 
-/// One HTTP listener.
+/// One listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Settings {
-    pub(super) idle_timeout: Duration,
-    pub(super) request_timeout: Duration,
-    pub(super) forwarded_for: ForwardedFor,
-    pub(super) forwarded: ForwardedHeaders,
+    pub(super) serving: Arc<ListenerSettings>,
     /// A header the listener is explicitly told to write.
     pub(super) writes: Option<&'static str>,
 }
@@ -152,7 +151,7 @@ fn listeners(
     written: &[AlbListener],
     before: Option<&Kept>,
     notes: &mut Notes,
-) -> BTreeMap<u16, Settings> {
+) -> BTreeMap<Place, Settings> {
     let mut listeners = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for (index, listener) in written.iter().enumerate() {
@@ -202,10 +201,10 @@ fn listeners(
         if access_list(listener, &field, notes) {
             continue;
         }
-        if let Some(settings) =
-            good.or_else(|| before.and_then(|kept| kept.listeners.get(&port).cloned()))
-        {
-            listeners.insert(port, settings);
+        if let Some(settings) = good.or_else(|| {
+            before.and_then(|kept| kept.listeners.get(&(port, ListenerProtocol::Http)).cloned())
+        }) {
+            listeners.insert((port, ListenerProtocol::Http), settings);
         }
     }
     if written.is_empty() {
@@ -263,11 +262,14 @@ fn settings(listener: &AlbListener, field: &str, notes: &mut Notes) -> Option<Se
     let config = listener.x_forwarded_for_config.as_ref().unwrap_or(&none);
     let (forwarded_for, forwarded, writes) =
         forwarding(config, &format!("{field}.xForwardedForConfig"), notes);
-    (notes.errors() == errors).then_some(Settings {
-        idle_timeout,
-        request_timeout,
-        forwarded_for,
-        forwarded,
+    (notes.errors() == errors).then(|| Settings {
+        serving: Arc::new(ListenerSettings {
+            idle_timeout,
+            request_timeout,
+            forwarded_for,
+            forwarded,
+            ..ListenerSettings::default()
+        }),
         writes,
     })
 }

@@ -1,6 +1,6 @@
 //! One Ingress on its own: everything that can be said without looking at other objects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     annotations, conditions,
@@ -9,7 +9,9 @@ use super::{
     ports::{self, Ports},
 };
 use crate::{
-    ir::model::{HeaderMatch, HostPattern, PathPattern, SteeringWish},
+    ir::model::{
+        Conditions, GroupName, HeaderMatch, HostPattern, PathPattern, Policy, Rule, SteeringWish,
+    },
     manifest::{ClusterId, HttpPath, Ingress, IngressBackend, IngressRule},
     problem::shown,
 };
@@ -23,21 +25,16 @@ pub(super) struct Understood {
     /// The annotation is there.
     pub(super) order_given: bool,
     /// As written, summing up to 100; empty means none were written.
-    pub(super) weights: BTreeMap<ClusterId, u8>,
-    pub(super) steering: Option<SteeringWish>,
+    pub(super) weights: Arc<BTreeMap<ClusterId, u8>>,
+    pub(super) policy: Arc<Policy>,
     pub(super) rules: Vec<Draft>,
     pub(super) default: Option<Draft>,
 }
 
-/// A rule before its backends are looked up.
+/// A rule, and on which listeners it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
-    pub(super) place: String,
-    pub(super) hosts: Vec<HostPattern>,
-    pub(super) paths: Vec<PathPattern>,
-    pub(super) headers: Vec<HeaderMatch>,
-    pub(super) service: String,
-    pub(super) port: String,
+    pub(super) rule: Arc<Rule>,
     /// The host is in `spec.tls` and `listen-ports` is absent: HTTPS listeners only (contract section 4.3).
     pub(super) tls_only: bool,
 }
@@ -52,14 +49,15 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
         ports: ports::parse(ingress, notes),
         order,
         order_given,
-        weights: weights(annotations, notes),
-        steering: annotations::steering(annotations, notes),
+        weights: Arc::new(weights(annotations, notes)),
+        policy: Arc::default(),
         rules: Vec::new(),
         default: None,
     };
     let mut drafting = Drafting {
         ingress,
         explicit: understood.ports.explicit,
+        steering: annotations::steering(annotations, notes),
         conditions: BTreeMap::new(),
         notes,
     };
@@ -160,6 +158,7 @@ fn weights(annotations: &BTreeMap<String, String>, notes: &mut Notes) -> BTreeMa
 struct Drafting<'a> {
     ingress: &'a Ingress,
     explicit: bool,
+    steering: Option<SteeringWish>,
     /// By Service, so that a bad condition is told once.
     conditions: BTreeMap<String, Vec<HeaderMatch>>,
     notes: &'a mut Notes,
@@ -195,32 +194,51 @@ impl Drafting<'_> {
         let pattern = patterns::path(&path.path, path.path_type.as_deref(), &place, self.notes);
         let headers = self.conditions(&path.backend);
         let (service, port) = self.backend(&path.backend, &format!("{place}.backend"))?;
-        let hosts = host.into_iter().collect();
-        Some(Draft {
-            hosts,
+        let conditions = Conditions {
+            hosts: host.into_iter().collect(),
             paths: vec![pattern?],
             headers,
-            service,
-            port,
-            tls_only,
-            place,
-        })
+            ..Conditions::default()
+        };
+        Some(self.draft(place, conditions, service, port, tls_only))
     }
 
     fn default(&mut self, backend: &IngressBackend) -> Option<Draft> {
         let place = "spec.defaultBackend".to_owned();
         let headers = self.conditions(backend);
         let (service, port) = self.backend(backend, &place)?;
-        let paths = vec![PathPattern::Prefix(String::new())];
-        Some(Draft {
-            hosts: Vec::new(),
-            paths,
+        let conditions = Conditions {
+            paths: vec![PathPattern::Prefix(String::new())],
             headers,
+            ..Conditions::default()
+        };
+        Some(self.draft(place, conditions, service, port, false))
+    }
+
+    fn draft(
+        &self,
+        place: String,
+        conditions: Conditions,
+        service: String,
+        port: String,
+        tls_only: bool,
+    ) -> Draft {
+        let meta = &self.ingress.metadata;
+        let group = GroupName {
+            namespace: meta.namespace.clone(),
+            ingress: meta.name.clone(),
             service,
             port,
-            tls_only: false,
-            place,
-        })
+        };
+        let rule = Rule {
+            conditions,
+            steering: self.steering,
+            ..Rule::forwarding(group, place)
+        };
+        Draft {
+            rule: Arc::new(rule),
+            tls_only,
+        }
     }
 
     /// Read before the backend is understood: a mistake there must not hide that the rule was restricted.

@@ -28,7 +28,7 @@ pub(super) fn alb(key: &str) -> String {
 pub(super) const MOST: usize = 20;
 
 /// Problems of one object, at most [`MOST`]: errors push warnings out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Notes {
     pub(super) object: ObjectRef,
     pub(super) problems: Vec<Problem>,
@@ -97,6 +97,11 @@ impl Notes {
         if !other.problems.is_empty() {
             self.others.push(other);
         }
+    }
+
+    /// Nothing was noted, here or elsewhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.problems.is_empty() && self.others.is_empty()
     }
 
     pub(super) fn errors(&self) -> usize {

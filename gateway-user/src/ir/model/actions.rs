@@ -57,6 +57,17 @@ impl<'de> Deserialize<'de> for GroupName {
     }
 }
 
+/// What a rule applies to (`rule-direction.<svc>`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Requests on their way to a pod.
+    #[default]
+    Request,
+    /// Responses on their way to a client.
+    Response,
+}
+
 /// One of the groups that share a rule's traffic.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct WeightedGroup {

@@ -38,6 +38,32 @@ pub struct Conditions {
     pub response_statuses: Vec<u16>,
 }
 
+impl Conditions {
+    /// What they read of a request first, for people; `None` when nothing but every path.
+    pub fn first_read(&self) -> Option<String> {
+        let everything = |path: &PathPattern| *path == PathPattern::Prefix(String::new());
+        if let Some(header) = self.headers.first() {
+            Some(format!("the header {:?}", header.name))
+        } else if let Some(host) = self.hosts.first() {
+            Some(format!("the host {host}"))
+        } else if !self.methods.is_empty() {
+            Some("the method".to_owned())
+        } else if let Some(network) = self.sources.first() {
+            Some(format!("the client's address ({network})"))
+        } else if let Some(pair) = self.queries.first().and_then(|block| block.first()) {
+            Some(format!("the query parameter {:?}", pair.key))
+        } else if let Some(pair) = self.cookies.first().and_then(|block| block.first()) {
+            Some(format!("the cookie {:?}", pair.key))
+        } else if !self.response_headers.is_empty() || !self.response_statuses.is_empty() {
+            Some("the response".to_owned())
+        } else if self.paths.iter().any(everything) {
+            None
+        } else {
+            self.paths.first().map(|path| format!("the path {path}"))
+        }
+    }
+}
+
 /// Host pattern, lower case, without port.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,0 +1,405 @@
+//! From the routing model to the wanted content of the maps.
+
+mod backends;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use gateway_common::{maglev, maps};
+
+use super::{
+    delta::Delta,
+    ids::Ids,
+    model::{
+        Backend, BackendKey, BackendState, Member, Mode, Plan, Region, Ring, Service, ServiceAddr,
+        Source, Transport,
+    },
+};
+use crate::ir::{Affinity, Group, Ir, Listener, ListenerName};
+
+/// What a plan depends on beside the routing model.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Addresses of listeners that name none.
+    pub vips: &'a [IpAddr],
+    /// Dedicated source addresses; empty: each backend's own entry of `routes`.
+    pub pool: &'a [IpAddr],
+    /// Source address by which the node reaches a backend address.
+    pub routes: &'a BTreeMap<IpAddr, IpAddr>,
+    /// Reserved ports of node addresses: first and count.
+    pub node_ports: (u16, u16),
+    /// Ids of backends that still have flows; `None`: each may have some.
+    pub busy: Option<&'a BTreeSet<u32>>,
+}
+
+/// Builds the wanted plan at once. Ids of what `have` knows stay; what no longer fits the bounded tables
+/// is left out and named in the second value.
+pub fn build(ir: &Ir, inputs: &Inputs<'_>, have: &Plan) -> (Plan, Vec<String>) {
+    let mut planner = Planner::new(have);
+    let delta = planner.update(ir, None, inputs, have);
+    let mut want = have.clone();
+    want.reserved.clear();
+    want.apply(&delta);
+    (want, planner.left_out())
+}
+
+/// Plans changes, at a cost that grows with the listeners they touch.
+///
+/// It follows one plan: each [`Delta`] it returns is taken as applied by the next [`Planner::update`], after
+/// [`Planner::commit`]. When an apply fails, a new planner is made from what the maps may hold.
+#[derive(Debug, Default)]
+pub struct Planner {
+    keys: BTreeMap<BackendKey, u32>,
+    backend_ids: Ids,
+    service_ids: Ids,
+    /// Who uses a backend, and as what.
+    uses: BTreeMap<u32, BTreeMap<ServiceAddr, BackendState>>,
+    /// The same by service.
+    used: BTreeMap<ServiceAddr, BTreeMap<u32, BackendState>>,
+    /// Addresses of each listener, by its name.
+    addresses: BTreeMap<String, BTreeSet<ServiceAddr>>,
+    owners: BTreeMap<ServiceAddr, String>,
+    down: BTreeSet<u32>,
+    /// In use by the plan, or by packets that are on their way.
+    regions: BTreeSet<Region>,
+    sources: Vec<Source>,
+    next_generation: u16,
+    /// What did not fit, by listener: tried again with each change.
+    left_out: BTreeMap<ListenerName, Vec<String>>,
+    /// Freed by [`Planner::commit`].
+    retired: Retired,
+}
+
+#[derive(Debug, Default)]
+struct Retired {
+    regions: Vec<Region>,
+    backends: Vec<u32>,
+    services: Vec<u32>,
+}
+
+/// One update under way.
+struct Update<'a> {
+    inputs: &'a Inputs<'a>,
+    have: &'a Plan,
+    delta: Delta,
+    /// What backends are, apart from their state.
+    content: BTreeMap<u32, Backend>,
+    /// Backends whose state or content may differ.
+    touched: BTreeSet<u32>,
+    /// Position of the sources for a route; the empty key stands for the pool.
+    sources: BTreeMap<Option<IpAddr>, Option<(u16, u16)>>,
+}
+
+impl Planner {
+    /// A planner that goes on from `have`. Its first update must be of everything.
+    pub fn new(have: &Plan) -> Self {
+        let mut planner = Self {
+            backend_ids: Ids::new(maps::BACKENDS.1, have.backends.keys().copied()),
+            service_ids: Ids::new(maps::SERVICES.1, have.services.values().map(|it| it.id)),
+            // A source keeps its position as long as any backend may have flows by it.
+            sources: have.sources.clone(),
+            next_generation: have.next_generation.max(1),
+            ..Self::default()
+        };
+        for (id, backend) in &have.backends {
+            planner.keys.insert(backend.key.clone(), *id);
+            if backend.state == BackendState::Down {
+                planner.down.insert(*id);
+            }
+        }
+        for (address, service) in &have.services {
+            planner.own(*address, &service.listener);
+            if let Mode::Connection(ring) = &service.mode {
+                planner.regions.insert(ring.region);
+            }
+        }
+        planner.regions.extend(&have.reserved);
+        planner.retired.regions.clone_from(&have.reserved);
+        planner
+    }
+
+    /// What did not fit.
+    pub fn left_out(&self) -> Vec<String> {
+        self.left_out.values().flatten().cloned().collect()
+    }
+
+    /// The delta of the last update is in the maps: what it replaced is free again.
+    pub fn commit(&mut self) {
+        let Retired {
+            regions,
+            backends,
+            services,
+        } = std::mem::take(&mut self.retired);
+        for region in regions {
+            self.regions.remove(&region);
+        }
+        backends
+            .into_iter()
+            .for_each(|id| self.backend_ids.free(id));
+        services
+            .into_iter()
+            .for_each(|id| self.service_ids.free(id));
+    }
+
+    /// What must change in `have` for these listeners; for all with `None`. Backends that are down and no longer busy
+    /// are removed in any case.
+    pub fn update(
+        &mut self,
+        ir: &Ir,
+        listeners: Option<&BTreeSet<ListenerName>>,
+        inputs: &Inputs<'_>,
+        have: &Plan,
+    ) -> Delta {
+        let mut update = Update {
+            inputs,
+            have,
+            delta: Delta::default(),
+            content: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            sources: BTreeMap::new(),
+        };
+        let over = self.over(inputs);
+        let names: BTreeSet<ListenerName> = match listeners {
+            Some(some) => some.iter().chain(self.left_out.keys()).cloned().collect(),
+            None => {
+                update.touched.extend(have.backends.keys());
+                ir.listeners.keys().cloned().collect()
+            }
+        };
+        if listeners.is_none() {
+            self.forget_others(ir, &mut update);
+        }
+        for name in &names {
+            self.left_out.remove(name);
+            let wanted = wanted(ir, name, inputs);
+            let had = self.addresses.get(&name.to_string());
+            let gone: Vec<ServiceAddr> = had
+                .into_iter()
+                .flatten()
+                .filter(|address| !wanted.contains(address))
+                .copied()
+                .collect();
+            for address in gone {
+                self.remove(address, &mut update);
+            }
+        }
+        for name in &names {
+            if let Some(listener) = ir.listeners.get(name) {
+                self.listener(ir, listener, &mut update);
+            }
+        }
+        self.states(&mut update);
+        for id in over {
+            if self.uses.contains_key(&id) {
+                continue;
+            }
+            self.down.remove(&id);
+            if let Some(backend) = have.backends.get(&id) {
+                self.keys.remove(&backend.key);
+            }
+            update.delta.backends.insert(id, None);
+            self.retired.backends.push(id);
+        }
+        for (at, source) in self.sources.iter().enumerate().skip(have.sources.len()) {
+            update.delta.sources.push((at as u16, *source));
+        }
+        update.delta.next_generation = self.next_generation;
+        update.delta
+    }
+
+    fn own(&mut self, address: ServiceAddr, listener: &str) {
+        let theirs = self.addresses.entry(listener.to_owned()).or_default();
+        theirs.insert(address);
+        self.owners.insert(address, listener.to_owned());
+    }
+
+    /// Services of listeners that the routing model does not know.
+    fn forget_others(&mut self, ir: &Ir, update: &mut Update<'_>) {
+        let known: BTreeSet<String> = ir.listeners.keys().map(ToString::to_string).collect();
+        let others = self
+            .addresses
+            .iter()
+            .filter(|(name, _)| !known.contains(*name));
+        let gone: Vec<ServiceAddr> = others.flat_map(|(_, all)| all).copied().collect();
+        for address in gone {
+            self.remove(address, update);
+        }
+        let known = |name: &ListenerName, _: &mut Vec<String>| ir.listeners.contains_key(name);
+        self.left_out.retain(known);
+    }
+
+    fn remove(&mut self, address: ServiceAddr, update: &mut Update<'_>) {
+        if let Some(owner) = self.owners.remove(&address)
+            && let Some(theirs) = self.addresses.get_mut(&owner)
+        {
+            theirs.remove(&address);
+            if theirs.is_empty() {
+                self.addresses.remove(&owner);
+            }
+        }
+        self.set_uses(address, BTreeMap::new(), &mut update.touched);
+        if let Some(old) = update.have.services.get(&address) {
+            self.retired.services.push(old.id);
+            if let Mode::Connection(ring) = &old.mode {
+                self.retired.regions.push(ring.region);
+            }
+            update.delta.services.insert(address, None);
+        }
+    }
+
+    fn listener(&mut self, ir: &Ir, listener: &Listener, update: &mut Update<'_>) {
+        let addresses = wanted(ir, &listener.name, update.inputs);
+        if addresses.is_empty() {
+            return;
+        }
+        let mut left_out = Vec::new();
+        let name = listener.name.to_string();
+        let group = ir.kernel_group(listener).map(|group| &**group);
+        let mut uses = BTreeMap::new();
+        let members = group.map(|group| self.members(group, &mut uses, update, &mut left_out));
+        for address in addresses {
+            if self
+                .owners
+                .get(&address)
+                .is_some_and(|owner| *owner != name)
+            {
+                left_out.push(format!(
+                    "listener {name}: {address} belongs to another listener"
+                ));
+                continue;
+            }
+            self.service(
+                address,
+                listener,
+                group,
+                members.as_ref(),
+                update,
+                &mut left_out,
+            );
+            self.set_uses(address, uses.clone(), &mut update.touched);
+        }
+        if !left_out.is_empty() {
+            self.left_out.insert(listener.name.clone(), left_out);
+        }
+    }
+
+    fn service(
+        &mut self,
+        address: ServiceAddr,
+        listener: &Listener,
+        group: Option<&Group>,
+        members: Option<&Arc<Vec<Member>>>,
+        update: &mut Update<'_>,
+        left_out: &mut Vec<String>,
+    ) {
+        let old = update.have.services.get(&address);
+        let mode = match members {
+            Some(members) if !members.is_empty() => match self.ring(members, old, update) {
+                Some(ring) => Mode::Connection(ring),
+                None => {
+                    left_out.push(format!(
+                        "listener {}: no room for a ring of {} backends; the proxy steers it",
+                        listener.name,
+                        members.len()
+                    ));
+                    Mode::Request
+                }
+            },
+            _ => Mode::Request,
+        };
+        let Some(id) = old.map(|s| s.id).or_else(|| self.service_ids.take()) else {
+            left_out.push(format!(
+                "listener {}: more than {} listener addresses",
+                listener.name,
+                maps::SERVICES.1 - 1
+            ));
+            return;
+        };
+        let mut service = Service {
+            id,
+            listener: listener.name.to_string(),
+            group: group.map(|g| g.service.to_string()).unwrap_or_default(),
+            mode,
+            client_affinity: group.is_some_and(|g| g.affinity == Affinity::ClientIp),
+            epoch: old.map_or(1, |s| s.epoch),
+        };
+        self.own(address, &service.listener);
+        if let Some(old) = old {
+            // Another listener gave the address up in this very update.
+            if update.delta.services.remove(&address).is_some() {
+                self.retired.services.retain(|it| *it != old.id);
+                if let Mode::Connection(ring) = &service.mode {
+                    self.retired.regions.retain(|it| *it != ring.region);
+                }
+            }
+            if *old == service {
+                return;
+            }
+            service.epoch = service.epoch.wrapping_add(1);
+            if let Mode::Connection(ring) = &old.mode
+                && old.mode != service.mode
+                && !self.retired.regions.contains(&ring.region)
+            {
+                self.retired.regions.push(ring.region);
+            }
+        }
+        update.delta.services.insert(address, Some(service));
+    }
+
+    /// The old ring if nothing changed, else a free region for a new one.
+    fn ring(
+        &mut self,
+        members: &Arc<Vec<Member>>,
+        old: Option<&Service>,
+        update: &Update<'_>,
+    ) -> Option<Ring> {
+        if let Some(Service {
+            mode: Mode::Connection(ring),
+            ..
+        }) = old
+            && ring.members == *members
+            && members
+                .iter()
+                .all(|member| update.have.backends.contains_key(&member.backend))
+        {
+            return Some(ring.clone());
+        }
+        let len = maglev::ring_len(members.len());
+        let mut offset = 0;
+        for region in &self.regions {
+            if offset + len <= region.offset {
+                break;
+            }
+            offset = offset.max(region.offset + region.len);
+        }
+        let fits = offset.checked_add(len)? <= maps::RINGS.1;
+        let region = Region { offset, len };
+        fits.then(|| {
+            self.regions.insert(region);
+            Ring {
+                region,
+                members: Arc::clone(members),
+            }
+        })
+    }
+}
+
+/// Where a listener is to be reached; nowhere when it is gone or refused.
+fn wanted(ir: &Ir, name: &ListenerName, inputs: &Inputs<'_>) -> BTreeSet<ServiceAddr> {
+    let Some(listener) = ir.listeners.get(name).filter(|it| it.refused.is_none()) else {
+        return BTreeSet::new();
+    };
+    let addresses = if listener.addresses.is_empty() {
+        inputs.vips
+    } else {
+        &listener.addresses
+    };
+    let address = |ip: &IpAddr| ServiceAddr {
+        transport: Transport::Tcp,
+        address: SocketAddr::new(*ip, name.port),
+    };
+    addresses.iter().map(address).collect()
+}
