@@ -56,7 +56,8 @@ fn members(objects: &[Object]) -> Vec<ClusterId> {
         match object {
             Object::AlbConfig(it) => {
                 let named = it.metadata.annotations.get(REMOTE);
-                remote.extend(named.into_iter().flat_map(|text| text.split(',')));
+                let named = named.into_iter().flat_map(|text| text.split(','));
+                remote.extend(named.map(str::trim));
             }
             Object::Ingress(it) => {
                 let keys = it.metadata.annotations.keys();
@@ -66,7 +67,7 @@ fn members(objects: &[Object]) -> Vec<ClusterId> {
         }
     }
     let valid = |names: BTreeSet<&str>| -> Vec<ClusterId> {
-        let names = names.into_iter().map(str::trim).filter_map(ClusterId::new);
+        let names = names.into_iter().filter_map(ClusterId::new);
         names.take(MOST).collect()
     };
     let mut named = valid(remote);
