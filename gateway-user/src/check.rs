@@ -1,4 +1,4 @@
-//! Offline validation of a manifest directory: `fleetgate check`.
+//! Offline validation of manifests: `fleetgate check`.
 
 use std::{fmt, path::Path};
 
@@ -8,10 +8,13 @@ use crate::{
     ir::{self, Ir, LastGood, Options},
     manifest::Snapshot,
     problem::{Problem, Severity},
-    source::{Bounds, DirectorySource},
 };
 
-/// What a directory would do, and everything wrong with it.
+mod layout;
+
+pub use layout::Layout;
+
+/// What the manifests would do, and everything wrong with it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Sorted by object.
@@ -40,6 +43,8 @@ pub struct Summary {
     pub errors: usize,
     /// Other problems.
     pub warnings: usize,
+    /// How the path was read.
+    pub layout: Layout,
 }
 
 impl Report {
@@ -72,6 +77,7 @@ impl fmt::Display for Summary {
             rules,
             errors,
             warnings,
+            layout,
         } = self;
         write!(
             f,
@@ -80,13 +86,19 @@ impl fmt::Display for Summary {
         write!(
             f,
             "listeners: {listeners}, rules: {rules}; errors: {errors}, warnings: {warnings}"
-        )
+        )?;
+        match layout {
+            Layout::Folders => Ok(()),
+            Layout::Bundle => write!(f, "; read as {layout}"),
+        }
     }
 }
 
-/// What a directory holds and means.
+/// What a path holds and means.
 #[derive(Clone, Debug)]
 pub struct Compiled {
+    /// How it was read.
+    pub layout: Layout,
     /// The objects.
     pub snapshot: Snapshot,
     /// The routing model that would be served.
@@ -95,28 +107,30 @@ pub struct Compiled {
     pub problems: Vec<Problem>,
 }
 
-/// Reads `dir` once and compiles it as the gateway would on its first start.
-pub fn compile(dir: &Path, options: Options) -> Compiled {
-    let read = DirectorySource::new(dir, Bounds::default()).read();
+/// Reads a directory or file once and compiles it as the gateway would on its first start.
+pub fn compile(path: &Path, options: Options) -> Compiled {
+    let (layout, read) = layout::read(path);
     let built = ir::build(&read.snapshot, &LastGood::default(), &options);
     let mut problems = read.problems;
     problems.extend(built.problems);
     problems.sort();
     problems.dedup();
     Compiled {
+        layout,
         snapshot: read.snapshot,
         ir: built.ir,
         problems,
     }
 }
 
-/// Validates `dir` with the default options.
-pub fn check(dir: &Path) -> Report {
+/// Validates a directory or file with the default options.
+pub fn check(path: &Path) -> Report {
     let Compiled {
+        layout,
         snapshot,
         ir,
         problems,
-    } = compile(dir, Options::default());
+    } = compile(path, Options::default());
     let errors = problems
         .iter()
         .filter(|problem| problem.severity == Severity::Error)
@@ -129,6 +143,7 @@ pub fn check(dir: &Path) -> Report {
         rules: ir.listeners.values().map(|it| it.rules.len()).sum(),
         errors,
         warnings: problems.len() - errors,
+        layout,
     };
     Report {
         problems,

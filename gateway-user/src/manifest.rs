@@ -14,4 +14,6 @@ mod yaml;
 pub use edit::{Changes, Edit, Key, Reach};
 pub use object::*;
 pub use parse::{Broken, Limits, Object, Origin, Parsed, object as object_of, parse};
-pub use snapshot::{ClusterObjects, File, SERVICE_NAME, Snapshot, snapshot, snapshot_after};
+pub use snapshot::{
+    ClusterObjects, File, SERVICE_NAME, Snapshot, bundle, snapshot, snapshot_after,
+};

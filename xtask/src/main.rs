@@ -5,6 +5,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use xtask::{
+    chart,
     client::{self, Job, Pattern},
     console, demo, ebpf, lab, netns, pod, setup, suite,
 };
@@ -28,6 +29,8 @@ enum Command {
     Setup,
     /// Every test: unit, property and golden, then the privileged ones on the kernel
     Test,
+    /// Lint a Helm chart of deploy/chart and render it (sets up Helm if it can)
+    Chart(chart::Options),
     /// Network namespaces: a client, a gateway node, pods of two clusters
     #[command(subcommand)]
     Lab(Lab),
@@ -111,6 +114,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf(options) => ebpf::build(&options).map(drop),
         Command::Setup => setup::run(),
         Command::Test => return suite::run(),
+        Command::Chart(options) => chart::run(&options),
         Command::Lab(Lab::Up) => lab::up(),
         Command::Lab(Lab::Down) => lab::down(),
         Command::Lab(Lab::Status) => lab::status(),

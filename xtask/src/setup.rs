@@ -1,10 +1,11 @@
-//! `cargo xtask setup`: programs the lab and the tests need, from the distribution's packages.
+//! `cargo xtask setup`: programs the lab and the tests need, from the distribution's packages; and Helm, see [`chart`].
 
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    chart,
     console::{self, Step},
     process,
 };
@@ -82,7 +83,8 @@ pub fn installed(package: &str) -> bool {
 /// `cargo xtask setup`.
 pub fn run() -> Result<()> {
     ensure(LAB)?;
-    let rows: Vec<Vec<String>> = LAB
+    let helm = chart::ensure()?;
+    let mut rows: Vec<Vec<String>> = LAB
         .iter()
         .filter_map(|(program, package)| {
             let path = process::which(program)?;
@@ -93,6 +95,11 @@ pub fn run() -> Result<()> {
             ])
         })
         .collect();
+    rows.push(vec![
+        "helm".into(),
+        chart::PACKAGE.into(),
+        helm.display().to_string(),
+    ]);
     console::say(console::table(&["program", "package", "path"], &rows));
     Ok(())
 }

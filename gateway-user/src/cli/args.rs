@@ -20,6 +20,13 @@ pub const PIN_DIR: &str = "/sys/fs/bpf/fleetgate";
 const EXIT_CODES: &str = "\
 Exit codes: 0 fine; 1 problems found, or the answer is no; 2 wrong usage; 3 the pinned maps cannot be read.";
 
+const CHECK_HELP: &str = "\
+Examples:
+  fleetgate check ./manifests
+  fleetgate check rendered.yaml        (what helm template printed)
+
+Exit codes: 0 fine; 1 problems found, or the answer is no; 2 wrong usage; 3 the pinned maps cannot be read.";
+
 const ROOT_HELP: &str = "\
 Examples:
   fleetgate check ./manifests
@@ -51,10 +58,15 @@ Examples:
   fleetgate run --manifests /etc/fleetgate --interface eth0 --interface eth1 \\
       --vip 203.0.113.10 --snat 10.9.0.0/28 --steering request")]
     Run(RunArgs),
-    /// Validate a manifest directory offline: every problem with its object, field and remedy.
-    #[command(after_help = EXIT_CODES)]
+    /// Validate manifests offline: every problem with its object, field and remedy.
+    ///
+    /// A directory with `fleet/` and `clusters/<id>/` is read as `run --manifests` reads it. Any other directory, or a file,
+    /// is read as one bundle: all YAML and JSON in it, lists and many documents in a file included; kinds that the gateway
+    /// does not use are skipped. Its members are the clusters that `remote-clusters` names, else those with a
+    /// `cluster-weight`, else one called `local`; Services and EndpointSlices count in the first.
+    #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
-    /// Show what would be programmed from a manifest directory, without touching the kernel.
+    /// Show what would be programmed from manifests, read as `check` reads them, without touching the kernel.
     #[command(after_help = "\
 Examples:
   fleetgate plan ./manifests --vip 203.0.113.10
@@ -238,9 +250,9 @@ impl From<RunArgs> for Options {
 /// Arguments of `fleetgate check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// Manifest directory: `fleet/` and `clusters/<id>/`.
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    /// Manifest directory (`fleet/` and `clusters/<id>/`), or any directory or file of YAML.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
     /// How to print.
     #[command(flatten)]
     pub output: Output,
@@ -249,9 +261,9 @@ pub struct CheckArgs {
 /// Arguments of `fleetgate plan`.
 #[derive(Args, Clone, Debug)]
 pub struct PlanArgs {
-    /// Manifest directory: `fleet/` and `clusters/<id>/`.
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    /// Manifest directory (`fleet/` and `clusters/<id>/`), or any directory or file of YAML.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
     /// Address of listeners that name none; repeat for more.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
     pub vip: Vec<IpAddr>,

@@ -1,4 +1,4 @@
-//! `fleetgate check` and `fleetgate plan`: what a manifest directory means, without a kernel.
+//! `fleetgate check` and `fleetgate plan`: what manifests mean, without a kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use super::{
     views::{RoutesView, problems, routes},
 };
 use crate::{
-    check::{self, Compiled, Report, Summary},
+    check::{self, Compiled, Layout, Report, Summary},
     ir::{Ir, Options},
     plan::{self, Inputs, Mode, Plan},
     problem::{Problem, Severity},
@@ -23,7 +23,7 @@ use crate::{
 
 /// `fleetgate check`: exit 1 if there is any problem.
 pub fn check(args: &CheckArgs) -> Result<Outcome, Failure> {
-    let report = check::check(&args.dir);
+    let report = check::check(&args.path);
     let outcome = if report.clean() {
         Outcome::Fine
     } else {
@@ -38,9 +38,14 @@ pub fn plan(args: &PlanArgs) -> Result<Outcome, Failure> {
     let options = Options {
         steering: args.steering.into(),
     };
-    let Compiled { ir, problems, .. } = check::compile(&args.dir, options);
+    let Compiled {
+        layout,
+        ir,
+        problems,
+        ..
+    } = check::compile(&args.path, options);
     let (plan, left_out) = planned(&ir, &args.vip);
-    let view = PlanView::new(
+    let mut view = PlanView::new(
         &ir,
         &args.vip,
         &plan,
@@ -48,6 +53,7 @@ pub fn plan(args: &PlanArgs) -> Result<Outcome, Failure> {
         problems,
         left_out,
     );
+    view.layout = layout;
     show(&view, args.output.format)?;
     Ok(if view.in_error() {
         Outcome::Negative
@@ -125,6 +131,8 @@ pub struct PlanView {
     pub problems: Vec<Problem>,
     /// What does not fit the bounded tables.
     pub left_out: Vec<String>,
+    /// How the path was read.
+    pub layout: Layout,
 }
 
 /// One listener address.
@@ -188,6 +196,7 @@ impl PlanView {
             backends: plan.backends.len(),
             problems,
             left_out,
+            layout: Layout::default(),
         }
     }
 
@@ -246,6 +255,9 @@ impl View for PlanView {
             self.services.len(),
             self.backends
         ));
+        if self.layout == Layout::Bundle {
+            out.push_str(&format!("read as {}\n", self.layout));
+        }
         out.push_str(&problems(&self.problems, paint));
         for item in &self.left_out {
             let name = paint.paint(Tone::Warn, "does not fit");

@@ -14,6 +14,14 @@ pub use member::*;
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct ClusterId(pub Arc<str>);
 
+impl ClusterId {
+    /// `text` as an ID: 1 to 63 letters, digits, `-`, `_` and `.`. `None` for anything else.
+    pub fn new(text: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        ((1..=63).contains(&text.len()) && text.bytes().all(allowed)).then(|| Self(text.into()))
+    }
+}
+
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

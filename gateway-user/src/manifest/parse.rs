@@ -120,9 +120,19 @@ const LIST_DEPTH: usize = 4;
 
 /// Reads every document of a YAML or JSON file. Never fails: what cannot be read is a problem, the rest is kept.
 pub fn parse(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
+    read(origin, bytes, limits, false)
+}
+
+/// As [`parse`], of a file that may hold other things than objects: what has neither `kind` nor `metadata` is skipped.
+pub(super) fn parse_mixed(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
+    read(origin, bytes, limits, true)
+}
+
+fn read(origin: &Origin, bytes: &[u8], limits: Limits, mixed: bool) -> Parsed {
     let mut reading = Reading {
         origin,
         limits,
+        mixed,
         parsed: Parsed::default(),
     };
     match yaml::text(bytes, limits) {
@@ -153,6 +163,8 @@ pub fn parse(origin: &Origin, bytes: &[u8], limits: Limits) -> Parsed {
 struct Reading<'a> {
     origin: &'a Origin,
     limits: Limits,
+    /// Documents that are no objects are none of ours.
+    mixed: bool,
     parsed: Parsed,
 }
 
@@ -200,7 +212,7 @@ impl Reading<'_> {
     /// `item_of` is (kind, apiVersion) that items of a typed list may leave out.
     fn value(&mut self, value: Value, item_of: Option<(&str, &str)>, place: &str, depth: usize) {
         let Value::Object(map) = &value else {
-            if !value.is_null() {
+            if !value.is_null() && !self.mixed {
                 let message = format!("holds {} where an object with `kind` belongs", what(&value));
                 self.broken_file(
                     place,
@@ -219,6 +231,9 @@ impl Reading<'_> {
             .or(item_of.map(|(_, version)| version))
             .unwrap_or_default()
             .to_owned();
+        if kind.is_empty() && self.mixed && !map.contains_key("metadata") {
+            return;
+        }
         if kind.is_empty() {
             self.broken_file(
                 place,

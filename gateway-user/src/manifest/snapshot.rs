@@ -11,9 +11,13 @@ use super::{
         AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, NamespacedName, ObjectMeta,
         Secret, Service,
     },
-    parse::{Broken, Limits, Object, Origin, parse},
+    parse::{Broken, Limits, Object, Origin, Parsed, parse},
 };
 use crate::problem::{ObjectRef, Problem, shown};
+
+mod bundle;
+
+pub use bundle::bundle;
 
 /// All objects a source knows at one moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -213,12 +217,7 @@ pub fn snapshot_after(
     files: impl IntoIterator<Item = File>,
     limits: Limits,
 ) -> (Snapshot, Vec<Problem>) {
-    let mut placing = Placing {
-        before,
-        snapshot: Snapshot::default(),
-        problems: Vec::new(),
-        refused: BTreeSet::new(),
-    };
+    let mut placing = Placing::new(before);
     for id in clusters {
         placing.cluster(&id);
     }
@@ -242,14 +241,18 @@ struct Placing<'a> {
     refused: BTreeSet<String>,
 }
 
-impl Placing<'_> {
+impl<'a> Placing<'a> {
+    fn new(before: &'a Snapshot) -> Self {
+        Self {
+            before,
+            snapshot: Snapshot::default(),
+            problems: Vec::new(),
+            refused: BTreeSet::new(),
+        }
+    }
+
     fn cluster(&mut self, id: &str) -> Option<ClusterId> {
-        let valid = (1..=63).contains(&id.len())
-            && id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-        if valid {
-            let id = ClusterId(id.into());
+        if let Some(id) = ClusterId::new(id) {
             self.snapshot.clusters.entry(id.clone()).or_default();
             return Some(id);
         }
@@ -291,14 +294,25 @@ impl Placing<'_> {
             file: path,
             cluster,
         };
+        for object in self.content(file, &origin, limits, parse) {
+            self.object(object, &origin);
+        }
+    }
+
+    /// The objects of a file; what is wrong with it is noted.
+    fn content(
+        &mut self,
+        file: &File,
+        origin: &Origin,
+        limits: Limits,
+        parse: impl Fn(&Origin, &[u8], Limits) -> Parsed,
+    ) -> Vec<Object> {
         match &file.content {
             Ok(bytes) => {
-                let parsed = parse(&origin, bytes, limits);
+                let parsed = parse(origin, bytes, limits);
                 self.snapshot.broken.extend(parsed.broken);
                 self.problems.extend(parsed.problems);
-                for object in parsed.objects {
-                    self.object(object, &origin);
-                }
+                parsed.objects
             }
             Err(why) => {
                 self.snapshot.broken.push(Broken {
@@ -312,6 +326,7 @@ impl Placing<'_> {
                     why.clone(),
                     remedy,
                 ));
+                Vec::new()
             }
         }
     }

@@ -21,6 +21,31 @@ pub struct Published {
     pub problems: Vec<Problem>,
 }
 
+impl Published {
+    pub(super) fn new(mut snapshot: Snapshot, mut problems: Vec<Problem>) -> Self {
+        problems.sort();
+        problems.dedup();
+        for problem in &problems {
+            let about = snapshot.problems.entry(problem.object.clone()).or_default();
+            about.push(problem.clone());
+        }
+        Self { snapshot, problems }
+    }
+}
+
+/// What could not be listed is a problem, and broken in the snapshot.
+pub(super) fn add_gaps(listing: &Listing, snapshot: &mut Snapshot, problems: &mut Vec<Problem>) {
+    for gap in &listing.gaps {
+        problems.push(gap.problem.clone());
+        if let Some(folder) = &gap.unseen {
+            snapshot.broken.push(Broken {
+                file: folder.as_str().into(),
+                object: None,
+            });
+        }
+    }
+}
+
 /// Reads a manifest directory, once or again whenever it changes.
 #[derive(Debug)]
 pub struct DirectorySource {
@@ -71,26 +96,12 @@ impl DirectorySource {
             listing.files.clone(),
             limits,
         );
-        for gap in &listing.gaps {
-            problems.push(gap.problem.clone());
-            if let Some(folder) = &gap.unseen {
-                snapshot.broken.push(Broken {
-                    file: folder.as_str().into(),
-                    object: None,
-                });
-            }
-        }
+        add_gaps(&listing, &mut snapshot, &mut problems);
         snapshot.whole = !snapshot.unread();
         if let Some(before) = &self.published {
             snapshot.keep_last_good(&before.snapshot);
         }
-        problems.sort();
-        problems.dedup();
-        for problem in &problems {
-            let about = snapshot.problems.entry(problem.object.clone()).or_default();
-            about.push(problem.clone());
-        }
-        let published = Published { snapshot, problems };
+        let published = Published::new(snapshot, problems);
         self.listing = Some(listing);
         self.published = Some(published.clone());
         Some(published)

@@ -88,6 +88,25 @@ pub(super) fn list(root: &Path, bounds: Bounds) -> Listing {
     walk.listing
 }
 
+/// Lists every manifest below `root`, whatever the folders are called; or `root` itself, if it is a file of any name.
+pub(super) fn list_all(root: &Path, bounds: Bounds) -> Listing {
+    let mut walk = Walk {
+        bounds,
+        listing: Listing::default(),
+        bytes: 0,
+        full: false,
+    };
+    match fs::metadata(root) {
+        Err(error) => walk.file(
+            root.display().to_string(),
+            Err(format!("cannot be read: {error}")),
+        ),
+        Ok(metadata) if metadata.is_dir() => walk.folder(root, "", &mut Vec::new()),
+        Ok(metadata) => walk.content(root, root.display().to_string(), &metadata),
+    }
+    walk.listing
+}
+
 /// Device and inode of a directory, links followed.
 pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(path)?;
@@ -186,7 +205,11 @@ impl Walk {
         if hidden(name) {
             return;
         }
-        let path = format!("{parent}/{name}");
+        let path = if parent.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{parent}/{name}")
+        };
         match fs::metadata(at) {
             // Gone since the folder was listed, or a link to nothing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -202,22 +225,23 @@ impl Walk {
                 self.folder(at, &path, above);
             }
             Ok(_) if !is_manifest(name) => {}
-            Ok(metadata) if !metadata.is_file() => {
-                self.file(path, Err("is neither a file nor a folder".to_owned()));
-            }
-            Ok(metadata) => {
-                let content = if metadata.len() > self.bounds.file_bytes as u64 {
-                    Err(too_large(metadata.len(), self.bounds.file_bytes))
-                } else {
-                    match read(at, self.bounds.file_bytes) {
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-                        Err(error) => Err(format!("cannot be read: {error}")),
-                        Ok(content) => Ok(content.into()),
-                    }
-                };
-                self.file(path, content);
-            }
+            Ok(metadata) => self.content(at, path, &metadata),
         }
+    }
+
+    fn content(&mut self, at: &Path, path: String, metadata: &fs::Metadata) {
+        let content = if !metadata.is_file() {
+            Err("is neither a file nor a folder".to_owned())
+        } else if metadata.len() > self.bounds.file_bytes as u64 {
+            Err(too_large(metadata.len(), self.bounds.file_bytes))
+        } else {
+            match read(at, self.bounds.file_bytes) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+                Err(error) => Err(format!("cannot be read: {error}")),
+                Ok(content) => Ok(content.into()),
+            }
+        };
+        self.file(path, content);
     }
 
     fn file(&mut self, path: String, content: Result<Arc<[u8]>, String>) {
