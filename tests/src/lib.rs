@@ -7,6 +7,7 @@
 
 pub mod e2e;
 pub mod fixtures;
+pub mod fleet;
 pub mod kernel;
 pub mod packets;
 pub mod render;

@@ -16,23 +16,23 @@ pub fn report(report: &Report) -> String {
 
 /// Listeners with their rules and pods.
 pub fn ir(ir: &Ir) -> String {
-    ir.listeners.iter().map(listener).collect()
+    ir.listeners.values().map(|it| listener(ir, it)).collect()
 }
 
-fn listener(listener: &Listener) -> String {
+fn listener(ir: &Ir, listener: &Listener) -> String {
     let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
     let addresses = if addresses.is_empty() {
         "every VIP".to_owned()
     } else {
         addresses.join(", ")
     };
-    let idle = listener.idle_timeout.as_secs();
-    let request = listener.request_timeout.as_secs();
+    let idle = listener.settings.idle_timeout.as_secs();
+    let request = listener.settings.request_timeout.as_secs();
     let mut text = format!(
         "listener {} on {addresses}\n  idle {idle} s, request {request} s, X-Forwarded-For {:?}",
-        listener.name, listener.forwarded_for
+        listener.name, listener.settings.forwarded_for
     );
-    let forwarded = &listener.forwarded;
+    let forwarded = &listener.settings.forwarded;
     for (on, name) in [
         (forwarded.proto, "proto"),
         (forwarded.port, "port"),
@@ -48,31 +48,29 @@ fn listener(listener: &Listener) -> String {
         "\n  steering {:?}: {}\n",
         steering.mode, steering.reason
     ));
-    for (index, it) in listener.rules.iter().enumerate() {
-        text.push_str(&rule(it));
-        match listener.rules[..index]
-            .iter()
-            .find(|before| before.group == it.group)
-        {
-            Some(before) => text.push_str(&format!(
-                "    to {}, as rule {}\n",
-                it.group.service, before.priority
-            )),
-            None => text.push_str(&group(&it.group)),
+    for (it, number) in listener.rules.iter().zip(1..) {
+        text.push_str(&rule(it, number));
+        for weighted in it.groups() {
+            let same = |before: &&std::sync::Arc<Rule>| before.groups().any(|it| it.group == weighted.group);
+            match listener.rules[..number - 1].iter().position(|before| same(&before)) {
+                Some(before) => text.push_str(&format!("    to {weighted}, as rule {}\n", before + 1)),
+                None => text.push_str(&ir.groups.get(&weighted.group).map(|it| group(it)).unwrap_or_default()),
+            }
         }
     }
     text.push('\n');
     text
 }
 
-fn rule(rule: &Rule) -> String {
-    let mut text = format!("  rule {} {} {}\n", rule.priority, rule.ingress, rule.place);
+fn rule(rule: &Rule, number: usize) -> String {
+    let mut text = format!("  rule {number} {} {}\n", rule.ingress, rule.place);
     let mut line = |what: &str, alternatives: Vec<String>| {
         if !alternatives.is_empty() {
             writeln!(text, "    {what} {}", alternatives.join(" | "))
                 .expect("writing to a string cannot fail");
         }
     };
+    let rule = &rule.conditions;
     let path = |path: &PathPattern| match path {
         PathPattern::Prefix(path) => format!("prefix {path}/"),
         other => format!("{} {other}", other.kind()),
