@@ -7,5 +7,5 @@ pub mod matching;
 pub mod model;
 pub mod steering;
 
-pub use build::{Built, LastGood, Options, build};
+pub use build::{Built, LastGood, Options, annotations, build};
 pub use model::*;

@@ -3,8 +3,9 @@
 //! Order of work: AlbConfigs, then which Ingress belongs to which of them, then each Ingress on its own, then rules per
 //! listener with their pods, then who steers.
 
-mod annotations;
+pub mod annotations;
 mod backends;
+mod canary;
 mod claims;
 mod class;
 mod conditions;
@@ -12,8 +13,11 @@ mod gateway;
 mod ingress;
 mod notes;
 mod patterns;
+mod policy;
 mod ports;
+mod refusals;
 mod rules;
+mod traffic;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -120,16 +124,21 @@ impl Building<'_> {
         let mut gateways = BTreeMap::new();
         for (name, config) in &self.snapshot.gateways {
             let mut notes = Notes::on("AlbConfig", "", name);
-            let gateway = gateway::understand(
+            let mut gateway = gateway::understand(
                 config,
                 &associated,
                 self.before.gateways.get(name),
                 &mut notes,
             );
-            self.told(notes);
             self.last_good
                 .gateways
                 .insert(name.clone(), gateway.kept.clone());
+            let refused = refusals::listeners(&gateway, &mut notes);
+            gateway
+                .kept
+                .listeners
+                .retain(|key, _| !refused.contains(key));
+            self.told(notes);
             gateways.insert(name.clone(), gateway);
         }
         gateways
@@ -211,14 +220,15 @@ impl Building<'_> {
             return;
         };
         let mut rules: BTreeMap<u16, Vec<Rule>> = BTreeMap::new();
-        for &port in gateway.kept.listeners.keys() {
+        for &(port, _) in gateway.kept.listeners.keys() {
             if self.last_good.held.contains_key(&(name.to_owned(), port)) {
                 rules.insert(port, Vec::new());
             }
         }
         self.rules(name, gateway, members, pods, &mut rules);
         for (port, rules) in rules {
-            let Some(settings) = gateway.kept.listeners.get(&port) else {
+            let key = (port, ListenerProtocol::Http);
+            let Some(settings) = gateway.kept.listeners.get(&key) else {
                 continue;
             };
             let listener = ListenerName {

@@ -40,18 +40,24 @@ impl fmt::Display for ListenerName {
     }
 }
 
-/// Protocol of a listener. HTTPS and QUIC are refused with a Problem until the proxy can serve them.
+/// Protocol of a listener. HTTPS and QUIC may share a port number; HTTP and HTTPS may not.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ListenerProtocol {
     /// Plain HTTP.
     Http,
+    /// HTTP over TLS.
+    Https,
+    /// HTTP/3.
+    Quic,
 }
 
 impl fmt::Display for ListenerProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http => f.write_str("HTTP"),
+            Self::Https => f.write_str("HTTPS"),
+            Self::Quic => f.write_str("QUIC"),
         }
     }
 }

@@ -40,7 +40,7 @@ impl Building<'_> {
                 continue;
             };
             let ruled = ruled(members.get(name).map(Vec::as_slice).unwrap_or_default());
-            for &port in gateway.kept.listeners.keys() {
+            for &(port, _) in gateway.kept.listeners.keys() {
                 let before = self.before.held.get(&(name.clone(), port));
                 let title = match before {
                     Some(before) if covers(before, addresses) => Title::HeldAll,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    annotations, conditions,
+    annotations, canary, conditions,
     notes::{ALB, Notes, alb},
-    patterns,
+    patterns, policy,
     ports::{self, Ports},
+    refusals, traffic,
 };
 use crate::{
-    ir::model::{HeaderMatch, HostPattern, PathPattern, SteeringWish},
+    ir::model::{HeaderMatch, HostPattern, ListenerProtocol, PathPattern, SteeringWish},
     manifest::{ClusterId, HttpPath, Ingress, IngressBackend, IngressRule},
     problem::shown,
 };
@@ -48,8 +49,16 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
     let errors = notes.errors();
     annotations::review_ingress(annotations, notes);
     let (order, order_given) = order(annotations, notes);
+    let ports = ports::parse(ingress, notes);
+    policy::parse(annotations, &ports, !ingress.spec.tls.is_empty(), notes);
+    traffic::limit(annotations, notes);
+    traffic::cors(annotations, notes);
+    traffic::rewrite_target(annotations, notes);
+    canary::parse(annotations, notes);
+    refusals::annotations(annotations, notes);
+    refusals::ports(&ports, notes);
     let understood = Understood {
-        ports: ports::parse(ingress, notes),
+        ports,
         order,
         order_given,
         weights: weights(annotations, notes),
@@ -175,8 +184,13 @@ impl Drafting<'_> {
                 "add a path with a backend, or delete the rule",
             );
         }
-        let tls_only =
-            !self.explicit && ports::tls_hosts(self.ingress).contains(rule.host.as_str());
+        let tls_only = !ports::serves(
+            &rule.host,
+            self.ingress,
+            ListenerProtocol::Http,
+            self.explicit,
+            ports::ssl_redirect(&self.ingress.metadata.annotations),
+        );
         for (index, path) in rule.http.paths.iter().enumerate() {
             let place = format!("{place}.http.paths[{index}]");
             if let Some(draft) = self.path(path, place, host.clone().flatten(), tls_only) {
