@@ -8,5 +8,7 @@ pub mod model;
 pub mod steering;
 mod text;
 
-pub use build::{Built, Compiler, LastGood, Options, Remembered, Touched, build};
+pub use build::{
+    Built, Compiler, LastGood, Options, Remembered, Touched, annotations, build,
+};
 pub use model::*;

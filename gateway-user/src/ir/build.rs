@@ -4,9 +4,10 @@
 //! listener, then groups with their pods, then who steers. A [`Compiler`] keeps the result of each of these stages and
 //! does again only what a change touches; [`build`] is a compiler that was asked once.
 
-mod annotations;
+pub mod annotations;
 mod assembly;
 mod backends;
+mod canary;
 mod claims;
 mod class;
 mod conditions;
@@ -16,8 +17,10 @@ mod ingress;
 mod linking;
 mod notes;
 mod patterns;
+mod policy;
 mod ports;
 mod refusals;
+mod traffic;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -133,12 +133,20 @@ pub struct ListenerSettings {
     pub forwarded_for: ForwardedFor,
     /// Further headers this listener was explicitly told to send to backends.
     pub forwarded: ForwardedHeaders,
-    /// Responses may be compressed. `None`: not written.
+    /// Headers that tell who the client is.
+    #[serde(default)]
+    pub identity: IdentityHeaders,
+    /// Proxies whose `X-Forwarded-For` is believed; `None`: the peer is the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gzip: Option<bool>,
+    pub trusted: Option<Vec<Network>>,
+    /// Responses of usual types may be compressed.
+    pub gzip: bool,
     /// TLS of HTTPS and QUIC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// HTTPS: clients are told that QUIC is there, too.
+    #[serde(default)]
+    pub quic_upgrade: bool,
     /// Who may connect; `None`: everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessList>,
@@ -152,8 +160,11 @@ impl Default for ListenerSettings {
             request_timeout: Duration::from_secs(60),
             forwarded_for: ForwardedFor::Append,
             forwarded: ForwardedHeaders::default(),
-            gzip: None,
+            identity: IdentityHeaders::default(),
+            trusted: None,
+            gzip: true,
             tls: None,
+            quic_upgrade: false,
             access: None,
         }
     }

@@ -1,181 +1,146 @@
-//! Which annotations we know, and what happens to those we do not serve yet.
+//! Which annotations we know, and a word about those we do not.
 //!
-//! Law: no rule may ever serve more traffic than its Ingress says. So whatever restricts or changes requests is an
-//! error until it is supported, and no earlier version serves instead; whatever merely tunes is a warning.
+//! Law: what restricts or changes requests is never dropped without a word.
+
+mod index;
+mod near;
+mod nginx;
 
 use std::collections::BTreeMap;
 
-use super::notes::{ADDRESSES, ALB, Notes, STEERING, alb, annotation};
+pub use self::index::{Entry, Scope, State, Values, index};
+pub(super) use self::near::nearest;
+use super::notes::{ADDRESSES, ALB, Notes, STEERING, annotation};
 use crate::{ir::model::SteeringWish, problem::shown};
 
-const NGINX: &str = "nginx.ingress.kubernetes.io/";
+/// Annotations of ours begin so.
+const OWN: &str = "fleetgate.io/";
 
-/// Read elsewhere in this room.
-const READ: [&str; 4] = ["order", "albconfig.order", "albconfig.name", "listen-ports"];
-const READ_PREFIXES: [&str; 2] = ["conditions.", "cluster-weight."];
-
-/// Change what is served whatever their value.
-const ALWAYS: [&str; 3] = [
-    "rewrite-target",
-    "traffic-limit-qps",
-    "traffic-limit-ip-qps",
-];
-
-/// Change what is served when they say exactly `true`.
-const WHEN_TRUE: [&str; 5] = [
-    "ssl-redirect",
+/// "NGINX aliases honoured" (contract section 17).
+const ALIASES: [&str; 6] = [
     "canary",
-    "use-regex",
-    "sticky-session",
-    "enable-cors",
+    "canary-by-header",
+    "canary-by-header-value",
+    "canary-by-cookie",
+    "canary-weight",
+    "ssl-redirect",
 ];
 
-/// Tune; serving without them gives nobody more than the Ingress says. Value that asks for nothing.
-const TUNING: [(&str, &str); 5] = [
-    ("healthcheck-enabled", "false"),
-    ("backend-keepalive", "false"),
-    ("slow-start-enabled", "false"),
-    ("connection-drain-enabled", "false"),
-    ("cross-zone-enabled", "true"),
-];
+/// Value of an ALB annotation by its key without prefix.
+pub(super) fn get<'a>(annotations: &'a BTreeMap<String, String>, short: &str) -> Option<&'a str> {
+    let value = annotations.get(&format!("{ALB}{short}"))?;
+    Some(value.as_str())
+}
 
-/// Without effect unless an annotation above is set; that one carries the problem.
-const DETAILS: [&str; 8] = [
-    "sticky-session-type",
-    "cookie-timeout",
-    "cookie",
-    "backend-scheduler-uch-value",
-    "slow-start-duration",
-    "connection-drain-timeout",
-    "healthy-threshold-count",
-    "unhealthy-threshold-count",
-];
-const DETAIL_PREFIXES: [&str; 3] = ["healthcheck-", "cors-", "canary-"];
+/// Field and value of an ALB annotation or of its NGINX alias: "the nginx key is looked up first".
+pub(super) fn aliased<'a>(
+    annotations: &'a BTreeMap<String, String>,
+    short: &str,
+) -> Option<(String, &'a str)> {
+    [nginx::NGINX, ALB].into_iter().find_map(|prefix| {
+        let (key, value) = annotations.get_key_value(&format!("{prefix}{short}"))?;
+        Some((annotation(key), value.as_str()))
+    })
+}
 
-/// Cloud resources of older versions; accepted and ignored.
-const LEGACY: [&str; 11] = [
-    "address-type",
-    "vswitch-ids",
-    "charge-type",
-    "id",
-    "name",
-    "edition",
-    "address-allocated-mode",
-    "access-log",
-    "force-override-listeners",
-    "backend-label",
-    "remove-unscheduled-backend",
-];
+/// An ALB annotation says exactly `true`. [`review_ingress`] tells of other words.
+pub(super) fn on(annotations: &BTreeMap<String, String>, short: &str) -> bool {
+    get(annotations, short) == Some("true")
+}
 
-const NOT_YET: &str = "changes how requests are served and is not supported yet";
-const KEEP_AWAY: &str = "remove the annotation";
-
-/// Notes every annotation of an Ingress that is not served as written, other than those read elsewhere.
+/// Notes every annotation of an Ingress that we do not know, and switches that are neither on nor off.
 pub(super) fn review_ingress(annotations: &BTreeMap<String, String>, notes: &mut Notes) {
     for (key, value) in annotations {
-        if let Some(short) = key.strip_prefix(ALB) {
-            review_alb(short, value, notes);
-        } else if let Some(short) = key.strip_prefix(NGINX) {
-            // "NGINX aliases honoured": those that would change what is served.
-            if matches!(short, "canary" | "ssl-redirect") && value == "true" {
-                notes.restriction(annotation(key), NOT_YET, KEEP_AWAY);
+        match known(key, Scope::Ingress) {
+            Some(entry) if entry.values == Values::Switch => switch(key, value, notes),
+            Some(_) => {}
+            None => {
+                nginx::review(key, value, notes);
+                unknown(key, Scope::Ingress, notes);
             }
-        } else {
-            review_own(key, &[STEERING], notes);
         }
     }
+    nginx::disagreeing(annotations, &ALIASES, notes);
 }
 
 /// Notes every annotation of an AlbConfig that we do not know.
 pub(super) fn review_gateway(annotations: &BTreeMap<String, String>, notes: &mut Notes) {
     for key in annotations.keys() {
-        match key.strip_prefix(ALB) {
-            Some("remote-clusters") => {}
-            Some(_) => unknown(key, "an AlbConfig knows only remote-clusters", notes),
-            None => review_own(key, &[STEERING, ADDRESSES], notes),
+        if known(key, Scope::AlbConfig).is_none() {
+            unknown(key, Scope::AlbConfig, notes);
         }
     }
 }
 
-fn review_alb(short: &str, value: &str, notes: &mut Notes) {
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| short.starts_with(prefix));
-    if READ.contains(&short) || starts(&READ_PREFIXES) || LEGACY.contains(&short) {
+fn known(key: &str, scope: Scope) -> Option<&'static Entry> {
+    let fits = |entry: &&Entry| entry.scope == scope && entry.covers(key);
+    index().iter().find(fits)
+}
+
+fn switch(key: &str, value: &str, notes: &mut Notes) {
+    if !matches!(value, "true" | "false") {
+        notes.warning(
+            annotation(key),
+            format!("{} counts as false", shown(value)),
+            "write `\"true\"` or `\"false\"`",
+        );
+    }
+}
+
+/// Keys of other controllers are none of our business.
+fn unknown(key: &str, scope: Scope, notes: &mut Notes) {
+    let Some(prefix) = [ALB, OWN]
+        .into_iter()
+        .find(|prefix| key.starts_with(prefix))
+    else {
         return;
-    }
-    if let Some((_, idle)) = TUNING.iter().find(|(known, _)| *known == short) {
-        if value != *idle {
-            ignored(short, value, notes);
-        }
-        return;
-    }
-    match short {
-        _ if ALWAYS.contains(&short) || short.starts_with("actions.") => {
-            notes.restriction(alb(short), NOT_YET, KEEP_AWAY);
-        }
-        _ if WHEN_TRUE.contains(&short) => {
-            if value == "true" {
-                notes.restriction(alb(short), NOT_YET, KEEP_AWAY);
-            }
-        }
-        _ if short.starts_with("rule-direction.") => match value {
-            "Request" => {}
-            "Response" => notes.restriction(alb(short), NOT_YET, KEEP_AWAY),
-            other => notes.error(
-                alb(short),
-                format!("{} is no direction", shown(other)),
-                "write Request",
-            ),
-        },
-        "backend-protocol" if value != "http" => notes.restriction(
-            alb(short),
-            format!("backend protocol {} is not supported yet", shown(value)),
-            "write http, or remove the annotation",
-        ),
-        "backend-protocol" => {}
-        "backend-scheduler" => match value {
-            "wrr" => {}
-            "wlc" | "sch" | "uch" => ignored(short, value, notes),
-            other => {
-                notes.error(
-                    alb(short),
-                    format!("unknown scheduler {}", shown(other)),
-                    "write wrr, wlc, sch or uch",
-                );
-            }
-        },
-        _ if DETAILS.contains(&short) || starts(&DETAIL_PREFIXES) => {}
-        "remote-clusters" => unknown(
-            &format!("{ALB}{short}"),
-            "it belongs on the AlbConfig",
-            notes,
-        ),
-        _ => unknown(&format!("{ALB}{short}"), "check its spelling", notes),
-    }
-}
-
-fn review_own(key: &str, known: &[&str], notes: &mut Notes) {
-    if key.starts_with("fleetgate.io/") && !known.contains(&key) {
-        unknown(key, &format!("known here: {}", known.join(", ")), notes);
-    }
-}
-
-fn ignored(short: &str, value: &str, notes: &mut Notes) {
-    notes.warning(
-        alb(short),
-        format!(
-            "{} is ignored for now; the rules serve without it",
-            shown(value)
-        ),
-        "nothing needs to be done, or remove the annotation to silence this",
-    );
-}
-
-fn unknown(key: &str, remedy: &str, notes: &mut Notes) {
+    };
+    let remedy = if let Some(elsewhere) = elsewhere(key) {
+        format!("it belongs on {elsewhere}")
+    } else if let Some(meant) = meant(key, prefix, scope) {
+        format!("write `{meant}`")
+    } else if scope == Scope::AlbConfig && prefix == ALB {
+        "an AlbConfig knows only remote-clusters".to_owned()
+    } else if prefix == OWN {
+        let known = match scope {
+            Scope::AlbConfig => format!("{STEERING}, {ADDRESSES}"),
+            _ => STEERING.to_owned(),
+        };
+        format!("known here: {known}")
+    } else {
+        "check its spelling".to_owned()
+    };
     notes.warning(
         annotation(key),
         "is not a known annotation and is ignored",
         remedy,
     );
+}
+
+fn elsewhere(key: &str) -> Option<&'static str> {
+    match index().iter().find(|entry| entry.covers(key))?.scope {
+        Scope::Ingress => Some("an Ingress"),
+        Scope::AlbConfig => Some("the AlbConfig"),
+        Scope::Service => Some("a Service"),
+    }
+}
+
+/// The key that was meant: of a key with a name behind a dot, the part before it.
+fn meant(key: &str, prefix: &str, scope: Scope) -> Option<String> {
+    let short = key.strip_prefix(prefix)?;
+    let here = || {
+        let of_kind = |entry: &&Entry| entry.scope == scope;
+        let shorts = index().iter().filter(of_kind);
+        shorts.filter_map(|entry| entry.key.strip_prefix(prefix))
+    };
+    let plain = here().filter(|known| !known.ends_with('.'));
+    if let Some(known) = nearest(short, plain) {
+        return Some(format!("{prefix}{known}"));
+    }
+    let (head, name) = short.split_once('.')?;
+    let known = nearest(head, here().filter_map(|known| known.strip_suffix('.')))?;
+    let name: String = name.chars().take(60).collect();
+    Some(format!("{prefix}{known}.{}", name.escape_debug()))
 }
 
 /// `fleetgate.io/steering`; a bad value counts as absent.
@@ -200,94 +165,152 @@ pub(super) fn steering(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::problem::Severity;
+    use proptest::prelude::*;
 
-    fn review(key: &str, value: &str) -> Option<Severity> {
+    use super::*;
+    use crate::problem::Problem;
+
+    fn review(key: &str, value: &str) -> Vec<Problem> {
         let mut notes = Notes::on("Ingress", "demo", "a");
         review_ingress(&[(key.to_owned(), value.to_owned())].into(), &mut notes);
-        assert!(notes.problems.len() <= 1, "{:?}", notes.problems);
-        notes.problems.first().map(|problem| problem.severity)
+        assert_eq!(notes.errors(), 0);
+        notes.problems
+    }
+
+    fn remedy(key: &str) -> String {
+        let problems = review(key, "x");
+        assert_eq!(problems.len(), 1, "{key}: {problems:?}");
+        problems[0].remedy.clone()
     }
 
     #[test]
-    fn what_restricts_or_changes_requests_is_an_error() {
-        for (key, value) in [
-            ("actions.svc", "[]"),
-            ("rewrite-target", "/"),
-            ("traffic-limit-qps", "1"),
-            ("traffic-limit-ip-qps", "1"),
-            ("ssl-redirect", "true"),
-            ("canary", "true"),
-            ("use-regex", "true"),
-            ("sticky-session", "true"),
-            ("enable-cors", "true"),
-            ("backend-protocol", "grpc"),
-            ("rule-direction.svc", "Response"),
-            ("rule-direction.svc", "request"),
-            ("backend-scheduler", "nonsense"),
+    fn every_annotation_of_the_index_is_known_where_it_belongs() {
+        for entry in index() {
+            let key = match entry.prefix() {
+                true => format!("{}svc", entry.key),
+                false => entry.key.to_owned(),
+            };
+            let mut notes = Notes::on("Ingress", "demo", "a");
+            let annotations = [(key, "true".to_owned())].into();
+            match entry.scope {
+                Scope::Ingress => review_ingress(&annotations, &mut notes),
+                Scope::AlbConfig => review_gateway(&annotations, &mut notes),
+                Scope::Service => continue,
+            }
+            assert_eq!(notes.problems, [], "{}", entry.key);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_annotation_is_told_with_what_was_meant() {
+        for (wrong, meant) in [
+            ("ordre", "order"),
+            ("ssl-redirct", "ssl-redirect"),
+            ("SSL-Redirect", "ssl-redirect"),
+            ("traffic-limit-qsp", "traffic-limit-qps"),
+            ("condition.svc", "conditions.svc"),
+            ("cluster-wieght.c1", "cluster-weight.c1"),
+            ("healthcheck-pth", "healthcheck-path"),
         ] {
             assert_eq!(
-                review(&format!("{ALB}{key}"), value),
-                Some(Severity::Error),
-                "{key}"
+                remedy(&format!("{ALB}{wrong}")),
+                format!("write `{ALB}{meant}`")
             );
         }
+        assert_eq!(remedy(&format!("{ALB}moon-phase")), "check its spelling");
         assert_eq!(
-            review("nginx.ingress.kubernetes.io/canary", "true"),
-            Some(Severity::Error)
+            remedy("fleetgate.io/stering"),
+            "write `fleetgate.io/steering`"
         );
         assert_eq!(
-            review("nginx.ingress.kubernetes.io/ssl-redirect", "true"),
-            Some(Severity::Error)
+            remedy(&format!("{ALB}remote-clusters")),
+            "it belongs on the AlbConfig"
+        );
+        assert_eq!(
+            remedy(&format!("{ALB}server-group-id")),
+            "it belongs on a Service"
+        );
+        assert_eq!(
+            remedy("fleetgate.io/addresses"),
+            "it belongs on the AlbConfig"
         );
     }
 
     #[test]
-    fn what_tunes_or_is_unknown_is_a_warning() {
-        for (key, value) in [
-            ("healthcheck-enabled", "true"),
-            ("backend-keepalive", "true"),
-            ("backend-scheduler", "wlc"),
-            ("slow-start-enabled", "true"),
-            ("connection-drain-enabled", "true"),
-            ("cross-zone-enabled", "false"),
-            ("ordre", "1"),
-            ("remote-clusters", "c1"),
-        ] {
-            assert_eq!(
-                review(&format!("{ALB}{key}"), value),
-                Some(Severity::Warning),
-                "{key}"
-            );
-        }
-        assert_eq!(
-            review("fleetgate.io/stering", "auto"),
-            Some(Severity::Warning)
-        );
+    fn an_albconfig_knows_its_clusters_only() {
+        let mut notes = Notes::on("AlbConfig", "", "a");
+        let annotations = [
+            (format!("{ALB}remote-clusters"), "c1".to_owned()),
+            (format!("{ALB}order"), "1".to_owned()),
+            (
+                "kubectl.kubernetes.io/last-applied-configuration".to_owned(),
+                "{}".to_owned(),
+            ),
+        ];
+        review_gateway(&annotations.into(), &mut notes);
+        assert_eq!(notes.problems.len(), 1);
+        assert_eq!(notes.problems[0].remedy, "it belongs on an Ingress");
     }
 
     #[test]
-    fn what_asks_for_nothing_is_no_problem() {
-        for (key, value) in [
-            ("ssl-redirect", "false"),
-            ("canary", "false"),
-            ("canary-weight", "10"),
-            ("cors-max-age", "10"),
-            ("healthcheck-path", "/up"),
-            ("healthcheck-enabled", "false"),
-            ("backend-protocol", "http"),
-            ("backend-scheduler", "wrr"),
-            ("rule-direction.svc", "Request"),
-            ("cookie-timeout", "10"),
-            ("charge-type", "x"),
-        ] {
-            assert_eq!(review(&format!("{ALB}{key}"), value), None, "{key}");
+    fn a_switch_that_is_neither_on_nor_off_is_told() {
+        for key in ["ssl-redirect", "canary", "use-regex", "healthcheck-enabled"] {
+            let key = format!("{ALB}{key}");
+            assert_eq!(review(&key, "true"), []);
+            assert_eq!(review(&key, "false"), []);
+            for odd in ["True", "1", "", "yes"] {
+                assert_eq!(review(&key, odd).len(), 1, "{key} {odd}");
+            }
         }
-        assert_eq!(
-            review("nginx.ingress.kubernetes.io/rewrite-target", "/"),
-            None
+    }
+
+    #[test]
+    fn annotations_of_nginx_that_change_requests_are_told_with_what_to_write() {
+        let nginx = |key: &str| format!("nginx.ingress.kubernetes.io/{key}");
+        for (key, instead) in [
+            ("whitelist-source-range", "SourceIp"),
+            ("auth-url", "nothing here"),
+            ("auth-tls-secret", "caEnabled"),
+            ("ssl-passthrough", "nothing here"),
+            ("permanent-redirect", "Redirect"),
+            ("rewrite-target", "${1}"),
+            ("limit-rps", "traffic-limit-qps"),
+            ("server-snippet", "conditions and actions"),
+            ("cors-allow-origin", "same name"),
+        ] {
+            assert!(remedy(&nginx(key)).contains(instead), "{key}");
+        }
+        assert_eq!(review(&nginx("enable-cors"), "false"), []);
+        assert_eq!(review(&nginx("proxy-buffering"), "on"), []);
+        assert_eq!(review("cert-manager.io/issuer", "x"), []);
+    }
+
+    #[test]
+    fn the_alias_of_nginx_is_looked_up_first() {
+        let mut annotations = BTreeMap::from([(format!("{ALB}canary"), "true".to_owned())]);
+        let value = |annotations: &BTreeMap<_, _>| {
+            let (field, value) = aliased(annotations, "canary").unwrap();
+            (field.contains("nginx"), value.to_owned())
+        };
+        assert_eq!(value(&annotations), (false, "true".to_owned()));
+        annotations.insert(
+            "nginx.ingress.kubernetes.io/canary".to_owned(),
+            "false".to_owned(),
         );
-        assert_eq!(review("cert-manager.io/issuer", "x"), None);
+        assert_eq!(value(&annotations), (true, "false".to_owned()));
+        let mut notes = Notes::on("Ingress", "demo", "a");
+        review_ingress(&annotations, &mut notes);
+        assert_eq!(notes.problems.len(), 1);
+        assert!(notes.problems[0].message.contains("says something else"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_annotation_makes_the_review_panic(key in ".{0,60}", value in ".{0,20}") {
+            for prefix in [ALB, OWN, "nginx.ingress.kubernetes.io/", ""] {
+                let key = format!("{prefix}{key}");
+                prop_assert!(review(&key, &value).len() <= 2);
+            }
+        }
     }
 }

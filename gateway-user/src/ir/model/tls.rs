@@ -38,3 +38,23 @@ pub struct AccessList {
     /// At least one.
     pub networks: Vec<Network>,
 }
+
+/// What a listener tells backends beyond [`ForwardedHeaders`](super::ForwardedHeaders). All off by default.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IdentityHeaders {
+    /// `SLB-ID`: the gateway's id.
+    pub gateway_id: bool,
+    /// Lower-case name of the header for the subject of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_subject: Option<String>,
+    /// The same for its issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_issuer: Option<String>,
+    /// The same for its fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_fingerprint: Option<String>,
+    /// The same for whether it is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_verify: Option<String>,
+}

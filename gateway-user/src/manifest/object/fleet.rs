@@ -1,87 +1,13 @@
 //! Objects of the fleet: AlbConfig, IngressClass, Ingress.
 
+mod albconfig;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{IntOrString, ObjectMeta, or_default};
-
-/// One gateway: its listeners and, by annotation, its member clusters.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(default)]
-pub struct AlbConfig {
-    /// Metadata.
-    pub metadata: ObjectMeta,
-    /// Specification.
-    #[serde(deserialize_with = "or_default")]
-    pub spec: AlbConfigSpec,
-}
-
-/// `AlbConfig.spec`; `config` describes cloud resources and is accepted and ignored.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(default)]
-pub struct AlbConfigSpec {
-    /// Listeners.
-    #[serde(deserialize_with = "or_default")]
-    pub listeners: Vec<AlbListener>,
-}
-
-/// `AlbConfig.spec.listeners[]`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(default, rename_all = "camelCase")]
-pub struct AlbListener {
-    /// Port; 80 where left out.
-    pub port: Option<IntOrString>,
-    /// `HTTP`, `HTTPS` or `QUIC`; `HTTP` where left out.
-    pub protocol: Option<String>,
-    /// Seconds.
-    pub idle_timeout: Option<i64>,
-    /// Seconds.
-    pub request_timeout: Option<i64>,
-    /// Forwarding headers.
-    pub x_forwarded_for_config: Option<XForwardedForConfig>,
-    /// Who may connect.
-    pub acl_config: Option<AclConfig>,
-}
-
-/// `xForwardedForConfig`, with the capitals of the CRD.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(default, rename_all = "PascalCase")]
-pub struct XForwardedForConfig {
-    /// Treat `X-Forwarded-For` at all; on where left out.
-    pub x_forwarded_for_enabled: Option<bool>,
-    /// `append` or `remove`.
-    pub x_forwarded_for_processing_mode: Option<String>,
-    /// Send `X-Forwarded-Proto`.
-    pub x_forwarded_for_proto_enabled: Option<bool>,
-    /// Send `X-Forwarded-Port`.
-    #[serde(rename = "XForwardedForSLBPortEnabled")]
-    pub x_forwarded_for_slb_port_enabled: Option<bool>,
-    /// Send `X-Forwarded-Host`.
-    pub x_forwarded_for_host_enabled: Option<bool>,
-    /// Send `X-Forwarded-Client-srcport`.
-    pub x_forwarded_for_client_src_port_enabled: Option<bool>,
-    /// Send `SLB-ID`.
-    #[serde(rename = "XForwardedForSLBIdEnabled")]
-    pub x_forwarded_for_slb_id_enabled: Option<bool>,
-    /// Find the client behind trusted proxies.
-    pub x_forwarded_for_client_source_ips_enabled: Option<bool>,
-}
-
-/// `aclConfig`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(default, rename_all = "camelCase")]
-pub struct AclConfig {
-    /// `White` or `Black`; anything else means no list.
-    #[serde(deserialize_with = "or_default")]
-    pub acl_type: String,
-    /// CIDRs.
-    #[serde(deserialize_with = "or_default")]
-    pub acl_entries: Vec<String>,
-    /// IDs of lists held by the cloud.
-    #[serde(deserialize_with = "or_default")]
-    pub acl_ids: Vec<String>,
-}
+pub use self::albconfig::*;
+use super::{ObjectMeta, or_default};
 
 /// Links Ingresses to an AlbConfig.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]

@@ -122,7 +122,7 @@ fn an_ingress_whose_albconfig_is_deleted_is_told_that_nothing_serves_it() {
 /// An AlbConfig for port 8001 on every VIP.
 fn rival(name: &str) -> String {
     format!(
-        "\n---\napiVersion: alibabacloud.com/v1\nkind: AlbConfig\nmetadata: {{name: {name}}}\nspec: {{listeners: [{{port: 8001}}]}}\n"
+        "\n---\napiVersion: alibabacloud.com/v1\nkind: AlbConfig\nmetadata: {{name: {name}}}\nspec: {{config: {{}}, listeners: [{{port: 8001}}]}}\n"
     )
 }
 
