@@ -66,6 +66,19 @@ pub struct WeightedGroup {
     pub weight: u32,
 }
 
+/// Which way a rule acts (`rule-direction.<svc>`).
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// On requests, on their way to a target.
+    #[default]
+    Request,
+    /// On responses of backends, on their way to the client.
+    Response,
+}
+
 /// What happens to a request that meets all conditions.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,7 +151,7 @@ impl Default for Redirect {
 pub struct FixedResponse {
     /// 2xx, 4xx or 5xx.
     pub code: u16,
-    /// Media type; empty when none was written.
+    /// Media type, e.g. `text/plain`.
     pub content_type: String,
     /// ASCII, at most 1 KiB.
     pub content: String,
