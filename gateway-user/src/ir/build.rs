@@ -7,9 +7,11 @@ mod annotations;
 mod backends;
 mod claims;
 mod class;
+#[allow(dead_code)]
 mod conditions;
 mod gateway;
 mod ingress;
+mod json;
 mod notes;
 mod patterns;
 mod ports;

@@ -192,7 +192,13 @@ impl Drafting<'_> {
         host: Option<HostPattern>,
         tls_only: bool,
     ) -> Option<Draft> {
-        let pattern = patterns::path(&path.path, path.path_type.as_deref(), &place, self.notes);
+        let pattern = patterns::path(
+            &path.path,
+            path.path_type.as_deref(),
+            false,
+            &place,
+            self.notes,
+        );
         let headers = self.conditions(&path.backend);
         let (service, port) = self.backend(&path.backend, &format!("{place}.backend"))?;
         let hosts = host.into_iter().collect();
@@ -241,9 +247,22 @@ impl Drafting<'_> {
             .annotations
             .get(&format!("{ALB}conditions.{service}"));
         let headers = text
-            .map(|text| conditions::parse(service, text, self.notes))
+            .map(|text| self.headers_of(service, text))
             .unwrap_or_default();
         self.conditions.insert(service.to_owned(), headers.clone());
+        headers
+    }
+
+    fn headers_of(&mut self, service: &str, text: &str) -> Vec<HeaderMatch> {
+        let mut conditions = conditions::parse(service, text, self.notes);
+        let headers = std::mem::take(&mut conditions.headers);
+        if !conditions.covers_everything() {
+            self.notes.restriction(
+                alb(&format!("conditions.{service}")),
+                "has conditions that are not supported yet",
+                "use a Header condition, or the host and path of spec.rules",
+            );
+        }
         headers
     }
 
