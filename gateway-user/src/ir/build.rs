@@ -3,6 +3,8 @@
 //! Order of work: AlbConfigs, then which Ingress belongs to which of them, then each Ingress on its own, then rules per
 //! listener with their pods, then who steers.
 
+#[allow(dead_code)]
+mod actions;
 mod annotations;
 mod backends;
 mod claims;

@@ -72,6 +72,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The same with another example.
+    pub(super) fn explained(&self, example: &'static str) -> Self {
+        Self {
+            example,
+            ..self.clone()
+        }
+    }
+
     /// Field of a key.
     pub(super) fn at(&self, key: &str) -> String {
         format!("{}.{key}", self.field)
