@@ -4,6 +4,7 @@
 //! listener, then groups with their pods, then who steers. A [`Compiler`] keeps the result of each of these stages and
 //! does again only what a change touches; [`build`] is a compiler that was asked once.
 
+mod actions;
 pub mod annotations;
 mod assembly;
 mod backends;
@@ -11,12 +12,15 @@ mod canary;
 mod claims;
 mod class;
 mod conditions;
+mod drafting;
 mod gateway;
 mod groups;
 mod ingress;
+mod json;
 mod linking;
 mod notes;
 mod patterns;
+mod placing;
 mod policy;
 mod ports;
 mod refusals;

@@ -1,71 +1,188 @@
 //! Which rule a request meets. The proxy and `fleetgate trace` both ask here.
 
-use super::model::{Conditions, HeaderMatch, HostPattern, Listener, PathPattern, Rule};
+mod glob;
+mod pairs;
+#[cfg(test)]
+mod tests;
 
-impl Listener {
-    /// First rule whose conditions all hold; rules are never re-sorted by how specific they are.
-    ///
-    /// `host` is the authority as the client sent it, with or without port; `path` excludes the query; `header` yields
-    /// the values of all field lines of a (lower-case) name. Source: contract sections 5.3 to 5.5 and 6.
-    pub fn first_match<'v, V>(
-        &self,
-        host: Option<&str>,
-        path: &str,
-        header: impl Fn(&str) -> V,
-    ) -> Option<&Rule>
-    where
-        V: IntoIterator<Item = &'v [u8]>,
-    {
-        self.first_match_index(host, path, header)
-            .and_then(|index| self.rules.get(index))
-            .map(|rule| &**rule)
-    }
+use std::net::IpAddr;
 
-    /// The same, as a position in [`Listener::rules`].
-    pub fn first_match_index<'v, V>(
-        &self,
-        host: Option<&str>,
-        path: &str,
-        header: impl Fn(&str) -> V,
-    ) -> Option<usize>
-    where
-        V: IntoIterator<Item = &'v [u8]>,
-    {
-        self.rules
-            .iter()
-            .position(|rule| rule.conditions.matches(host, path, &header))
-    }
+pub use self::glob::glob;
+use self::glob::glob_over;
+use super::model::{
+    Conditions, Direction, HeaderMatch, HostPattern, Listener, PairMatch, PathPattern, Rule,
+};
+
+/// What conditions read of a request. Nothing is copied: matching allocates nothing.
+pub trait RequestParts {
+    /// Authority as the client sent it, with or without port; `None` without one.
+    fn host(&self) -> Option<&str>;
+    /// Method as sent; methods are case-sensitive.
+    fn method(&self) -> &str;
+    /// Path as sent, without the query.
+    fn path(&self) -> &str;
+    /// What follows the first `?`, without it.
+    fn query(&self) -> Option<&str>;
+    /// The client's address; `None` (unknown) lies in no network.
+    fn source(&self) -> Option<IpAddr>;
+    /// Values of all field lines of a header, named in lower case.
+    fn header_lines(&self, name: &str) -> impl Iterator<Item = &[u8]>;
 }
 
 impl Conditions {
-    /// Whether every condition holds.
-    pub fn matches<'v, V>(&self, host: Option<&str>, path: &str, header: impl Fn(&str) -> V) -> bool
+    /// Whether a request meets every block that asks about requests. What is asked of the response is left to
+    /// [`matches_response`](Self::matches_response). Source: contract sections 5.3 to 5.5 and 6.
+    pub fn matches(&self, request: &impl RequestParts) -> bool {
+        let found = |wanted: &HeaderMatch| {
+            let mut lines = request.header_lines(&wanted.name);
+            lines.any(|value| wanted.accepts(value))
+        };
+        let in_query = |pair: &PairMatch| request.query().is_some_and(|it| pair.in_query(it));
+        let in_cookies = |pair: &PairMatch| pair.in_cookies(request.header_lines("cookie"));
+        any_path(&self.paths, request.path())
+            && any_host(&self.hosts, request.host())
+            && (self.methods.is_empty() || self.methods.iter().any(|it| it == request.method()))
+            && (self.sources.is_empty()
+                || request
+                    .source()
+                    .is_some_and(|source| self.sources.iter().any(|it| it.contains(source))))
+            && self.headers.iter().all(found)
+            && any_of_each(&self.queries, in_query)
+            && any_of_each(&self.cookies, in_cookies)
+    }
+
+    /// Whether a response meets every block that asks about responses. `header` yields the values of all field lines of a
+    /// (lower-case) name.
+    pub fn matches_response<'v, V>(&self, status: u16, header: impl Fn(&str) -> V) -> bool
     where
         V: IntoIterator<Item = &'v [u8]>,
     {
-        (self.hosts.is_empty()
-            || host.is_some_and(|host| {
-                let host = without_port(host);
-                self.hosts.iter().any(|pattern| pattern.matches(host))
-            }))
-            && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
-            && self.headers.iter().all(|wanted| {
-                header(&wanted.name)
-                    .into_iter()
-                    .any(|value| wanted.accepts(value))
-            })
+        (self.response_statuses.is_empty() || self.response_statuses.contains(&status))
+            && all_headers(&self.response_headers, header)
     }
 
-    /// Whether every request meets them.
+    /// Whether every request, and every response to it, meets these.
     pub fn covers_everything(&self) -> bool {
-        self.hosts.is_empty()
-            && self.headers.is_empty()
-            && (self.paths.is_empty()
-                || self
-                    .paths
-                    .iter()
-                    .any(|path| *path == PathPattern::Prefix(String::new())))
+        let Self {
+            hosts,
+            paths,
+            methods,
+            sources,
+            headers,
+            queries,
+            cookies,
+            response_headers,
+            response_statuses,
+        } = self;
+        hosts.is_empty()
+            && every_path(paths)
+            && methods.is_empty()
+            && sources.is_empty()
+            && headers.is_empty()
+            && queries.iter().all(Vec::is_empty)
+            && cookies.iter().all(Vec::is_empty)
+            && response_headers.is_empty()
+            && response_statuses.is_empty()
     }
+}
+
+impl Listener {
+    /// First rule for requests whose conditions all hold, as a position in [`Listener::rules`]; rules are never
+    /// re-sorted by how specific they are. Source: contract section 5.3.
+    pub fn first_match(&self, request: &impl RequestParts) -> Option<usize> {
+        self.rules.iter().position(|rule| {
+            rule.direction == Direction::Request && rule.conditions.matches(request)
+        })
+    }
+
+    /// First rule for responses whose conditions on the request hold and that is refused: what it would do to a
+    /// response cannot be done, so such requests are not served.
+    pub fn refused_response(&self, request: &impl RequestParts) -> Option<&Rule> {
+        let asked = self.rules.iter().find(|rule| {
+            rule.direction == Direction::Response
+                && rule.refused.is_some()
+                && rule.conditions.matches(request)
+        });
+        asked.map(|rule| &**rule)
+    }
+}
+
+/// A request that is held as text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainRequest<'a> {
+    /// Authority.
+    pub host: Option<&'a str>,
+    /// Method.
+    pub method: &'a str,
+    /// Path, without the query.
+    pub path: &'a str,
+    /// Query.
+    pub query: Option<&'a str>,
+    /// Client.
+    pub source: Option<IpAddr>,
+    /// Header lines, names in lower case.
+    pub headers: &'a [(String, String)],
+}
+
+impl RequestParts for PlainRequest<'_> {
+    fn host(&self) -> Option<&str> {
+        self.host
+    }
+
+    fn method(&self) -> &str {
+        self.method
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.query
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
+    fn header_lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let lines = self.headers.iter().filter(move |(key, _)| key == name);
+        lines.map(|(_, value)| value.as_bytes())
+    }
+}
+
+fn any_host(patterns: &[HostPattern], host: Option<&str>) -> bool {
+    patterns.is_empty()
+        || host.is_some_and(|host| {
+            let host = without_port(host);
+            patterns.iter().any(|pattern| pattern.matches(host))
+        })
+}
+
+fn any_path(patterns: &[PathPattern], path: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(path))
+}
+
+fn every_path(patterns: &[PathPattern]) -> bool {
+    let all = |path: &PathPattern| matches!(path, PathPattern::Prefix(it) if it.is_empty());
+    patterns.is_empty() || patterns.iter().any(all)
+}
+
+/// An empty block asks for nothing.
+fn any_of_each(blocks: &[Vec<PairMatch>], found: impl Fn(&PairMatch) -> bool) -> bool {
+    let mut blocks = blocks.iter();
+    blocks.all(|block| block.is_empty() || block.iter().any(&found))
+}
+
+fn all_headers<'v, V>(wanted: &[HeaderMatch], header: impl Fn(&str) -> V) -> bool
+where
+    V: IntoIterator<Item = &'v [u8]>,
+{
+    wanted.iter().all(|wanted| {
+        header(&wanted.name)
+            .into_iter()
+            .any(|value| wanted.accepts(value))
+    })
 }
 
 impl HostPattern {
@@ -77,7 +194,10 @@ impl HostPattern {
                 let (label, rest) = host.split_at(dot);
                 !label.is_empty() && rest.eq_ignore_ascii_case(suffix)
             }),
-            Self::Glob(pattern) => glob(pattern.as_bytes(), host.to_ascii_lowercase().as_bytes()),
+            Self::Glob(pattern) => glob_over(
+                pattern.as_bytes(),
+                host.bytes().map(|byte| byte.to_ascii_lowercase()),
+            ),
             Self::Regex(regex) => regex.is_match(host),
         }
     }
@@ -120,101 +240,4 @@ pub fn without_port(authority: &str) -> &str {
         _ => authority,
     };
     host.strip_suffix('.').unwrap_or(host)
-}
-
-/// `*` is any run of bytes (also none), `?` exactly one. At most `pattern x text` steps: only the last star is retried,
-/// which suffices because an earlier one has nothing to gain from taking more.
-pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut from) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while let Some(&byte) = text.get(from) {
-        match pattern.get(at) {
-            Some(b'*') => {
-                at += 1;
-                retry = Some((at, from));
-            }
-            Some(&wanted) if wanted == b'?' || wanted == byte => {
-                at += 1;
-                from += 1;
-            }
-            _ => match retry {
-                Some((after_star, taken)) => {
-                    at = after_star;
-                    from = taken + 1;
-                    retry = Some((after_star, from));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern
-        .get(at..)
-        .is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn naive_glob(pattern: &[u8], text: &[u8]) -> bool {
-        match (pattern.split_first(), text.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), _) => {
-                (0..=text.len()).any(|taken| naive_glob(rest, &text[taken..]))
-            }
-            (Some((b'?', rest)), Some((_, text))) => naive_glob(rest, text),
-            (Some((wanted, rest)), Some((byte, text))) => wanted == byte && naive_glob(rest, text),
-            _ => false,
-        }
-    }
-
-    #[test]
-    fn a_hostile_glob_stays_cheap() {
-        let pattern = b"*a".repeat(64);
-        let text = b"a".repeat(8 * 1024);
-        assert!(glob(&pattern, &text));
-        assert!(!glob(&[&pattern[..], b"b"].concat(), &text));
-    }
-
-    #[test]
-    fn a_prefix_matches_whole_elements() {
-        let foo = PathPattern::Prefix("/foo".into());
-        assert!(foo.matches("/foo") && foo.matches("/foo/") && foo.matches("/foo/bar"));
-        assert!(!foo.matches("/foobar") && !foo.matches("/Foo") && !foo.matches("/"));
-    }
-
-    #[test]
-    fn a_wildcard_host_is_exactly_one_label() {
-        let pattern = HostPattern::OneLabel(".example.com".into());
-        assert!(pattern.matches("a.example.com") && pattern.matches("A.EXAMPLE.com"));
-        assert!(
-            !pattern.matches("example.com")
-                && !pattern.matches("a.b.example.com")
-                && !pattern.matches(".example.com")
-        );
-    }
-
-    #[test]
-    fn the_port_and_the_final_dot_of_an_authority_do_not_count() {
-        for (authority, host) in [
-            ("a.com:80", "a.com"),
-            ("a.com", "a.com"),
-            ("a.com.:80", "a.com"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("a.com:", "a.com"),
-            ("", ""),
-        ] {
-            assert_eq!(without_port(authority), host);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn glob_equals_its_definition(pattern in "[ab*?]{0,8}", text in "[abc]{0,10}") {
-            prop_assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), naive_glob(pattern.as_bytes(), text.as_bytes()));
-        }
-    }
 }

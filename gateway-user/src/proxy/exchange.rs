@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -27,6 +27,7 @@ use super::{
     upstream::{Lease, Upstream},
     worker::Worker,
 };
+use crate::ir::matching::RequestParts;
 
 /// The client's side of a connection.
 #[derive(Debug)]
@@ -105,23 +106,21 @@ async fn exchange(
     parts.extensions.clear();
     let authority = normalise(&mut parts, down.local)?;
     let host = headers::host_of(authority.to_str().unwrap_or_default()).unwrap_or_default();
-    let lines = |name: &str| {
-        parts
-            .headers
-            .get_all(name)
-            .iter()
-            .map(|value| value.as_bytes())
+    let asked = Asked {
+        host,
+        parts: &parts,
+        client: down.client.ip(),
     };
-    let rule = listener
-        .first_match_index(Some(host), parts.uri.path(), lines)
-        .ok_or(Refusal::keep(
-            Reason::NoRule,
-            "no rule of this listener matches the request",
-        ))?;
+    let rule = listener.first_match(&asked).ok_or(Refusal::keep(
+        Reason::NoRule,
+        "no rule of this listener matches the request",
+    ))?;
+    let refused_response = listener.refused_response(&asked).is_some();
     if listener
         .rules
         .get(rule)
         .is_some_and(|it| it.refused.is_some())
+        || refused_response
     {
         return Err(Refusal::keep(
             Reason::RuleRefused,
@@ -187,6 +186,40 @@ async fn exchange(
     };
     let (response, upstream) = attempt(&subject, request).await?;
     answer(&subject, response, upstream, upgrade, in_flight)
+}
+
+/// What rules read of a request.
+struct Asked<'a> {
+    host: &'a str,
+    parts: &'a request::Parts,
+    client: IpAddr,
+}
+
+impl RequestParts for Asked<'_> {
+    fn host(&self) -> Option<&str> {
+        Some(self.host)
+    }
+
+    fn method(&self) -> &str {
+        self.parts.method.as_str()
+    }
+
+    fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.parts.uri.query()
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        Some(self.client)
+    }
+
+    fn header_lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let lines = self.parts.headers.get_all(name).iter();
+        lines.map(|value| value.as_bytes())
+    }
 }
 
 /// Checks Host and target, and rewrites an absolute-form target. Returns the authority the client asked for.

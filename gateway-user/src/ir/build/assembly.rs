@@ -7,16 +7,17 @@ use std::{
 
 use super::{
     Compiler, Member, Subject, Touched, Work,
-    claims::Place,
-    gateway::Gateway,
+    gateway::{Gateway, Key},
     groups::Want,
-    ingress::Draft,
-    notes::{self, Notes, STEERING, annotation},
-    refusals,
+    notes::{Notes, STEERING, annotation},
+    placing::Placing,
 };
 use crate::{
     ir::{
-        model::{GroupName, Listener, ListenerName, ListenerProtocol, Rule, ServiceName, Steering},
+        model::{
+            Certificate, GroupName, Listener, ListenerName, ListenerProtocol, ListenerSettings,
+            Rule, Steering, SteeringMode,
+        },
         steering::{self, Wisher},
     },
     manifest::{NamespacedName, Snapshot},
@@ -46,35 +47,30 @@ impl Compiler {
             .filter_map(|key| Some((key.clone(), self.ingresses.get(key)?.clone())))
             .collect();
         let gateway = self.gateways.get(name).cloned();
-        let mut assembly = Assembly {
-            name,
-            gateway: gateway.as_ref(),
-            rules: BTreeMap::new(),
-            wants: BTreeMap::new(),
-            notes: BTreeMap::new(),
-            missing: BTreeSet::new(),
-        };
+        let mut placing = Placing::new(name, gateway.as_ref());
+        let mut certificates = Vec::new();
         if let Some(gateway) = &gateway {
             for place in gateway.kept.listeners.keys() {
                 if self.good.held.contains_key(&(name.to_owned(), *place)) {
-                    assembly.rules.insert(*place, Vec::new());
+                    placing.rules.insert(*place, Vec::new());
                 }
             }
-            assembly.order(&members);
-            assembly.members(&members);
+            placing.order(&members);
+            placing.members(&members);
+            certificates = placing.certificates(&members, snapshot);
         }
-        let Assembly {
+        let Placing {
             rules,
             wants,
             mut notes,
             ..
-        } = assembly;
+        } = placing;
         self.follow_wants(name, wants, work);
         let mut listeners = BTreeMap::new();
         if let Some(gateway) = &gateway {
             for (place, rules) in rules {
                 if let Some((name, draw)) =
-                    self.draw(name, gateway, place, rules, snapshot, touched)
+                    self.draw(name, gateway, place, rules, &certificates, touched)
                 {
                     listeners.insert(name, draw);
                 }
@@ -176,12 +172,13 @@ impl Compiler {
         &mut self,
         name: &str,
         gateway: &Gateway,
-        (port, protocol): Place,
+        (port, protocol): Key,
         rules: Vec<Arc<Rule>>,
-        snapshot: &Snapshot,
+        certificates: &[Certificate],
         touched: &mut Touched,
     ) -> Option<(ListenerName, Draw)> {
         let settings = gateway.kept.listeners.get(&(port, protocol))?;
+        let serving = serving(settings.serving(), certificates);
         let addresses = gateway.kept.addresses.clone()?;
         let listener = ListenerName {
             gateway: name.to_owned(),
@@ -195,10 +192,11 @@ impl Compiler {
                     _ => false,
                 }
         };
+        let tls = (protocol != ListenerProtocol::Http).then_some("TLS");
         let decision = steering::decide(
             &rules,
             same,
-            settings.writes,
+            tls.or(settings.writes),
             gateway.steering,
             self.options.steering,
         );
@@ -208,17 +206,14 @@ impl Compiler {
             .map(|wisher| impossible(&listener, wisher, &decision.steering.reason));
         self.note(Subject::Listener(listener.clone()), notes, touched);
         let needs = match decision.steering.mode {
-            crate::ir::SteeringMode::Connection => {
-                rules.first().and_then(|rule| rule.only_group()).cloned()
-            }
-            crate::ir::SteeringMode::Request => None,
+            SteeringMode::Connection => rules.first().and_then(|rule| rule.only_group()).cloned(),
+            SteeringMode::Request => None,
         };
-        let _ = snapshot;
         let drawn = Listener {
             name: listener.clone(),
             addresses,
-            settings: settings.serving.clone(),
-            refused: refusals::listener(protocol, &settings.serving),
+            settings: Arc::new(serving),
+            refused: gateway.refused.get(&(port, protocol)).cloned(),
             rules,
             steering: decision.steering,
         };
@@ -273,141 +268,15 @@ impl Compiler {
     }
 }
 
-struct Assembly<'a> {
-    name: &'a str,
-    gateway: Option<&'a Gateway>,
-    rules: BTreeMap<Place, Vec<Arc<Rule>>>,
-    wants: BTreeMap<GroupName, Want>,
-    notes: BTreeMap<NamespacedName, Notes>,
-    missing: BTreeSet<(NamespacedName, Place)>,
-}
-
-impl Assembly<'_> {
-    fn notes(&mut self, key: &NamespacedName) -> &mut Notes {
-        let notes = || Notes::on("Ingress", &key.namespace, &key.name);
-        self.notes.entry(key.clone()).or_insert_with(notes)
-    }
-
-    /// "the same explicit value on two Ingresses of the group": tried by name, with a warning.
-    fn order(&mut self, members: &[(NamespacedName, Member)]) {
-        let mut first: BTreeMap<u16, &NamespacedName> = BTreeMap::new();
-        for (key, member) in members {
-            if !member.understood.order_given {
-                continue;
-            }
-            let order = member.understood.order;
-            let Some(first) = first.get(&order) else {
-                first.insert(order, key);
-                continue;
-            };
-            self.notes(key).warning(
-                notes::alb("order"),
-                format!(
-                    "order {order} is also that of Ingress {first}; it is tried after it, by name"
-                ),
-                "give each Ingress an order of its own, from 1 to 1000",
-            );
+/// "AlbConfig's certificates, then those of Secrets; the first in the list is the default one."
+fn serving(mut settings: ListenerSettings, certificates: &[Certificate]) -> ListenerSettings {
+    if let Some(tls) = &mut settings.tls {
+        tls.certificates.extend_from_slice(certificates);
+        if let Some(first) = tls.certificates.first_mut() {
+            first.default = true;
         }
     }
-
-    /// First the rules of all Ingresses, then their default backends.
-    fn members(&mut self, members: &[(NamespacedName, Member)]) {
-        for (key, member) in members {
-            for draft in &member.understood.rules {
-                self.draft(key, member, draft);
-            }
-        }
-        for (key, member) in members {
-            if let Some(draft) = &member.understood.default {
-                self.draft(key, member, draft);
-            }
-        }
-    }
-
-    fn draft(&mut self, key: &NamespacedName, member: &Member, draft: &Draft) {
-        for group in draft.rule.groups() {
-            self.want(&group.group, member, draft);
-        }
-        if draft.tls_only {
-            return;
-        }
-        for port in &member.understood.ports.http {
-            let place = (*port, ListenerProtocol::Http);
-            match self.rules.get_mut(&place) {
-                Some(rules) => rules.push(draft.rule.clone()),
-                None => self.no_listener(key, member, place),
-            }
-        }
-    }
-
-    fn want(&mut self, group: &GroupName, member: &Member, draft: &Draft) {
-        if self.wants.contains_key(group) {
-            return;
-        }
-        let want = Want {
-            gateway: self.name.to_owned(),
-            service: ServiceName {
-                namespace: group.namespace.clone(),
-                name: group.service.clone(),
-                port: group.port.clone(),
-            },
-            weights: member.understood.weights.clone(),
-            policy: member.understood.policy.clone(),
-            place: match draft.rule.place.strip_suffix("]") {
-                Some(_) => format!("{}.backend", draft.rule.place),
-                None => draft.rule.place.clone(),
-            },
-            stale: member.stale,
-        };
-        self.wants.insert(group.clone(), want);
-    }
-
-    fn no_listener(&mut self, key: &NamespacedName, member: &Member, place: Place) {
-        if !self.missing.insert((key.clone(), place)) {
-            return;
-        }
-        let explicit = member.understood.ports.explicit;
-        let (name, gateway) = (self.name, self.gateway);
-        let written = gateway.is_some_and(|gateway| gateway.written.contains(&place.0));
-        missing(name, place, explicit, written, self.notes(key));
-    }
-}
-
-fn missing(
-    gateway: &str,
-    (port, protocol): Place,
-    explicit: bool,
-    written: bool,
-    notes: &mut Notes,
-) {
-    let field = if explicit {
-        notes::alb("listen-ports")
-    } else {
-        "spec.rules".to_owned()
-    };
-    if written {
-        notes.warning(
-            field,
-            format!("AlbConfig {gateway} lists port {port} but cannot serve {protocol} there, so the rules are not served there"),
-            "mend the listener first; the problems of the AlbConfig say how",
-        );
-        return;
-    }
-    let message = if explicit {
-        format!(
-            "AlbConfig {gateway} has no {protocol} listener on port {port}, so the rules are not served there"
-        )
-    } else {
-        format!(
-            "without listen-ports the rules go to {protocol} {port}, where AlbConfig {gateway} has no listener"
-        )
-    };
-    let remedy = "to spec.listeners of the AlbConfig, or correct the port";
-    notes.warning(
-        field,
-        message,
-        format!("add `- port: {port}` with `protocol: {protocol}` {remedy}"),
-    );
+    settings
 }
 
 /// Connection steering was asked for and cannot be had.

@@ -8,15 +8,13 @@ use std::{
 
 use super::{
     Compiler, Member, Subject, Touched, Work,
+    gateway::Key,
     notes::{self, Notes},
 };
 use crate::ir::model::ListenerProtocol;
 
 /// Addresses (empty: every VIP) by AlbConfig and place.
-pub(super) type Held = BTreeMap<(String, Place), Vec<IpAddr>>;
-
-/// Port and protocol.
-pub(super) type Place = (u16, ListenerProtocol);
+pub(super) type Held = BTreeMap<(String, Key), Vec<IpAddr>>;
 
 /// How good a claim is, best last: a new object must never take what another one serves on.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -95,7 +93,7 @@ impl Compiler {
     }
 
     /// Where some rule of a gateway asks to be.
-    fn ruled(&self, gateway: &str) -> BTreeSet<Place> {
+    fn ruled(&self, gateway: &str) -> BTreeSet<Key> {
         let keys = self
             .members
             .get(gateway)
@@ -104,21 +102,16 @@ impl Compiler {
         let members = keys.filter_map(|key| self.ingresses.get(key));
         let serves = |member: &&Member| {
             let it = &member.understood;
-            it.rules
-                .iter()
-                .chain(&it.default)
-                .any(|draft| !draft.tls_only)
+            !it.rules.is_empty() || it.default.is_some()
         };
-        let ports = |member: &Member| member.understood.ports.http.clone();
         members
             .filter(serves)
-            .flat_map(ports)
-            .map(|port| (port, ListenerProtocol::Http))
+            .flat_map(|member| member.understood.ports.all())
             .collect()
     }
 }
 
-fn refused(name: &str, (port, protocol): Place, other: &str) -> Notes {
+fn refused(name: &str, (port, protocol): Key, other: &str) -> Notes {
     let mut notes = Notes::on("AlbConfig", "", name);
     notes.error(
         "spec.listeners",

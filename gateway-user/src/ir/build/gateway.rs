@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    annotations,
+    annotations, refusals,
     notes::{ADDRESSES, ALB, Notes, alb, annotation},
 };
 use crate::{
@@ -40,6 +40,8 @@ pub(super) struct Gateway {
     pub(super) places: BTreeMap<Key, String>,
     /// Fields that are set, fit a cloud and mean nothing here: worth a word, never a problem.
     pub(super) ignored: Vec<String>,
+    /// Why some of [`Kept::listeners`] cannot be served.
+    pub(super) refused: BTreeMap<Key, String>,
     pub(super) kept: Kept,
 }
 
@@ -120,17 +122,20 @@ pub(super) fn understand(
         }
     };
     let listed = listeners::read(&config.spec.listeners, before, notes);
-    Gateway {
+    let mut gateway = Gateway {
         clusters: clusters(annotations, associated, notes),
         steering: annotations::steering(annotations, notes),
         written: listeners::ports(&config.spec.listeners),
         places: listed.places,
         ignored: cloud::ignored(&config.spec, notes),
+        refused: BTreeMap::new(),
         kept: Kept {
             addresses,
             listeners: listed.settings,
         },
-    }
+    };
+    gateway.refused = refusals::listeners(&gateway, notes);
+    gateway
 }
 
 /// Without `remote-clusters` every associated cluster serves: a directory that holds one gateway needs no list of its own.

@@ -3,16 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    annotations, conditions,
+    annotations,
+    canary::{self, Canary},
+    drafting::Drafting,
     notes::{ALB, Notes, alb},
-    patterns,
+    policy,
     ports::{self, Ports},
+    refusals,
 };
 use crate::{
-    ir::model::{
-        Conditions, GroupName, HeaderMatch, HostPattern, PathPattern, Policy, Rule, SteeringWish,
-    },
-    manifest::{ClusterId, HttpPath, Ingress, IngressBackend, IngressRule},
+    ir::model::{Policy, Rule},
+    manifest::{ClusterId, Ingress},
     problem::shown,
 };
 
@@ -27,16 +28,36 @@ pub(super) struct Understood {
     /// As written, summing up to 100; empty means none were written.
     pub(super) weights: Arc<BTreeMap<ClusterId, u8>>,
     pub(super) policy: Arc<Policy>,
+    /// `ssl-redirect`: rules on ports other than 443 answer with a redirect.
+    pub(super) ssl_redirect: bool,
+    /// It only takes a share of rules of other Ingresses.
+    pub(super) canary: Option<Canary>,
+    /// Secrets of `spec.tls`, with their position and hosts.
+    pub(super) secrets: Vec<TlsSecret>,
     pub(super) rules: Vec<Draft>,
     pub(super) default: Option<Draft>,
+}
+
+/// A certificate that an Ingress names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct TlsSecret {
+    pub(super) place: String,
+    pub(super) name: String,
+    pub(super) hosts: Vec<String>,
 }
 
 /// A rule, and on which listeners it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) rule: Arc<Rule>,
-    /// The host is in `spec.tls` and `listen-ports` is absent: HTTPS listeners only (contract section 4.3).
-    pub(super) tls_only: bool,
+    /// What stands for it where `ssl-redirect` asks for HTTPS.
+    pub(super) redirected: Option<Arc<Rule>>,
+    /// Host and path as written: a canary belongs to the rule with the same.
+    pub(super) key: (String, String),
+    /// It stands on listeners of HTTP (contract section 4.3).
+    pub(super) plain: bool,
+    /// It stands on listeners of HTTPS and QUIC.
+    pub(super) secured: bool,
 }
 
 /// `None` when a note is an error.
@@ -44,23 +65,23 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
     let annotations = &ingress.metadata.annotations;
     let errors = notes.errors();
     annotations::review_ingress(annotations, notes);
+    refusals::tuning(annotations, notes);
     let (order, order_given) = order(annotations, notes);
+    let ports = ports::parse(ingress, notes);
+    let has_tls = !ingress.spec.tls.is_empty();
     let understood = Understood {
-        ports: ports::parse(ingress, notes),
+        policy: Arc::new(policy::parse(annotations, &ports, has_tls, notes)),
         order,
         order_given,
         weights: Arc::new(weights(annotations, notes)),
-        policy: Arc::default(),
+        ssl_redirect: ports::ssl_redirect(annotations),
+        canary: canary::parse(annotations, notes),
+        secrets: secrets(ingress),
         rules: Vec::new(),
         default: None,
+        ports,
     };
-    let mut drafting = Drafting {
-        ingress,
-        explicit: understood.ports.explicit,
-        steering: annotations::steering(annotations, notes),
-        conditions: BTreeMap::new(),
-        notes,
-    };
+    let mut drafting = Drafting::new(ingress, &understood, notes);
     let mut rules = Vec::new();
     for (index, rule) in ingress.spec.rules.iter().enumerate() {
         drafting.rule(rule, &format!("spec.rules[{index}]"), &mut rules);
@@ -82,6 +103,19 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
         default,
         ..understood
     })
+}
+
+fn secrets(ingress: &Ingress) -> Vec<TlsSecret> {
+    let secret = |(index, tls): (usize, &crate::manifest::IngressTls)| {
+        let name = tls.secret_name.clone().filter(|name| !name.is_empty())?;
+        Some(TlsSecret {
+            place: format!("spec.tls[{index}].secretName"),
+            name,
+            hosts: tls.hosts.clone(),
+        })
+    };
+    let tls = ingress.spec.tls.iter().enumerate();
+    tls.filter_map(secret).collect()
 }
 
 /// "integer 1-1000, default 10, smaller = evaluated earlier"; legacy `albconfig.order` wins.
@@ -155,167 +189,3 @@ fn weights(annotations: &BTreeMap<String, String>, notes: &mut Notes) -> BTreeMa
     weights
 }
 
-struct Drafting<'a> {
-    ingress: &'a Ingress,
-    explicit: bool,
-    steering: Option<SteeringWish>,
-    /// By Service, so that a bad condition is told once.
-    conditions: BTreeMap<String, Vec<HeaderMatch>>,
-    notes: &'a mut Notes,
-}
-
-impl Drafting<'_> {
-    fn rule(&mut self, rule: &IngressRule, place: &str, into: &mut Vec<Draft>) {
-        let host = patterns::host(&rule.host, &format!("{place}.host"), self.notes);
-        if rule.http.paths.is_empty() {
-            self.notes.warning(
-                format!("{place}.http.paths"),
-                "is empty, so this rule serves nothing",
-                "add a path with a backend, or delete the rule",
-            );
-        }
-        let tls_only =
-            !self.explicit && ports::tls_hosts(self.ingress).contains(rule.host.as_str());
-        for (index, path) in rule.http.paths.iter().enumerate() {
-            let place = format!("{place}.http.paths[{index}]");
-            if let Some(draft) = self.path(path, place, host.clone().flatten(), tls_only) {
-                into.push(draft);
-            }
-        }
-    }
-
-    fn path(
-        &mut self,
-        path: &HttpPath,
-        place: String,
-        host: Option<HostPattern>,
-        tls_only: bool,
-    ) -> Option<Draft> {
-        let pattern = patterns::path(&path.path, path.path_type.as_deref(), &place, self.notes);
-        let headers = self.conditions(&path.backend);
-        let (service, port) = self.backend(&path.backend, &format!("{place}.backend"))?;
-        let conditions = Conditions {
-            hosts: host.into_iter().collect(),
-            paths: vec![pattern?],
-            headers,
-            ..Conditions::default()
-        };
-        Some(self.draft(place, conditions, service, port, tls_only))
-    }
-
-    fn default(&mut self, backend: &IngressBackend) -> Option<Draft> {
-        let place = "spec.defaultBackend".to_owned();
-        let headers = self.conditions(backend);
-        let (service, port) = self.backend(backend, &place)?;
-        let conditions = Conditions {
-            paths: vec![PathPattern::Prefix(String::new())],
-            headers,
-            ..Conditions::default()
-        };
-        Some(self.draft(place, conditions, service, port, false))
-    }
-
-    fn draft(
-        &self,
-        place: String,
-        conditions: Conditions,
-        service: String,
-        port: String,
-        tls_only: bool,
-    ) -> Draft {
-        let meta = &self.ingress.metadata;
-        let group = GroupName {
-            namespace: meta.namespace.clone(),
-            ingress: meta.name.clone(),
-            service,
-            port,
-        };
-        let rule = Rule {
-            conditions,
-            steering: self.steering,
-            ..Rule::forwarding(group, place)
-        };
-        Draft {
-            rule: Arc::new(rule),
-            tls_only,
-        }
-    }
-
-    /// Read before the backend is understood: a mistake there must not hide that the rule was restricted.
-    fn conditions(&mut self, backend: &IngressBackend) -> Vec<HeaderMatch> {
-        match &backend.service {
-            Some(service) => self.headers(&service.name),
-            None => Vec::new(),
-        }
-    }
-
-    fn headers(&mut self, service: &str) -> Vec<HeaderMatch> {
-        if let Some(known) = self.conditions.get(service) {
-            return known.clone();
-        }
-        let text = self
-            .ingress
-            .metadata
-            .annotations
-            .get(&format!("{ALB}conditions.{service}"));
-        let headers = text
-            .map(|text| conditions::parse(service, text, self.notes))
-            .unwrap_or_default();
-        self.conditions.insert(service.to_owned(), headers.clone());
-        headers
-    }
-
-    fn backend(&mut self, backend: &IngressBackend, place: &str) -> Option<(String, String)> {
-        let Some(service) = backend
-            .service
-            .as_ref()
-            .filter(|service| !service.name.is_empty())
-        else {
-            self.notes.error(
-                format!("{place}.service.name"),
-                "names no Service; other backends are not supported",
-                "write the name of a Service of this namespace",
-            );
-            return None;
-        };
-        let field = format!("{place}.service.port");
-        let port = match (&service.port.name, service.port.number) {
-            (Some(name), _) if name == "use-annotation" => {
-                self.notes.restriction(
-                    field,
-                    "use-annotation needs `actions`, which are not supported yet",
-                    "write the number or the name of a port of the Service",
-                );
-                return None;
-            }
-            (None, Some(number @ 1..=65535)) => number.to_string(),
-            (Some(name), None) if !name.is_empty() && name.len() <= 63 => name.clone(),
-            (Some(_), Some(_)) => {
-                self.notes
-                    .error(field, "has both a number and a name", "keep one of them");
-                return None;
-            }
-            (None, None) => {
-                self.notes.error(
-                    field,
-                    "is missing",
-                    "write `number:` or `name:` of a port of the Service",
-                );
-                return None;
-            }
-            (name, number) => {
-                let text = name
-                    .clone()
-                    .or(number.map(|number| number.to_string()))
-                    .unwrap_or_default();
-                self.notes.error(
-                    field,
-                    format!("{} is not a port", shown(&text)),
-                    "write a number from 1 to 65535, or the name of a port of the Service",
-                );
-                return None;
-            }
-        };
-        Some((service.name.clone(), port))
-    }
-}

@@ -83,6 +83,20 @@ impl Notes {
         self.error(field, message, remedy);
     }
 
+    /// What is understood and cannot be executed: in its place a refusal serves, so the rest of the object may.
+    pub(super) fn refusal(
+        &mut self,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let remedy = format!(
+            "{}; until then requests that meet the rule are answered 503",
+            remedy.into()
+        );
+        self.push(Problem::error(&self.object, field, message, remedy));
+    }
+
     pub(super) fn warning(
         &mut self,
         field: impl Into<String>,
@@ -115,7 +129,9 @@ impl Notes {
 
     /// Ends the remedy of each error with what happens as long as it stands.
     pub(super) fn until_then(&mut self, what: &str) {
-        let error = |it: &&mut Problem| it.severity == Severity::Error;
+        let error = |it: &&mut Problem| {
+            it.severity == Severity::Error && !it.remedy.contains("; until then ")
+        };
         for problem in self.problems.iter_mut().filter(error) {
             problem.remedy.push_str("; until then ");
             problem.remedy.push_str(what);

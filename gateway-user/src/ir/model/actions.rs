@@ -57,17 +57,6 @@ impl<'de> Deserialize<'de> for GroupName {
     }
 }
 
-/// What a rule applies to (`rule-direction.<svc>`).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Requests on their way to a pod.
-    #[default]
-    Request,
-    /// Responses on their way to a client.
-    Response,
-}
-
 /// One of the groups that share a rule's traffic.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct WeightedGroup {
@@ -75,6 +64,19 @@ pub struct WeightedGroup {
     pub group: GroupName,
     /// Relative, 0 to 100; 0 gets nothing.
     pub weight: u32,
+}
+
+/// Which way a rule acts (`rule-direction.<svc>`).
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// On requests, on their way to a target.
+    #[default]
+    Request,
+    /// On responses of backends, on their way to the client.
+    Response,
 }
 
 /// What happens to a request that meets all conditions.
@@ -149,7 +151,7 @@ impl Default for Redirect {
 pub struct FixedResponse {
     /// 2xx, 4xx or 5xx.
     pub code: u16,
-    /// Media type; empty when none was written.
+    /// Media type, e.g. `text/plain`.
     pub content_type: String,
     /// ASCII, at most 1 KiB.
     pub content: String,

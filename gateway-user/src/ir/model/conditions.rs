@@ -1,8 +1,14 @@
 //! What a request or response must be for a rule to apply.
 
-use std::{fmt, net::IpAddr, str::FromStr, sync::OnceLock};
+mod expression;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::expression::Regex;
 
 /// Conditions of a rule: blocks hold together (AND), alternatives inside a block suffice (OR). An empty block asks for
 /// nothing.
@@ -236,95 +242,5 @@ impl<'de> Deserialize<'de> for Network {
         String::deserialize(deserializer)?
             .parse()
             .map_err(serde::de::Error::custom)
-    }
-}
-
-/// A regular expression of the linear-time kind (crate `regex`), searched unanchored.
-///
-/// Compiled at its first use; what is built by the routing model was checked before.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Regex {
-    /// As written.
-    pub text: String,
-    /// Letters match in either case.
-    pub ignore_case: bool,
-    #[serde(skip)]
-    compiled: OnceLock<Option<regex::Regex>>,
-}
-
-impl Regex {
-    /// Most memory that one compiled expression takes, in bytes; also that of its lazily built automaton.
-    const MEMORY_BYTES: usize = 1 << 20;
-
-    /// Checks and compiles; `Err` is one line that says why not.
-    pub fn new(text: &str, ignore_case: bool) -> Result<Self, String> {
-        match Self::compile(text, ignore_case) {
-            Ok(compiled) => Ok(Self {
-                text: text.to_owned(),
-                ignore_case,
-                compiled: OnceLock::from(Some(compiled)),
-            }),
-            Err(regex::Error::CompiledTooBig(_)) => {
-                Err("it takes more memory than one expression may".to_owned())
-            }
-            Err(error) => {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or("unreadable");
-                Err(last.strip_prefix("error: ").unwrap_or(last).to_owned())
-            }
-        }
-    }
-
-    /// Whether it is found anywhere in `text`.
-    pub fn is_match(&self, text: &str) -> bool {
-        self.regex().is_some_and(|regex| regex.is_match(text))
-    }
-
-    /// The compiled expression; `None` for one that cannot be compiled, which matches nothing.
-    pub fn regex(&self) -> Option<&regex::Regex> {
-        let compiled = || Self::compile(&self.text, self.ignore_case).ok();
-        self.compiled.get_or_init(compiled).as_ref()
-    }
-
-    fn compile(text: &str, ignore_case: bool) -> Result<regex::Regex, regex::Error> {
-        regex::RegexBuilder::new(text)
-            .case_insensitive(ignore_case)
-            .size_limit(Self::MEMORY_BYTES)
-            .dfa_size_limit(Self::MEMORY_BYTES)
-            .nest_limit(32)
-            .build()
-    }
-}
-
-impl fmt::Display for Regex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.ignore_case { "~*" } else { "~" };
-        write!(f, "{mark}{}", self.text)
-    }
-}
-
-impl PartialEq for Regex {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.text, self.ignore_case) == (&other.text, other.ignore_case)
-    }
-}
-
-impl Eq for Regex {}
-
-impl std::hash::Hash for Regex {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (&self.text, self.ignore_case).hash(state);
-    }
-}
-
-impl Ord for Regex {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (&self.text, self.ignore_case).cmp(&(&other.text, other.ignore_case))
-    }
-}
-
-impl PartialOrd for Regex {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
     }
 }
