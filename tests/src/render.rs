@@ -1,10 +1,10 @@
 //! The routing model as text that a person reviews: golden files are written in it.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use gateway_user::{
     check::Report,
-    ir::{Affinity, Group, Ir, Listener, PathPattern, Rule, Split},
+    ir::{Affinity, Direction, Group, GroupName, Ir, Listener, PathPattern, Rule, Split, Target},
 };
 
 /// A whole report: listeners with their rules and pods, then the problems.
@@ -16,23 +16,24 @@ pub fn report(report: &Report) -> String {
 
 /// Listeners with their rules and pods.
 pub fn ir(ir: &Ir) -> String {
-    ir.listeners.iter().map(listener).collect()
+    ir.listeners.values().map(|it| listener(ir, it)).collect()
 }
 
-fn listener(listener: &Listener) -> String {
+fn listener(ir: &Ir, listener: &Listener) -> String {
     let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
     let addresses = if addresses.is_empty() {
         "every VIP".to_owned()
     } else {
         addresses.join(", ")
     };
-    let idle = listener.idle_timeout.as_secs();
-    let request = listener.request_timeout.as_secs();
+    let settings = &listener.settings;
+    let idle = settings.idle_timeout.as_secs();
+    let request = settings.request_timeout.as_secs();
     let mut text = format!(
         "listener {} on {addresses}\n  idle {idle} s, request {request} s, X-Forwarded-For {:?}",
-        listener.name, listener.forwarded_for
+        listener.name, settings.forwarded_for
     );
-    let forwarded = &listener.forwarded;
+    let forwarded = &settings.forwarded;
     for (on, name) in [
         (forwarded.proto, "proto"),
         (forwarded.port, "port"),
@@ -48,26 +49,31 @@ fn listener(listener: &Listener) -> String {
         "\n  steering {:?}: {}\n",
         steering.mode, steering.reason
     ));
-    for (index, it) in listener.rules.iter().enumerate() {
-        text.push_str(&rule(it));
-        match listener.rules[..index]
-            .iter()
-            .find(|before| before.group == it.group)
-        {
-            Some(before) => text.push_str(&format!(
-                "    to {}, as rule {}\n",
-                it.group.service, before.priority
-            )),
-            None => text.push_str(&group(&it.group)),
+    if let Some(refused) = &listener.refused {
+        text.push_str(&format!("  refused: {refused}\n"));
+    }
+    let mut shown: BTreeMap<&GroupName, u32> = BTreeMap::new();
+    for (it, priority) in listener.rules.iter().zip(1..) {
+        text.push_str(&rule(it, priority));
+        for weighted in it.groups() {
+            let name = &weighted.group;
+            match (shown.get(name), ir.groups.get(name)) {
+                (Some(before), _) => {
+                    text.push_str(&format!("    to {weighted}, as rule {before}\n"));
+                }
+                (None, Some(it)) => text.push_str(&group(it)),
+                (None, None) => text.push_str(&format!("    to {weighted}, which is nowhere\n")),
+            }
+            shown.entry(name).or_insert(priority);
         }
     }
     text.push('\n');
     text
 }
 
-fn rule(rule: &Rule) -> String {
-    let mut text = format!("  rule {} {} {}\n", rule.priority, rule.ingress, rule.place);
-    let mut line = |what: &str, alternatives: Vec<String>| {
+fn rule(rule: &Rule, priority: u32) -> String {
+    let mut text = format!("  rule {priority} {} {}\n", rule.ingress, rule.place);
+    let mut line = |what: &str, alternatives: &[String]| {
         if !alternatives.is_empty() {
             writeln!(text, "    {what} {}", alternatives.join(" | "))
                 .expect("writing to a string cannot fail");
@@ -77,10 +83,28 @@ fn rule(rule: &Rule) -> String {
         PathPattern::Prefix(path) => format!("prefix {path}/"),
         other => format!("{} {other}", other.kind()),
     };
-    line("host", rule.hosts.iter().map(ToString::to_string).collect());
-    line("path", rule.paths.iter().map(path).collect());
-    for header in &rule.headers {
-        line(&format!("header {} =", header.name), header.values.clone());
+    if rule.direction == Direction::Response {
+        line("of", &["responses".to_owned()]);
+    }
+    for (what, alternatives) in rule.conditions.parts() {
+        match what.as_str() {
+            "path" => {
+                let paths: Vec<_> = rule.conditions.paths.iter().map(path).collect();
+                line("path", &paths);
+            }
+            header if header.starts_with("header ") => line(&format!("{what} ="), &alternatives),
+            _ => line(&what, &alternatives),
+        }
+    }
+    for filter in &rule.filters {
+        line("do", &[filter.to_string()]);
+    }
+    match &rule.target {
+        Target::Forward(forward) if forward.groups.len() == 1 && forward.sticky.is_none() => {}
+        other => line("end", &[other.to_string()]),
+    }
+    if let Some(refused) = &rule.refused {
+        line("refused:", std::slice::from_ref(refused));
     }
     text
 }

@@ -171,7 +171,8 @@ mod tests {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         evaluate(
-            &record.ir.listeners[1],
+            &record.ir,
+            &record.ir.listeners[&sample::name(8080)],
             sample::address("10.0.0.1:8080"),
             &line.parse().unwrap(),
             &headers,
@@ -219,15 +220,15 @@ mod tests {
     #[test]
     fn the_explanation_agrees_with_the_matcher_of_the_proxy() {
         let record = sample::record();
-        let listener = &record.ir.listeners[1];
+        let listener = &record.ir.listeners[&sample::name(8080)];
         for path in ["/", "/x", "/shop", "/shopping", "/shop/1"] {
             for host in ["a.example", "z.b.example", "b.example", "other"] {
                 for stage in ["g", "h", "i"] {
                     let ours = run(path, &[("host", host), ("stage", stage)]);
-                    let theirs = listener.first_match(Some(host), path, |name| {
+                    let theirs = listener.first_match_index(Some(host), path, |name| {
                         (name == "stage").then_some(stage.as_bytes())
                     });
-                    assert_eq!(ours.rule, theirs.map(|rule| rule.priority));
+                    assert_eq!(ours.rule, theirs.map(|index| index as u32 + 1));
                 }
             }
         }

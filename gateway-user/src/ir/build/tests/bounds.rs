@@ -31,7 +31,7 @@ fn many_ports_of_one_ingress_are_one_error() {
             .message
             .contains("more than 50 HTTP ports")
     );
-    assert!(built.ir.listeners[0].rules.is_empty());
+    assert!(listener(&built).rules.is_empty());
 }
 
 #[test]
