@@ -1,10 +1,10 @@
 //! The routing model as text that a person reviews: golden files are written in it.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::fmt::Write;
 
 use gateway_user::{
     check::Report,
-    ir::{Affinity, Direction, Group, GroupName, Ir, Listener, PathPattern, Rule, Split, Target},
+    ir::{Affinity, Direction, Group, Ir, Listener, PathPattern, Policy, Rule, Split, Target},
 };
 
 /// A whole report: listeners with their rules and pods, then the problems.
@@ -52,19 +52,25 @@ fn listener(ir: &Ir, listener: &Listener) -> String {
     if let Some(refused) = &listener.refused {
         text.push_str(&format!("  refused: {refused}\n"));
     }
-    let mut shown: BTreeMap<&GroupName, u32> = BTreeMap::new();
+    // Groups of two Ingresses that serve the same pods in the same way are shown once.
+    let mut shown: Vec<(String, u32)> = Vec::new();
     for (it, priority) in listener.rules.iter().zip(1..) {
         text.push_str(&rule(it, priority));
         for weighted in it.groups() {
-            let name = &weighted.group;
-            match (shown.get(name), ir.groups.get(name)) {
-                (Some(before), _) => {
+            let Some(it) = ir.groups.get(&weighted.group) else {
+                text.push_str(&format!("    to {weighted}, which is nowhere\n"));
+                continue;
+            };
+            let content = group(it);
+            match shown.iter().find(|(before, _)| *before == content) {
+                Some((_, before)) => {
                     text.push_str(&format!("    to {weighted}, as rule {before}\n"));
                 }
-                (None, Some(it)) => text.push_str(&group(it)),
-                (None, None) => text.push_str(&format!("    to {weighted}, which is nowhere\n")),
+                None => {
+                    text.push_str(&content);
+                    shown.push((content, priority));
+                }
             }
-            shown.entry(name).or_insert(priority);
         }
     }
     text.push('\n');
@@ -125,6 +131,9 @@ fn group(group: &Group) -> String {
         Affinity::ClientIp => ", by client address",
     };
     let mut text = format!("    to {} by {split}{affinity}\n", group.service);
+    if *group.policy != Policy::default() {
+        text.push_str(&format!("      treated {:?}\n", group.policy));
+    }
     for backend in &group.backends {
         text.push_str(&format!(
             "      {} {} {} weight {}\n",
