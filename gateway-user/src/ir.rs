@@ -8,7 +8,5 @@ pub mod model;
 pub mod steering;
 mod text;
 
-pub use build::{
-    Built, Compiler, LastGood, Options, Remembered, Touched, annotations, build,
-};
+pub use build::{Built, Compiler, LastGood, Options, Remembered, Touched, annotations, build};
 pub use model::*;

@@ -5,14 +5,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use gateway_user::{
     ir::{
-        Affinity, Backend, ClusterId, ForwardedFor, ForwardedHeaders, Group, Ir, Listener,
-        ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering,
-        SteeringMode,
+        Affinity, Backend, ClusterId, Conditions, Group, GroupName, Ir, Listener, ListenerName,
+        ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering, SteeringMode,
     },
     plan::{self, BackendState, Inputs, Mode, Plan, ServiceAddr, Step},
 };
@@ -34,13 +32,22 @@ fn pod(number: u8, weight: u32) -> Backend {
 }
 
 fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
-    let listener = |(port, shape): (&u16, &Shape)| {
+    let mut ir = Ir::default();
+    for (port, shape) in shapes {
+        let name = GroupName {
+            namespace: "a".into(),
+            ingress: format!("of-{port}"),
+            service: "b".into(),
+            port: "80".into(),
+        };
         let group = Group {
+            name: name.clone(),
             service: ServiceName {
                 namespace: "a".into(),
                 name: "b".into(),
                 port: "80".into(),
             },
+            policy: Arc::default(),
             split: Split::Replicas,
             affinity: Affinity::None,
             backends: shape
@@ -59,36 +66,33 @@ fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
         } else {
             SteeringMode::Connection
         };
-        Listener {
+        let rule = Rule {
+            conditions: Conditions {
+                paths: vec![PathPattern::Prefix(String::new())],
+                ..Conditions::default()
+            },
+            ..Rule::forwarding(name.clone(), "")
+        };
+        let listener = Listener {
             name: ListenerName {
                 gateway: "g".into(),
                 port: *port,
                 protocol: ListenerProtocol::Http,
             },
             addresses: Vec::new(),
-            idle_timeout: Duration::from_secs(15),
-            request_timeout: Duration::from_secs(60),
-            forwarded_for: ForwardedFor::Append,
-            forwarded: ForwardedHeaders::default(),
-            rules: vec![Rule {
-                ingress: "a/b".into(),
-                place: String::new(),
-                priority: 1,
-                hosts: Vec::new(),
-                paths: vec![PathPattern::Prefix(String::new())],
-                headers: Vec::new(),
-                steering: None,
-                group: Arc::new(group),
-            }],
+            settings: Arc::default(),
+            refused: None,
+            rules: vec![Arc::new(rule)],
             steering: Steering {
                 mode,
                 reason: String::new(),
             },
-        }
-    };
-    Ir {
-        listeners: shapes.iter().map(listener).collect(),
+        };
+        ir.groups.insert(name, Arc::new(group));
+        ir.listeners
+            .insert(listener.name.clone(), Arc::new(listener));
     }
+    ir
 }
 
 fn next(shapes: &BTreeMap<u16, Shape>, have: &Plan, busy: &BTreeSet<u32>) -> Plan {
@@ -100,7 +104,7 @@ fn next(shapes: &BTreeMap<u16, Shape>, have: &Plan, busy: &BTreeSet<u32>) -> Pla
         pool: &[],
         routes: &routes,
         node_ports: (10_000, 20_000),
-        busy,
+        busy: Some(busy),
     };
     let (plan, left_out) = plan::build(&ir(shapes), &inputs, have);
     assert!(left_out.is_empty(), "{left_out:?}");

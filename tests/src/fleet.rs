@@ -43,7 +43,10 @@ impl Size {
             .map(|at| json!({"port": FIRST_PORT as usize + at, "protocol": "HTTP"}))
             .collect();
         let mut objects = vec![
-            ("AlbConfig", gateway("edge", vec![json!({"port": 80, "protocol": "HTTP"})])),
+            (
+                "AlbConfig",
+                gateway("edge", vec![json!({"port": 80, "protocol": "HTTP"})]),
+            ),
             ("AlbConfig", gateway("kernel", ports)),
             ("IngressClass", class("edge")),
             ("IngressClass", class("kernel")),
@@ -81,11 +84,14 @@ impl Size {
     pub fn member(&self, cluster: usize) -> Vec<(&'static str, Value)> {
         let mut objects = Vec::with_capacity(2 * self.services);
         for service in 0..self.services {
-            objects.push(("Service", json!({
-                "apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": name(service), "namespace": NAMESPACE},
-                "spec": {"ports": [{"port": 80, "targetPort": 8080}]},
-            })));
+            objects.push((
+                "Service",
+                json!({
+                    "apiVersion": "v1", "kind": "Service",
+                    "metadata": {"name": name(service), "namespace": NAMESPACE},
+                    "spec": {"ports": [{"port": 80, "targetPort": 8080}]},
+                }),
+            ));
             objects.push(("EndpointSlice", self.slice(cluster, service, self.pods)));
         }
         objects

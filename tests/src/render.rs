@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use gateway_user::{
     check::Report,
-    ir::{Affinity, Group, Ir, Listener, PathPattern, Rule, Split},
+    ir::{Affinity, Direction, Group, Ir, Listener, PathPattern, Policy, Rule, Split, Target},
 };
 
 /// A whole report: listeners with their rules and pods, then the problems.
@@ -26,13 +26,14 @@ fn listener(ir: &Ir, listener: &Listener) -> String {
     } else {
         addresses.join(", ")
     };
-    let idle = listener.settings.idle_timeout.as_secs();
-    let request = listener.settings.request_timeout.as_secs();
+    let settings = &listener.settings;
+    let idle = settings.idle_timeout.as_secs();
+    let request = settings.request_timeout.as_secs();
     let mut text = format!(
         "listener {} on {addresses}\n  idle {idle} s, request {request} s, X-Forwarded-For {:?}",
-        listener.name, listener.settings.forwarded_for
+        listener.name, settings.forwarded_for
     );
-    let forwarded = &listener.settings.forwarded;
+    let forwarded = &settings.forwarded;
     for (on, name) in [
         (forwarded.proto, "proto"),
         (forwarded.port, "port"),
@@ -48,13 +49,27 @@ fn listener(ir: &Ir, listener: &Listener) -> String {
         "\n  steering {:?}: {}\n",
         steering.mode, steering.reason
     ));
-    for (it, number) in listener.rules.iter().zip(1..) {
-        text.push_str(&rule(it, number));
+    if let Some(refused) = &listener.refused {
+        text.push_str(&format!("  refused: {refused}\n"));
+    }
+    // Groups of two Ingresses that serve the same pods in the same way are shown once.
+    let mut shown: Vec<(String, u32)> = Vec::new();
+    for (it, priority) in listener.rules.iter().zip(1..) {
+        text.push_str(&rule(it, priority));
         for weighted in it.groups() {
-            let same = |before: &&std::sync::Arc<Rule>| before.groups().any(|it| it.group == weighted.group);
-            match listener.rules[..number - 1].iter().position(|before| same(&before)) {
-                Some(before) => text.push_str(&format!("    to {weighted}, as rule {}\n", before + 1)),
-                None => text.push_str(&ir.groups.get(&weighted.group).map(|it| group(it)).unwrap_or_default()),
+            let Some(it) = ir.groups.get(&weighted.group) else {
+                text.push_str(&format!("    to {weighted}, which is nowhere\n"));
+                continue;
+            };
+            let content = group(it);
+            match shown.iter().find(|(before, _)| *before == content) {
+                Some((_, before)) => {
+                    text.push_str(&format!("    to {weighted}, as rule {before}\n"));
+                }
+                None => {
+                    text.push_str(&content);
+                    shown.push((content, priority));
+                }
             }
         }
     }
@@ -62,23 +77,40 @@ fn listener(ir: &Ir, listener: &Listener) -> String {
     text
 }
 
-fn rule(rule: &Rule, number: usize) -> String {
-    let mut text = format!("  rule {number} {} {}\n", rule.ingress, rule.place);
-    let mut line = |what: &str, alternatives: Vec<String>| {
+fn rule(rule: &Rule, priority: u32) -> String {
+    let mut text = format!("  rule {priority} {} {}\n", rule.ingress, rule.place);
+    let mut line = |what: &str, alternatives: &[String]| {
         if !alternatives.is_empty() {
             writeln!(text, "    {what} {}", alternatives.join(" | "))
                 .expect("writing to a string cannot fail");
         }
     };
-    let rule = &rule.conditions;
     let path = |path: &PathPattern| match path {
         PathPattern::Prefix(path) => format!("prefix {path}/"),
         other => format!("{} {other}", other.kind()),
     };
-    line("host", rule.hosts.iter().map(ToString::to_string).collect());
-    line("path", rule.paths.iter().map(path).collect());
-    for header in &rule.headers {
-        line(&format!("header {} =", header.name), header.values.clone());
+    if rule.direction == Direction::Response {
+        line("of", &["responses".to_owned()]);
+    }
+    for (what, alternatives) in rule.conditions.parts() {
+        match what.as_str() {
+            "path" => {
+                let paths: Vec<_> = rule.conditions.paths.iter().map(path).collect();
+                line("path", &paths);
+            }
+            header if header.starts_with("header ") => line(&format!("{what} ="), &alternatives),
+            _ => line(&what, &alternatives),
+        }
+    }
+    for filter in &rule.filters {
+        line("do", &[filter.to_string()]);
+    }
+    match &rule.target {
+        Target::Forward(forward) if forward.groups.len() == 1 && forward.sticky.is_none() => {}
+        other => line("end", &[other.to_string()]),
+    }
+    if let Some(refused) = &rule.refused {
+        line("refused:", std::slice::from_ref(refused));
     }
     text
 }
@@ -99,6 +131,9 @@ fn group(group: &Group) -> String {
         Affinity::ClientIp => ", by client address",
     };
     let mut text = format!("    to {} by {split}{affinity}\n", group.service);
+    if *group.policy != Policy::default() {
+        text.push_str(&format!("      treated {:?}\n", group.policy));
+    }
     for backend in &group.backends {
         text.push_str(&format!(
             "      {} {} {} weight {}\n",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use gateway_user::{
     check,
-    ir::model::{Affinity, Group, Ir, Listener, SteeringMode},
+    ir::model::{Affinity, Group, Ir, Listener, Rule, SteeringMode},
 };
 use xtask::demo::{
     self, manifests,
@@ -25,8 +25,15 @@ fn model(scenario: &Scenario) -> Result<Ir> {
 }
 
 fn listener(ir: &Ir, port: u16) -> Result<&Listener> {
-    let found = ir.listeners.iter().find(|one| one.name.port == port);
+    let found = ir.listeners.values().find(|one| one.name.port == port);
+    let found = found.map(|one| &**one);
     found.with_context(|| format!("no listener on {port}"))
+}
+
+/// The one group that a rule sends everything to.
+fn group<'a>(ir: &'a Ir, rule: &Rule) -> Result<&'a Group> {
+    let name = rule.only_group().context("not one group")?;
+    Ok(ir.groups.get(name).context("no such group")?)
 }
 
 /// Percent of a group's weight, by cluster.
@@ -68,8 +75,8 @@ fn every_scenario_asks_for_the_shares_it_is_measured_against() -> Result<()> {
         let rule = listener
             .rules
             .iter()
-            .find(|rule| !without_header || rule.headers.is_empty());
-        let found = shares(&rule.context("no rule")?.group);
+            .find(|rule| !without_header || rule.conditions.headers.is_empty());
+        let found = shares(group(&ir, rule.context("no rule")?)?);
         for (cluster, asked) in &scenario.requested {
             assert!(
                 (found[cluster] - asked).abs() < 0.01,
@@ -87,7 +94,8 @@ fn iperf_is_steered_by_the_kernel_and_stays_with_its_client() -> Result<()> {
     let listener = listener(&ir, manifests::IPERF_LISTENER)?;
     assert_eq!(listener.steering.mode, SteeringMode::Connection);
     let rule = listener.rules.first().context("no rule")?;
-    assert_eq!(rule.group.affinity, Affinity::ClientIp);
-    assert_eq!(rule.group.backends.len(), 5);
+    let group = group(&ir, rule)?;
+    assert_eq!(group.affinity, Affinity::ClientIp);
+    assert_eq!(group.backends.len(), 5);
     Ok(())
 }

@@ -4,37 +4,40 @@ use std::path::Path;
 
 use gateway_user::{
     check::check,
-    ir::{Listener, Rule, SteeringMode},
+    ir::{Group, Ir, Listener, Rule, SteeringMode},
 };
 
-fn listener(example: &str) -> Listener {
+fn listener(example: &str) -> (Ir, Listener) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../deploy/examples")
         .join(example);
     let report = check(&dir);
     assert!(report.clean(), "{example}:\n{report}");
-    let [listener] = report.ir.listeners.as_slice() else {
+    let mut listeners = report.ir.listeners.values();
+    let (Some(listener), None) = (listeners.next(), listeners.next()) else {
         panic!("{example} has one listener")
     };
     assert_eq!(
         listener.name.to_string().split('/').next(),
         Some("mcg:8001")
     );
-    listener.clone()
+    let listener = Listener::clone(listener);
+    (report.ir, listener)
 }
 
 /// Share of cluster c1 and pods of each cluster that get traffic.
-fn share(rule: &Rule) -> (f64, usize, usize) {
+fn share(ir: &Ir, rule: &Rule) -> (f64, usize, usize) {
+    let name = rule.only_group();
+    let group: &Group = &ir.groups[name.expect("a rule with one group")];
     let weight = |id: &str| -> u64 {
-        let backends = rule
-            .group
+        let backends = group
             .backends
             .iter()
             .filter(|backend| &*backend.cluster.0 == id);
         backends.map(|backend| u64::from(backend.weight)).sum()
     };
     let pods = |id: &str| {
-        rule.group
+        group
             .backends
             .iter()
             .filter(|backend| &*backend.cluster.0 == id)
@@ -46,21 +49,21 @@ fn share(rule: &Rule) -> (f64, usize, usize) {
 
 #[test]
 fn by_default_clusters_share_by_ready_pods() {
-    let listener = listener("default");
+    let (ir, listener) = listener("default");
     assert_eq!(listener.steering.mode, SteeringMode::Connection);
-    assert_eq!(share(&listener.rules[0]), (0.4, 2, 3));
+    assert_eq!(share(&ir, &listener.rules[0]), (0.4, 2, 3));
 }
 
 #[test]
 fn a_single_cluster_takes_everything() {
-    let listener = listener("single-cluster");
+    let (ir, listener) = listener("single-cluster");
     assert_eq!(listener.steering.mode, SteeringMode::Connection);
-    assert_eq!(share(&listener.rules[0]), (1.0, 2, 0));
+    assert_eq!(share(&ir, &listener.rules[0]), (1.0, 2, 0));
 }
 
 #[test]
 fn a_header_sends_to_its_cluster_and_all_others_to_the_base() {
-    let listener = listener("header");
+    let (ir, listener) = listener("header");
     assert_eq!(listener.steering.mode, SteeringMode::Request);
     assert_eq!(
         listener.steering.reason,
@@ -71,18 +74,27 @@ fn a_header_sends_to_its_cluster_and_all_others_to_the_base() {
             .first_match(Some("any.example.com:8001"), "/x", |name| {
                 stage.filter(|_| name == "stage").map(str::as_bytes)
             })
-            .map(|rule| (rule.ingress.as_str(), share(rule)))
+            .map(|rule| (rule.ingress.to_string(), share(&ir, rule)))
     };
-    assert_eq!(meet(Some("gray")), Some(("gateway-demo/gray", (0.0, 0, 3))));
-    assert_eq!(meet(Some("blue")), Some(("gateway-demo/base", (1.0, 2, 0))));
-    assert_eq!(meet(None), Some(("gateway-demo/base", (1.0, 2, 0))));
+    assert_eq!(
+        meet(Some("gray")),
+        Some(("gateway-demo/gray".to_owned(), (0.0, 0, 3)))
+    );
+    assert_eq!(
+        meet(Some("blue")),
+        Some(("gateway-demo/base".to_owned(), (1.0, 2, 0)))
+    );
+    assert_eq!(
+        meet(None),
+        Some(("gateway-demo/base".to_owned(), (1.0, 2, 0)))
+    );
 }
 
 #[test]
 fn weights_split_whatever_the_pods() {
-    let listener = listener("weighted");
+    let (ir, listener) = listener("weighted");
     assert_eq!(listener.steering.mode, SteeringMode::Connection);
-    let (c1, one, two) = share(&listener.rules[0]);
+    let (c1, one, two) = share(&ir, &listener.rules[0]);
     assert!((c1 - 0.6).abs() < 1e-6, "{c1}");
     assert_eq!((one, two), (2, 3));
 }

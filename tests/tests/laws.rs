@@ -1,12 +1,9 @@
 //! Laws of the configuration, on generated input: nothing panics, order does not matter, one object harms no other,
 //! and the matcher equals its definition.
 
-use std::sync::Arc;
-
 use gateway_user::{
     ir::{
-        self, Affinity, Group, HeaderMatch, HostPattern, LastGood, Options, PathPattern, Rule,
-        ServiceName, Split,
+        self, Conditions, GroupName, HeaderMatch, HostPattern, LastGood, Options, PathPattern, Rule,
     },
     manifest::{self, File, Limits, Origin},
 };
@@ -131,25 +128,29 @@ fn naive_glob(pattern: &[u8], text: &[u8]) -> bool {
 /// The contract, said as simply as possible.
 fn naive_match(rule: &Rule, host: Option<&str>, path: &str, headers: &[(String, String)]) -> bool {
     let host = host.map(|host| host.split(':').next().unwrap_or_default().to_lowercase());
-    let host_holds = rule.hosts.is_empty()
-        || rule.hosts.iter().any(|pattern| match (pattern, &host) {
-            (_, None) => false,
-            (HostPattern::Exact(wanted), Some(host)) => wanted == host,
-            (HostPattern::OneLabel(suffix), Some(host)) => {
-                let wanted: Vec<_> = suffix.split('.').skip(1).collect();
-                let labels: Vec<_> = host.split('.').collect();
-                labels.len() == wanted.len() + 1
-                    && !labels[0].is_empty()
-                    && labels[1..] == wanted[..]
-            }
-            (HostPattern::Glob(pattern), Some(host)) => {
-                naive_glob(pattern.as_bytes(), host.as_bytes())
-            }
-            (HostPattern::Regex(_), Some(_)) => unreachable!("these worlds hold none"),
-        });
+    let host_holds = rule.conditions.hosts.is_empty()
+        || rule
+            .conditions
+            .hosts
+            .iter()
+            .any(|pattern| match (pattern, &host) {
+                (_, None) => false,
+                (HostPattern::Exact(wanted), Some(host)) => wanted == host,
+                (HostPattern::OneLabel(suffix), Some(host)) => {
+                    let wanted: Vec<_> = suffix.split('.').skip(1).collect();
+                    let labels: Vec<_> = host.split('.').collect();
+                    labels.len() == wanted.len() + 1
+                        && !labels[0].is_empty()
+                        && labels[1..] == wanted[..]
+                }
+                (HostPattern::Glob(pattern), Some(host)) => {
+                    naive_glob(pattern.as_bytes(), host.as_bytes())
+                }
+                (HostPattern::Regex(_), Some(_)) => unreachable!("these worlds hold none"),
+            });
     let elements = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
-    let path_holds = rule.paths.is_empty()
-        || rule.paths.iter().any(|pattern| match pattern {
+    let path_holds = rule.conditions.paths.is_empty()
+        || rule.conditions.paths.iter().any(|pattern| match pattern {
             PathPattern::Exact(wanted) => wanted == path,
             PathPattern::Prefix(prefix) => elements(path).starts_with(&elements(prefix)),
             PathPattern::Glob(pattern) => naive_glob(pattern.as_bytes(), path.as_bytes()),
@@ -164,7 +165,7 @@ fn naive_match(rule: &Rule, host: Option<&str>, path: &str, headers: &[(String, 
                     .any(|pattern| naive_glob(pattern.as_bytes(), value.as_bytes()))
         })
     };
-    host_holds && path_holds && rule.headers.iter().all(header_holds)
+    host_holds && path_holds && rule.conditions.headers.iter().all(header_holds)
 }
 
 prop_compose! {
@@ -179,21 +180,10 @@ prop_compose! {
         ], 0..3),
         headers in prop::collection::vec(("[xy]", prop::collection::vec("[ab*?]{1,4}", 1..3)), 0..3),
     ) -> Rule {
+        let headers = headers.into_iter().map(|(name, values)| HeaderMatch { name, values }).collect();
         Rule {
-            ingress: "a/b".to_owned(),
-            place: String::new(),
-            priority: 1,
-            hosts,
-            paths,
-            headers: headers.into_iter().map(|(name, values)| HeaderMatch { name, values }).collect(),
-            steering: None,
-            group: Arc::new(Group {
-                service: ServiceName { namespace: "a".into(), name: "s".into(), port: "80".into() },
-                split: Split::Replicas,
-                affinity: Affinity::None,
-                backends: vec![],
-                idle: vec![],
-            }),
+            conditions: Conditions { hosts, paths, headers, ..Conditions::default() },
+            ..Rule::forwarding(GroupName::default(), "")
         }
     }
 }
@@ -224,7 +214,7 @@ proptest! {
             headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.as_bytes()).collect::<Vec<_>>()
         };
         let wanted = rules.iter().position(|rule| naive_match(rule, host.as_deref(), &path, &headers));
-        let found = rules.iter().position(|rule| rule.matches(host.as_deref(), &path, values));
+        let found = rules.iter().position(|rule| rule.conditions.matches(host.as_deref(), &path, values));
         prop_assert_eq!(found, wanted);
     }
 
@@ -256,7 +246,7 @@ proptest! {
         files.push(ingress(2 * (at / 2), BAD[bad]));
         let with = compile(files, &LastGood::default());
         prop_assert_eq!(&with.ir, &without.ir);
-        prop_assert!(!without.ir.listeners[0].rules.is_empty());
+        prop_assert!(!without.ir.listeners.values().next().is_none_or(|it| it.rules.is_empty()));
     }
 }
 

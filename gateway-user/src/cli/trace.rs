@@ -89,6 +89,7 @@ fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
         view.request(request::evaluate(
             &live.record.ir,
             listener,
+            args.from.ip,
             args.to,
             line,
             &args.header,

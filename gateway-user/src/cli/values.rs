@@ -150,6 +150,8 @@ pub struct RequestLine {
     pub method: String,
     /// Path, without query.
     pub path: String,
+    /// Query, without its `?`.
+    pub query: Option<String>,
     /// Authority of an absolute target (RFC 9112 section 3.2.2): it replaces the Host header.
     pub authority: Option<String>,
 }
@@ -172,7 +174,11 @@ impl FromStr for RequestLine {
             }
             None => (None, target),
         };
-        let path = path.split(['?', '#']).next().unwrap_or_default();
+        let path = path.split('#').next().unwrap_or_default();
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (path, None),
+        };
         let path = match path {
             "" if authority.is_some() => "/",
             path if path.starts_with('/') || path == "*" => path,
@@ -181,6 +187,7 @@ impl FromStr for RequestLine {
         Ok(Self {
             method: method.to_owned(),
             path: path.to_owned(),
+            query,
             authority,
         })
     }

@@ -61,6 +61,17 @@ pub struct LastGood {
     held: Held,
 }
 
+impl LastGood {
+    /// Forgets objects that are gone; a compiler that goes on from change to change is told of each.
+    fn forget_all_but(&mut self, snapshot: &Snapshot) {
+        let gateways = &snapshot.gateways;
+        self.ingresses
+            .retain(|key, _| snapshot.ingresses.contains_key(key));
+        self.gateways.retain(|name, _| gateways.contains_key(name));
+        self.held.retain(|(name, _), _| gateways.contains_key(name));
+    }
+}
+
 /// What [`build`] makes of a snapshot.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Built {
@@ -78,7 +89,9 @@ pub struct Built {
 /// that now restricts or changes requests in a way that is not understood contributes nothing either: its version in
 /// `before` would serve more than it says. Deleted objects are forgotten.
 pub fn build(snapshot: &Snapshot, before: &LastGood, options: &Options) -> Built {
-    let mut compiler = Compiler::new(*options, before.clone(), Remembered::default());
+    let mut before = before.clone();
+    before.forget_all_but(snapshot);
+    let mut compiler = Compiler::new(*options, before, Remembered::default());
     compiler.update(snapshot, &Changes::all(snapshot));
     Built {
         problems: compiler.problems(),

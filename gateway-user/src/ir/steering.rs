@@ -278,10 +278,13 @@ mod tests {
     #[test]
     fn a_condition_needs_the_proxy_and_a_refused_wish_names_its_owner() {
         let gray = Rule {
-            headers: vec![HeaderMatch {
-                name: "stage".into(),
-                values: vec!["gray".into()],
-            }],
+            conditions: Conditions {
+                headers: vec![HeaderMatch {
+                    name: "stage".into(),
+                    values: vec!["gray".into()],
+                }],
+                ..rule("", "one").conditions
+            },
             steering: Some(SteeringWish::Connection),
             ..rule("", "one")
         };

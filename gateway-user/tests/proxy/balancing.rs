@@ -33,13 +33,13 @@ fn the_first_rule_whose_conditions_all_hold_decides() {
             ))
         })
         .collect();
-    rules[0].headers = vec![HeaderMatch {
+    rules[0].conditions.headers = vec![HeaderMatch {
         name: "stage".into(),
         values: vec!["gray".into(), "can?ry*".into()],
     }];
-    rules[1].hosts = vec![HostPattern::OneLabel(".example.com".into())];
-    rules[2].paths = vec![PathPattern::Prefix("/foo".into())];
-    rules[3].paths = vec![PathPattern::Exact("/".into())];
+    rules[1].conditions.hosts = vec![HostPattern::OneLabel(".example.com".into())];
+    rules[2].conditions.paths = vec![PathPattern::Prefix("/foo".into())];
+    rules[3].conditions.paths = vec![PathPattern::Exact("/".into())];
     let gateway = Gateway::start(rules);
     let mut client = gateway.client();
     for (path, fields, expected) in [

@@ -186,8 +186,8 @@ fn forwarded_headers_follow_the_listener() {
     let mut client = gateway.client();
     let mut ask = |gateway: &mut Gateway, forwarded_for, forwarded| {
         gateway.change(|listener| {
-            listener.forwarded_for = forwarded_for;
-            listener.forwarded = forwarded;
+            listener.settings.forwarded_for = forwarded_for;
+            listener.settings.forwarded = forwarded;
         });
         client.send("GET / HTTP/1.1\r\nHost: Demo:8080\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\nX-Forwarded-Proto: gopher\r\n\r\n");
         assert_eq!(client.reply().unwrap().status, 200);

@@ -250,7 +250,7 @@ fn no_answer_of_a_backend_stops_the_proxy_from_serving() {
         let backends = vec![super::support::backend("c1", origin.address, 1)];
         super::support::rule(super::support::group("web", backends))
     });
-    rules[0].paths = vec![gateway_user::ir::PathPattern::Prefix("/hostile".into())];
+    rules[0].conditions.paths = vec![gateway_user::ir::PathPattern::Prefix("/hostile".into())];
     let gateway = Gateway::start(rules.to_vec());
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 200,

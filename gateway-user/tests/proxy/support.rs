@@ -13,10 +13,11 @@ use std::{
 
 use gateway_user::{
     ir::{
-        Affinity, Backend, ClusterId, ForwardedFor, ForwardedHeaders, Group, Ir, Listener,
-        ListenerName, ListenerProtocol, Rule, ServiceName, Split, Steering, SteeringMode,
+        Affinity, Backend, ClusterId, Conditions, Group, GroupName, Ir, Listener, ListenerName,
+        ListenerProtocol, ListenerSettings, Rule, ServiceName, Split, Steering, SteeringMode,
+        Touched,
     },
-    proxy::{Proxy, ProxyConfig, RouteTable, StatsSnapshot},
+    proxy::{Proxy, ProxyConfig, Router, StatsSnapshot},
 };
 
 /// What a backend received.
@@ -315,8 +316,16 @@ pub(crate) fn group(name: &str, backends: Vec<Backend>) -> Arc<Group> {
         name: name.into(),
         port: "80".into(),
     };
+    let name = GroupName {
+        namespace: "demo".into(),
+        ingress: "web".into(),
+        service: name.into(),
+        port: "80".into(),
+    };
     Arc::new(Group {
+        name,
         service,
+        policy: Arc::default(),
         split: Split::Replicas,
         affinity: Affinity::None,
         backends,
@@ -324,16 +333,56 @@ pub(crate) fn group(name: &str, backends: Vec<Backend>) -> Arc<Group> {
     })
 }
 
-pub(crate) fn rule(group: Arc<Group>) -> Rule {
-    Rule {
-        ingress: "demo/web".into(),
-        place: "spec.rules[0]".into(),
-        priority: 1,
-        hosts: Vec::new(),
-        paths: Vec::new(),
-        headers: Vec::new(),
-        steering: None,
+/// A rule and the one group that it names.
+#[derive(Clone, Debug)]
+pub(crate) struct Routed {
+    pub(crate) conditions: Conditions,
+    pub(crate) group: Arc<Group>,
+}
+
+pub(crate) fn rule(group: Arc<Group>) -> Routed {
+    Routed {
+        conditions: Conditions::default(),
         group,
+    }
+}
+
+/// What the listener of a test says.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) settings: ListenerSettings,
+    pub(crate) rules: Vec<Routed>,
+}
+
+impl Site {
+    fn ir(&self, port: u16) -> Ir {
+        let rule = |it: &Routed| {
+            Arc::new(Rule {
+                conditions: it.conditions.clone(),
+                ..Rule::forwarding(it.group.name.clone(), "spec.rules[0]")
+            })
+        };
+        let name = ListenerName {
+            gateway: "demo".into(),
+            port,
+            protocol: ListenerProtocol::Http,
+        };
+        let listener = Listener {
+            name: name.clone(),
+            addresses: Vec::new(),
+            settings: Arc::new(self.settings.clone()),
+            refused: None,
+            rules: self.rules.iter().map(rule).collect(),
+            steering: Steering {
+                mode: SteeringMode::Request,
+                reason: "test".into(),
+            },
+        };
+        let groups = self.rules.iter().map(|it| &it.group);
+        Ir {
+            listeners: [(name, Arc::new(listener))].into(),
+            groups: groups.map(|it| (it.name.clone(), Arc::clone(it))).collect(),
+        }
     }
 }
 
@@ -341,11 +390,13 @@ pub(crate) fn rule(group: Arc<Group>) -> Rule {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) proxy: Proxy,
-    pub(crate) listener: Listener,
+    site: Site,
+    ir: Ir,
+    router: Router,
 }
 
 impl Gateway {
-    pub(crate) fn start(rules: Vec<Rule>) -> Self {
+    pub(crate) fn start(rules: Vec<Routed>) -> Self {
         Self::with(
             ProxyConfig {
                 workers: 2,
@@ -355,26 +406,17 @@ impl Gateway {
         )
     }
 
-    pub(crate) fn with(config: ProxyConfig, rules: Vec<Rule>) -> Self {
-        let proxy = Proxy::start(config).unwrap();
-        let listener = Listener {
-            name: ListenerName {
-                gateway: "demo".into(),
-                port: proxy.local_addr().port(),
-                protocol: ListenerProtocol::Http,
-            },
-            addresses: Vec::new(),
-            idle_timeout: Duration::from_secs(15),
+    pub(crate) fn with(config: ProxyConfig, rules: Vec<Routed>) -> Self {
+        let settings = ListenerSettings {
             request_timeout: Duration::from_secs(10),
-            forwarded_for: ForwardedFor::Append,
-            forwarded: ForwardedHeaders::default(),
-            rules,
-            steering: Steering {
-                mode: SteeringMode::Request,
-                reason: "test".into(),
-            },
+            ..ListenerSettings::default()
         };
-        let gateway = Self { proxy, listener };
+        let mut gateway = Self {
+            proxy: Proxy::start(config).unwrap(),
+            site: Site { settings, rules },
+            ir: Ir::default(),
+            router: Router::default(),
+        };
         gateway.publish();
         gateway
     }
@@ -388,17 +430,21 @@ impl Gateway {
     }
 
     /// Changes the listener and swaps the table.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Listener)) {
-        change(&mut self.listener);
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Site)) {
+        change(&mut self.site);
         self.publish();
     }
 
-    pub(crate) fn publish(&self) {
-        let ir = Ir {
-            listeners: vec![self.listener.clone()],
-        };
-        self.proxy
-            .update(RouteTable::build(&ir, &[IpAddr::V4(Ipv4Addr::LOCALHOST)]));
+    /// As the agent does: one router goes from table to table.
+    pub(crate) fn publish(&mut self) {
+        let before = std::mem::take(&mut self.ir);
+        self.ir = self.site.ir(self.proxy.local_addr().port());
+        let mut touched = Touched::all(&before);
+        touched.listeners.extend(self.ir.listeners.keys().cloned());
+        touched.groups.extend(self.ir.groups.keys().cloned());
+        let vips = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let table = self.router.update(&self.ir, &touched, &vips);
+        self.proxy.update(table);
     }
 
     pub(crate) fn client(&self) -> Client {

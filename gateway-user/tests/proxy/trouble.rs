@@ -34,7 +34,7 @@ fn each_failure_has_its_status_and_names_its_reason() {
         (vec![backend("c1", silent.address, 1)], 504, "timeout"),
     ] {
         let mut gateway = Gateway::start(vec![rule(group("web", backends))]);
-        gateway.change(|listener| listener.request_timeout = Duration::from_millis(300));
+        gateway.change(|listener| listener.settings.request_timeout = Duration::from_millis(300));
         let mut client = gateway.client();
         let reply = client.get("/");
         assert_eq!((reply.status, reply.reason().as_str()), (status, reason));
@@ -154,7 +154,7 @@ fn a_response_that_breaks_off_breaks_off_for_the_client_too() {
 fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
     let origin = Origin::fixed(ok("ok"));
     let mut gateway = Gateway::to(&origin);
-    gateway.change(|listener| listener.request_timeout = Duration::from_millis(400));
+    gateway.change(|listener| listener.settings.request_timeout = Duration::from_millis(400));
     let mut client = gateway.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
     for _ in 0..10 {
@@ -177,7 +177,7 @@ fn an_upload_that_moves_is_not_late_and_one_that_stalls_is_a_408() {
 fn an_upload_that_only_drips_is_a_408() {
     let origin = Origin::fixed(ok("ok"));
     let mut gateway = Gateway::to(&origin);
-    gateway.change(|listener| listener.request_timeout = Duration::from_millis(400));
+    gateway.change(|listener| listener.settings.request_timeout = Duration::from_millis(400));
     let mut client = gateway.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
     let mut stream = client.stream().try_clone().unwrap();
@@ -204,7 +204,7 @@ fn an_upload_that_only_drips_is_a_408() {
 fn empty_lines_do_not_prolong_an_idle_connection() {
     let origin = Origin::fixed(ok("ok"));
     let mut gateway = Gateway::to(&origin);
-    gateway.change(|listener| listener.idle_timeout = Duration::from_millis(500));
+    gateway.change(|listener| listener.settings.idle_timeout = Duration::from_millis(500));
     let mut client = gateway.client();
     let mut stream = client.stream().try_clone().unwrap();
     let sender = thread::spawn(move || {
@@ -236,7 +236,7 @@ fn slow_heads_get_a_408_and_idle_connections_are_closed() {
         },
         vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
     );
-    gateway.change(|listener| listener.idle_timeout = Duration::from_millis(800));
+    gateway.change(|listener| listener.settings.idle_timeout = Duration::from_millis(800));
 
     let started = Instant::now();
     let mut client = gateway.client();
@@ -408,7 +408,7 @@ fn a_backend_that_accepts_no_connection_is_a_504_within_the_request_timeout() {
         .collect();
     assert!(fillers.iter().any(Result::is_err), "the backlog is full");
     let mut gateway = Gateway::start(vec![rule(group("web", vec![backend("c1", address, 1)]))]);
-    gateway.change(|listener| listener.request_timeout = Duration::from_millis(500));
+    gateway.change(|listener| listener.settings.request_timeout = Duration::from_millis(500));
     let started = Instant::now();
     let reply = gateway.client().get("/");
     assert_eq!(

@@ -153,12 +153,19 @@ fn measure(size: Size) -> Value {
     let mut proxy = Vec::new();
     let mut rules = Vec::new();
     for at in 0..CHANGES {
-        let cluster = at % size.clusters;
+        let cluster = at / 2 % size.clusters;
         let id = ClusterId(format!("c{cluster}").into());
         let flip = |service: usize| {
             // One pod goes, or comes back.
-            let ready = if at % 2 == 0 { size.pods - 1 } else { size.pods };
-            fleet::edit(Some(&id), ("EndpointSlice", size.slice(cluster, service, ready)))
+            let ready = if at % 2 == 0 {
+                size.pods - 1
+            } else {
+                size.pods
+            };
+            fleet::edit(
+                Some(&id),
+                ("EndpointSlice", size.slice(cluster, service, ready)),
+            )
         };
         let steered = at / 2 % size.steered;
         let (spent, touched) = control.follow(vec![flip(steered)], false);

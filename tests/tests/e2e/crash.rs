@@ -17,10 +17,10 @@ use fleetgate_tests::e2e::{
 use gateway_user::{
     dataplane::{
         pins::Pins,
-        record::Record,
+        record::{Record, Recorder},
         tables::{Tables, service_key},
     },
-    plan::{Plan, ServiceAddr, Transport},
+    plan::{Plan, Replaced, ServiceAddr, Transport},
 };
 use xtask::lab::topology::HTTP_PORT;
 
@@ -120,8 +120,8 @@ fn an_interrupted_change_is_not_forgotten_by_an_agent_that_is_killed_while_start
         // As a crash leaves it: the record tells of a change whose steps were not all carried out.
         let mut tables = Tables::open(&Pins::new(gateway.pins()))?;
         let mut left = record(&gateway)?;
-        left.applying = Some(left.plan.clone());
-        left.save(&mut tables)?;
+        left.applying = Some(Replaced::default());
+        Recorder::open(&mut tables)?.save_all(&mut tables, &left)?;
         let _ = tables.services.remove(&service_key(&address));
         // The next agent is killed as soon as it has written anything.
         gateway.launch()?;
@@ -144,9 +144,9 @@ fn an_interrupted_change_is_not_forgotten_by_an_agent_that_is_killed_while_start
     gateway.kill()?;
     let mut tables = Tables::open(&Pins::new(gateway.pins()))?;
     let mut left = record(&gateway)?;
-    left.applying = Some(Plan::default());
+    left.applying = Some(Replaced::default());
     left.plan = Plan::default();
-    left.save(&mut tables)?;
+    Recorder::open(&mut tables)?.save_all(&mut tables, &left)?;
     // The Ingress stays: a start that finds nothing at all would keep what the last agent served.
     gateway.remove("fleet/gateway.yaml")?;
     gateway.start()?;
@@ -172,8 +172,8 @@ fn an_interrupted_change_is_completed_also_by_an_agent_that_finds_no_manifests()
     };
     let mut tables = Tables::open(&Pins::new(gateway.pins()))?;
     let mut left = record(&gateway)?;
-    left.applying = Some(left.plan.clone());
-    left.save(&mut tables)?;
+    left.applying = Some(Replaced::default());
+    Recorder::open(&mut tables)?.save_all(&mut tables, &left)?;
     tables.services.remove(&service_key(&address))?;
     let aside = gateway.manifests().with_extension("aside");
     std::fs::rename(gateway.manifests(), &aside)?;

@@ -1,6 +1,6 @@
 //! Evaluates the rules of a listener for one request, and says which condition failed where.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
@@ -9,7 +9,10 @@ use crate::{
         values::RequestLine,
         views::{self, ServerView},
     },
-    ir::{HeaderMatch, Ir, Listener, PathPattern, Rule, Target, matching::without_port},
+    ir::{
+        Direction, HeaderMatch, Ir, Listener, PathPattern, Rule, Target,
+        matching::{PlainRequest, without_port},
+    },
 };
 
 /// What the proxy would do with a request.
@@ -52,6 +55,7 @@ pub struct TriedView {
 pub fn evaluate(
     ir: &Ir,
     listener: &Listener,
+    client: IpAddr,
     to: SocketAddr,
     line: &RequestLine,
     headers: &[(String, String)],
@@ -70,10 +74,21 @@ pub fn evaluate(
         status: Some(404),
         tried: Vec::new(),
         backends: Vec::new(),
-        host,
+        host: host.clone(),
+    };
+    let request = PlainRequest {
+        host: Some(&host),
+        method: &line.method,
+        path: &line.path,
+        query: line.query.as_deref(),
+        source: Some(client),
+        headers,
     };
     for (rule, priority) in listener.rules.iter().zip(1..) {
-        let failed = failed(rule, &view.host, &line.path, headers);
+        if rule.direction == Direction::Response {
+            continue;
+        }
+        let failed = (!rule.conditions.matches(&request)).then(|| failed(rule, &request));
         view.tried.push(TriedView {
             priority,
             ingress: rule.ingress.to_string(),
@@ -101,46 +116,38 @@ pub fn evaluate(
     view
 }
 
-/// The first condition that does not hold, in the order host, path, headers.
-fn failed(rule: &Rule, host: &str, path: &str, headers: &[(String, String)]) -> Option<String> {
-    let bare = without_port(host);
-    if !rule.conditions.hosts.is_empty()
-        && !rule
-            .conditions
-            .hosts
-            .iter()
-            .any(|pattern| pattern.matches(bare))
-    {
-        let wanted: Vec<String> = rule
-            .conditions
-            .hosts
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        return Some(format!("host {bare:?} is not {}", wanted.join(" or ")));
+/// The first condition that does not hold, in the order host, path, headers, others.
+fn failed(rule: &Rule, request: &PlainRequest<'_>) -> String {
+    let conditions = &rule.conditions;
+    let words = |patterns: Vec<String>| patterns.join(" or ");
+    let bare = without_port(request.host.unwrap_or_default());
+    let hosts = &conditions.hosts;
+    if !hosts.is_empty() && !hosts.iter().any(|pattern| pattern.matches(bare)) {
+        let wanted = hosts.iter().map(ToString::to_string).collect();
+        return format!("host {bare:?} is not {}", words(wanted));
     }
-    if !rule.conditions.paths.is_empty()
-        && !rule
-            .conditions
-            .paths
-            .iter()
-            .any(|pattern| pattern.matches(path))
-    {
-        let wanted: Vec<String> = rule
-            .conditions
-            .paths
-            .iter()
-            .map(|pattern| match pattern {
-                PathPattern::Prefix(prefix) => format!("below {prefix}"),
-                other => other.to_string(),
-            })
-            .collect();
-        return Some(format!("path {path:?} is not {}", wanted.join(" or ")));
+    let path = request.path;
+    if !conditions.paths.is_empty() && !conditions.paths.iter().any(|it| it.matches(path)) {
+        let wanted = conditions.paths.iter().map(|pattern| match pattern {
+            PathPattern::Prefix(prefix) => format!("below {prefix}"),
+            other => other.to_string(),
+        });
+        return format!("path {path:?} is not {}", words(wanted.collect()));
     }
-    rule.conditions
-        .headers
+    let headers = &conditions.headers;
+    if let Some(why) = headers
         .iter()
-        .find_map(|wanted| header_failed(wanted, headers))
+        .find_map(|wanted| header_failed(wanted, request.headers))
+    {
+        return why;
+    }
+    let shown = |what: &str| matches!(what, "host" | "path") || what.starts_with("header ");
+    let others = conditions.parts().into_iter();
+    let others: Vec<String> = others
+        .filter(|(what, _)| !shown(what))
+        .map(|(what, wanted)| format!("{what} {}", words(wanted)))
+        .collect();
+    format!("not all of these hold: {}", others.join(", "))
 }
 
 fn header_failed(wanted: &HeaderMatch, headers: &[(String, String)]) -> Option<String> {
@@ -171,7 +178,9 @@ mod tests {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         evaluate(
-            &record.ir.listeners[1],
+            &record.ir,
+            &record.ir.listeners[&sample::name(8080)],
+            IpAddr::from([198, 51, 100, 7]),
             sample::address("10.0.0.1:8080"),
             &line.parse().unwrap(),
             &headers,
@@ -219,15 +228,20 @@ mod tests {
     #[test]
     fn the_explanation_agrees_with_the_matcher_of_the_proxy() {
         let record = sample::record();
-        let listener = &record.ir.listeners[1];
+        let listener = &record.ir.listeners[&sample::name(8080)];
         for path in ["/", "/x", "/shop", "/shopping", "/shop/1"] {
             for host in ["a.example", "z.b.example", "b.example", "other"] {
                 for stage in ["g", "h", "i"] {
                     let ours = run(path, &[("host", host), ("stage", stage)]);
-                    let theirs = listener.first_match(Some(host), path, |name| {
-                        (name == "stage").then_some(stage.as_bytes())
+                    let headers = [("stage".to_owned(), stage.to_owned())];
+                    let theirs = listener.first_match(&PlainRequest {
+                        host: Some(host),
+                        method: "GET",
+                        path,
+                        headers: &headers,
+                        ..PlainRequest::default()
                     });
-                    assert_eq!(ours.rule, theirs.map(|rule| rule.priority));
+                    assert_eq!(ours.rule, theirs.map(|index| index as u32 + 1));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! A small gateway for tests: one listener of each kind, three pods in two clusters.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use gateway_common::{
     addr::Port,
@@ -15,9 +15,9 @@ use crate::{
     cli::live::Rings,
     dataplane::record::{InterfaceRecord, Record},
     ir::{
-        Affinity, Backend, ClusterId, ForwardedFor, ForwardedHeaders, Group, HeaderMatch,
-        HostPattern, Ir, Listener, ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName,
-        Split, Steering, SteeringMode,
+        Affinity, Backend, ClusterId, Group, GroupName, HeaderMatch, HostPattern, Ir, Listener,
+        ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering,
+        SteeringMode,
     },
     metrics::Readings,
     plan::{
@@ -61,13 +61,20 @@ fn pod(cluster_name: &str, pod: &str, at: &str, weight: u32) -> Backend {
     }
 }
 
-fn group(name: &str, split: Split, backends: Vec<Backend>) -> Arc<Group> {
+fn group(ingress: &str, name: &str, split: Split, backends: Vec<Backend>) -> Arc<Group> {
     Arc::new(Group {
+        name: GroupName {
+            namespace: "demo".to_owned(),
+            ingress: ingress.to_owned(),
+            service: name.to_owned(),
+            port: "80".to_owned(),
+        },
         service: ServiceName {
             namespace: "demo".to_owned(),
             name: name.to_owned(),
             port: "80".to_owned(),
         },
+        policy: Arc::default(),
         split,
         affinity: Affinity::None,
         backends,
@@ -75,67 +82,67 @@ fn group(name: &str, split: Split, backends: Vec<Backend>) -> Arc<Group> {
     })
 }
 
-fn rule(ingress: &str, priority: u32, group: Arc<Group>) -> Rule {
-    Rule {
-        ingress: ingress.to_owned(),
-        place: format!("spec.rules[0].http.paths[{}]", priority - 1),
-        priority,
-        hosts: Vec::new(),
-        paths: Vec::new(),
-        headers: Vec::new(),
-        steering: None,
-        group,
-    }
+fn rule(priority: u32, group: &Group) -> Rule {
+    let place = format!("spec.rules[0].http.paths[{}]", priority - 1);
+    Rule::forwarding(group.name.clone(), place)
 }
 
-fn listener(port: u16, mode: SteeringMode, reason: &str, rules: Vec<Rule>) -> Listener {
-    Listener {
-        name: ListenerName {
-            gateway: "demo".to_owned(),
-            port,
-            protocol: ListenerProtocol::Http,
-        },
+fn listener(
+    port: u16,
+    mode: SteeringMode,
+    reason: &str,
+    rules: Vec<Rule>,
+) -> (ListenerName, Arc<Listener>) {
+    let name = name(port);
+    let listener = Listener {
+        name: name.clone(),
         addresses: Vec::new(),
-        idle_timeout: Duration::from_secs(15),
-        request_timeout: Duration::from_secs(60),
-        forwarded_for: ForwardedFor::Append,
-        forwarded: ForwardedHeaders::default(),
-        rules,
+        settings: Arc::default(),
+        refused: None,
+        rules: rules.into_iter().map(Arc::new).collect(),
         steering: Steering {
             mode,
             reason: reason.to_owned(),
         },
+    };
+    (name, Arc::new(listener))
+}
+
+/// The listener of this port.
+pub(crate) fn name(port: u16) -> ListenerName {
+    ListenerName {
+        gateway: "demo".to_owned(),
+        port,
+        protocol: ListenerProtocol::Http,
     }
 }
 
 fn ir() -> Ir {
     let weights = [(cluster("c1"), 60), (cluster("c2"), 40)].into();
     let web = PODS.map(|(cluster, name, at, weight)| pod(cluster, name, at, weight));
-    let everything = rule(
-        "demo/web",
-        1,
-        group("web", Split::Clusters(weights), web.into()),
-    );
+    let web = group("web", "web", Split::Clusters(weights), web.into());
     let gray_pods = vec![pod("c2", "gray-a", "10.2.0.9:80", 1)];
-    let mut gray = rule("demo/gray", 1, group("gray", Split::Replicas, gray_pods));
-    gray.hosts = vec![
+    let of_gray = group("gray", "gray", Split::Replicas, gray_pods);
+    let mut gray = rule(1, &of_gray);
+    gray.conditions.hosts = vec![
         HostPattern::Exact("a.example".to_owned()),
         HostPattern::OneLabel(".b.example".to_owned()),
     ];
-    gray.paths = vec![PathPattern::Exact("/x".to_owned())];
-    gray.headers = vec![HeaderMatch {
+    gray.conditions.paths = vec![PathPattern::Exact("/x".to_owned())];
+    gray.conditions.headers = vec![HeaderMatch {
         name: "stage".to_owned(),
         values: vec!["g".to_owned(), "h".to_owned()],
     }];
-    let mut shop = rule("demo/gray", 2, group("none", Split::Replicas, Vec::new()));
-    shop.paths = vec![PathPattern::Prefix("/shop".to_owned())];
+    let none = group("gray", "none", Split::Replicas, Vec::new());
+    let mut shop = rule(2, &none);
+    shop.conditions.paths = vec![PathPattern::Prefix("/shop".to_owned())];
     Ir {
-        listeners: vec![
+        listeners: BTreeMap::from([
             listener(
                 80,
                 SteeringMode::Connection,
                 "one rule covers every request",
-                vec![everything],
+                vec![rule(1, &web)],
             ),
             listener(
                 8080,
@@ -143,7 +150,10 @@ fn ir() -> Ir {
                 "rule 1 (demo/gray) reads header \"stage\"",
                 vec![gray, shop],
             ),
-        ],
+        ]),
+        groups: [web, of_gray, none]
+            .map(|group| (group.name.clone(), group))
+            .into(),
     }
 }
 

@@ -62,11 +62,7 @@ enum Backend {
 }
 
 impl<'a> Drafting<'a> {
-    pub(super) fn new(
-        ingress: &'a Ingress,
-        understood: &Understood,
-        notes: &'a mut Notes,
-    ) -> Self {
+    pub(super) fn new(ingress: &'a Ingress, understood: &Understood, notes: &'a mut Notes) -> Self {
         let annotations = &ingress.metadata.annotations;
         Self {
             steering: annotations::steering(annotations, notes),
@@ -186,9 +182,8 @@ impl<'a> Drafting<'a> {
             .then(|| Arc::new(to_https(&rule)));
         rule.refused = self.refuse(&service, needs);
         let explicit = self.ports.explicit;
-        let serves = |protocol| {
-            ports::serves(&key.0, self.ingress, protocol, explicit, self.ssl_redirect)
-        };
+        let serves =
+            |protocol| ports::serves(&key.0, self.ingress, protocol, explicit, self.ssl_redirect);
         Some(Draft {
             plain: serves(ListenerProtocol::Http),
             secured: serves(ListenerProtocol::Https),
@@ -262,7 +257,10 @@ impl<'a> Drafting<'a> {
             (None, Backend::Group(group)) if known.direction == Direction::Response => {
                 self.notes.error(
                     field,
-                    format!("a rule for responses forwards nothing, but names {}", shown(&group.service)),
+                    format!(
+                        "a rule for responses forwards nothing, but names {}",
+                        shown(&group.service)
+                    ),
                     "write `name: use-annotation` as the port",
                 );
                 None

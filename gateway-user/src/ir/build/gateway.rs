@@ -13,8 +13,9 @@ use std::{
 };
 
 use super::{
-    annotations, refusals,
+    annotations,
     notes::{ADDRESSES, ALB, Notes, alb, annotation},
+    refusals,
 };
 use crate::{
     ir::model::{

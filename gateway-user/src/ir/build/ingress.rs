@@ -188,4 +188,3 @@ fn weights(annotations: &BTreeMap<String, String>, notes: &mut Notes) -> BTreeMa
     }
     weights
 }
-

@@ -132,7 +132,8 @@ impl<'a> Placing<'a> {
                 self.no_listener(key, member, place);
                 continue;
             }
-            let here = |(_, member, draft): &&Offer<'_>| places(member, draft).any(|it| it == place);
+            let here =
+                |(_, member, draft): &&Offer<'_>| places(member, draft).any(|it| it == place);
             let offers: Vec<Offer<'_>> = offers.iter().filter(here).copied().collect();
             let redirected = draft.redirected.as_ref();
             let rules = match redirected.filter(|_| redirects(place)) {
@@ -187,7 +188,9 @@ impl<'a> Placing<'a> {
         {
             self.notes(key).warning(
                 alb("canary-weight"),
-                format!("all canaries of this host and path take {sum} of 100, so they share it all"),
+                format!(
+                    "all canaries of this host and path take {sum} of 100, so they share it all"
+                ),
                 "let their weights sum up to 100 or less",
             );
         }
@@ -246,7 +249,9 @@ impl<'a> Placing<'a> {
                 if let Some(wrong) = wrong {
                     self.notes(key).warning(
                         tls.place.clone(),
-                        format!("Secret {secret} {wrong}, so its hosts have no certificate of their own"),
+                        format!(
+                            "Secret {secret} {wrong}, so its hosts have no certificate of their own"
+                        ),
                         "create the Secret with `kubectl create secret tls`, or correct the name",
                     );
                     continue;
@@ -336,13 +341,7 @@ fn shared(rule: &Arc<Rule>, shares: Vec<WeightedGroup>, sum: u32) -> Arc<Rule> {
     })
 }
 
-fn missing(
-    gateway: &str,
-    (port, protocol): Key,
-    explicit: bool,
-    written: bool,
-    notes: &mut Notes,
-) {
+fn missing(gateway: &str, (port, protocol): Key, explicit: bool, written: bool, notes: &mut Notes) {
     let field = if explicit {
         alb("listen-ports")
     } else {

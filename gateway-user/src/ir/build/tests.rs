@@ -1,4 +1,5 @@
 use super::*;
+use crate::ir::model::{Group, Listener};
 use crate::manifest::{File, Limits, snapshot};
 
 mod bounds;
@@ -78,6 +79,19 @@ fn read(fleet: String) -> Snapshot {
     snapshot
 }
 
+/// The first listener.
+fn listener(built: &Built) -> &Listener {
+    let first = built.ir.listeners.values().next();
+    first.expect("a listener")
+}
+
+/// The group that its first rule names.
+fn group(built: &Built) -> &Group {
+    let rule = listener(built).rules.first();
+    let name = rule.and_then(|rule| rule.only_group());
+    &built.ir.groups[name.expect("a group")]
+}
+
 fn compile(fleet: String, before: &LastGood) -> Built {
     build(&read(fleet), before, &Options::default())
 }
@@ -114,7 +128,7 @@ fn a_bad_ingress_without_a_good_version_serves_nothing() {
         format!("{FLEET}{}", ingress("a", BAD, "/")),
         &LastGood::default(),
     );
-    assert!(built.ir.listeners[0].rules.is_empty());
+    assert!(listener(&built).rules.is_empty());
 }
 
 #[test]
@@ -129,7 +143,7 @@ fn a_deleted_ingress_is_forgotten() {
         format!("{FLEET}{}", ingress("a", BAD, "/")),
         &gone.last_good,
     );
-    assert!(bad.ir.listeners[0].rules.is_empty());
+    assert!(listener(&bad).rules.is_empty());
 }
 
 #[test]
@@ -139,7 +153,10 @@ fn a_bad_listener_keeps_its_last_good_settings() {
     let bad = compile(fleet.clone(), &good.last_good);
     assert_eq!(bad.ir, good.ir);
     assert_eq!(bad.problems.len(), 1);
-    assert_eq!(compile(fleet, &LastGood::default()).ir.listeners, []);
+    assert_eq!(
+        compile(fleet, &LastGood::default()).ir.listeners,
+        BTreeMap::new()
+    );
 }
 
 #[test]
@@ -153,7 +170,7 @@ fn without_remote_clusters_every_associated_cluster_serves() {
         &LastGood::default(),
     );
     assert_eq!(built.problems, []);
-    assert_eq!(built.ir.listeners[0].rules[0].group.backends.len(), 5);
+    assert_eq!(group(&built).backends.len(), 5);
 }
 
 #[test]
@@ -163,9 +180,10 @@ fn rules_of_one_ingress_and_service_share_one_group() {
         "paths: [{path: /x, pathType: Exact, backend: {service: {name: svc, port: {number: 80}}}}, ",
     );
     let built = compile(format!("{FLEET}{two}"), &LastGood::default());
-    let rules = &built.ir.listeners[0].rules;
+    let rules = &listener(&built).rules;
     assert_eq!(rules.len(), 2);
-    assert!(Arc::ptr_eq(&rules[0].group, &rules[1].group));
+    assert!(rules[0].only_group().is_some());
+    assert_eq!(rules[0].only_group(), rules[1].only_group());
 }
 
 #[test]
@@ -175,7 +193,7 @@ fn an_http_rule_of_a_tls_host_is_never_served_in_plain() {
         .replace(r#"alb.ingress.kubernetes.io/listen-ports: '[{"HTTP": 8001}]'"#, "")
         .replace("rules: [", "tls: [{hosts: [a.com]}]\n  rules: [{host: a.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: svc, port: {number: 80}}}}]}}, ");
     let built = compile(format!("{fleet}{tls}"), &LastGood::default());
-    let rules = &built.ir.listeners[0].rules;
+    let rules = &listener(&built).rules;
     assert_eq!(
         rules
             .iter()
@@ -194,10 +212,10 @@ fn ties_are_broken_by_namespace_and_name_as_plain_text() {
         &LastGood::default(),
     );
     // '-' sorts before '/'.
-    let order: Vec<_> = built.ir.listeners[0]
+    let order: Vec<_> = listener(&built)
         .rules
         .iter()
-        .map(|rule| rule.ingress.as_str())
+        .map(|rule| &*rule.ingress)
         .collect();
     assert_eq!(order, ["demo-b/a", "demo/a"]);
 }

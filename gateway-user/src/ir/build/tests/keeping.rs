@@ -16,7 +16,7 @@ fn serving() -> Built {
         format!("{FLEET}{}", ingress("a", "", "/")),
         &LastGood::default(),
     );
-    assert_eq!(built.ir.listeners[0].rules.len(), 1);
+    assert_eq!(listener(&built).rules.len(), 1);
     built
 }
 
@@ -27,7 +27,7 @@ fn a_listener_that_gets_an_access_list_stops_serving() {
     let good = compile(FLEET.to_owned(), &LastGood::default());
     assert_eq!(good.ir.listeners.len(), 1);
     let filtered = compile(fleet.clone(), &good.last_good);
-    assert_eq!(filtered.ir.listeners, []);
+    assert_eq!(filtered.ir.listeners, BTreeMap::new());
     assert!(filtered.problems[0].message.contains("left out"));
     // Nor by a mistake made later, nor by the same port listed again.
     let mistaken = fleet.replace(
@@ -35,10 +35,16 @@ fn a_listener_that_gets_an_access_list_stops_serving() {
         "aclEntries: [10.0.0.0/8]}, idleTimeout: 61",
     );
     assert_ne!(mistaken, fleet);
-    assert_eq!(compile(mistaken, &filtered.last_good).ir.listeners, []);
+    assert_eq!(
+        compile(mistaken, &filtered.last_good).ir.listeners,
+        BTreeMap::new()
+    );
     let twice = fleet.replace("listeners: [", "listeners: [{port: 8001, protocol: HTTP, aclConfig: {aclType: Black, aclEntries: [10.0.0.0/8]}}, ");
     let twice = twice.replace(&format!("protocol: HTTP, {acl}}}"), "protocol: HTTP}");
-    assert_eq!(compile(twice, &good.last_good).ir.listeners, []);
+    assert_eq!(
+        compile(twice, &good.last_good).ir.listeners,
+        BTreeMap::new()
+    );
 }
 
 #[test]
@@ -55,7 +61,7 @@ fn an_ingress_that_gets_an_unsupported_restriction_stops_serving() {
     ] {
         let fleet = format!("{FLEET}{}", ingress("a", restriction, "/"));
         let built = compile(fleet, &good.last_good);
-        assert_eq!(built.ir.listeners[0].rules, [], "{restriction}");
+        assert_eq!(listener(&built).rules, [], "{restriction}");
         for remedy in remedies(&built) {
             assert!(
                 remedy.ends_with("until then nothing of this Ingress is served"),
@@ -67,19 +73,19 @@ fn an_ingress_that_gets_an_unsupported_restriction_stops_serving() {
             format!("{FLEET}{}", ingress("a", BAD, "/")),
             &built.last_good,
         );
-        assert_eq!(mistaken.ir.listeners[0].rules, [], "{restriction}");
+        assert_eq!(listener(&mistaken).rules, [], "{restriction}");
     }
     for (from, to) in [(r#"[{"HTTP": 8001}]"#, r#"[{"HTTPS": 8001}]"#)] {
         let text = ingress("a", "", "/")
             .replace(from, to)
             .replace("Prefix", "ImplementationSpecific");
         let built = compile(format!("{FLEET}{text}"), &good.last_good);
-        assert_eq!(built.ir.listeners[0].rules, [], "{to}");
+        assert_eq!(listener(&built).rules, [], "{to}");
     }
     let moon = r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "Moon"}]'"#;
     let text = ingress("a", moon, "/").replace("number: 80", "number: 0");
     let built = compile(format!("{FLEET}{text}"), &good.last_good);
-    assert_eq!(built.ir.listeners[0].rules, []);
+    assert_eq!(listener(&built).rules, []);
 }
 
 #[test]
@@ -109,7 +115,7 @@ fn an_ingress_whose_albconfig_is_deleted_is_told_that_nothing_serves_it() {
     let good = serving();
     let fleet = FLEET.replace("metadata: {name: mcg,", "metadata: {name: other,");
     let built = compile(format!("{fleet}{}", ingress("a", "", "/")), &good.last_good);
-    assert_eq!(built.ir.listeners[0].rules, []);
+    assert_eq!(listener(&built).rules, []);
     assert_eq!(
         remedies(&built),
         ["create the AlbConfig, or correct its name; until then nothing of this Ingress is served"]
@@ -126,11 +132,9 @@ fn rival(name: &str) -> String {
 fn owner(built: &Built) -> &str {
     assert_eq!(built.ir.listeners.len(), 1);
     assert_eq!(built.problems.len(), 1, "{:?}", built.problems);
-    assert_ne!(
-        built.problems[0].object.name,
-        built.ir.listeners[0].name.gateway
-    );
-    &built.ir.listeners[0].name.gateway
+    let owner = &listener(built).name.gateway;
+    assert_ne!(built.problems[0].object.name, *owner);
+    owner
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn a_new_albconfig_never_takes_a_port_that_another_holds() {
     assert_eq!(owner(&again), "mcg");
     // Gone, the port is free.
     let alone = compile(rival("aaa"), &again.last_good);
-    assert_eq!(alone.ir.listeners[0].name.gateway, "aaa");
+    assert_eq!(listener(&alone).name.gateway, "aaa");
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn served(edit: impl Fn(String) -> String) -> (Vec<String>, Vec<Problem>) {
     let (snapshot, problems) = snapshot([], files, Limits::default());
     assert_eq!(problems, []);
     let built = build(&snapshot, &LastGood::default(), &Options::default());
-    let group = &built.ir.listeners[0].rules[0].group;
+    let group = group(&built);
     let pods = group.backends.iter().map(|it| it.pod.to_string());
     (pods.collect(), built.problems)
 }
