@@ -40,7 +40,8 @@ pub(super) enum Move {
     Replace(Record, String),
 }
 
-/// Until when this node may write.
+/// Until when this node may write. A write that is on the wire when the node is cut off may arrive later all the same;
+/// the next leader finds it when it looks at the fleet again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Term {
     /// Counts the times this node became leader.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -81,6 +82,8 @@ pub(super) struct Ledger {
     /// What was refused for good, until the object, or what it should say, changes.
     parked: BTreeMap<Target, Fields>,
     due: BTreeSet<Target>,
+    /// The last one that could not be written: those behind it come first.
+    postponed: Option<Target>,
 }
 
 impl Ledger {
@@ -127,11 +130,21 @@ impl Ledger {
 
     /// The next write; the same until its outcome is known.
     pub(super) fn next(&self) -> Option<Write> {
-        let target = self.due.first()?;
+        let behind = self.postponed.as_ref().and_then(|target| {
+            let range = (Bound::Excluded(target), Bound::Unbounded);
+            self.due.range::<Target, _>(range).next()
+        });
+        let target = behind.or_else(|| self.due.first())?;
         Some(Write {
             target: target.clone(),
             fields: self.fields(target)?,
         })
+    }
+
+    /// It could not be written now. The others have their turn first: whatever the API server has against one object
+    /// must not hold back all.
+    pub(super) fn postpone(&mut self, write: Write) {
+        self.postponed = Some(write.target);
     }
 
     /// Statuses that wait to be written.

@@ -1,16 +1,18 @@
 //! Writes what is wanted while this node leads: the newest content first seen, one request at a time.
 
+mod requests;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Timing,
-    api::{Failure, Fleet},
+    api::Fleet,
     backoff::{Backoff, chance},
     bucket::Bucket,
     counters::Counters,
@@ -18,11 +20,13 @@ use super::{
     ledger::{Ledger, Write},
     notice::Notice,
     told::{Telling, Told},
-    wanted::{Kind, Target, Wanted},
+    wanted::Wanted,
 };
 
 /// Writes in a burst; then one at a time.
 const WRITE_BURST: u32 = 10;
+/// Failures are logged this often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// With something refused for want of rights, the fleet is looked at again this often.
 const LOOK_AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
@@ -57,7 +61,9 @@ pub(super) async fn run(
             ledger: Ledger::default(),
             told: Told::default(),
             backoff: Backoff::new(timing.first_retry, timing.longest_retry),
+            said: None,
             forbidden: false,
+            events_fail: false,
             conflicts: 0,
         };
         lead.run(&mut term, &mut wanted, &mut writes, &mut events)
@@ -75,8 +81,12 @@ struct Lead<'a> {
     ledger: Ledger,
     told: Told,
     backoff: Backoff,
+    /// When a failure was logged last.
+    said: Option<Instant>,
     /// Some right is missing.
     forbidden: bool,
+    /// The last Event could not be written: a status comes first now.
+    events_fail: bool,
     /// Objects that were found to be written by somebody else.
     conflicts: usize,
 }
@@ -126,18 +136,28 @@ impl Lead<'_> {
                 }
                 Turn::Look => {
                     let result = self.look(looked.is_none(), longest).await;
-                    if result.is_ok() {
+                    // A later look that fails is made at its next time: writing does not need it.
+                    if result.is_ok() || looked.is_some() {
                         looked = Some(Instant::now());
                     }
                     result
                 }
-                Turn::Tell(notice, times) => self.tell(&notice, times, now + longest).await,
+                Turn::Tell(notice, times) => {
+                    let result = self.tell(&notice, times, now + longest).await;
+                    if result.is_err() {
+                        self.told.postpone(&notice);
+                        self.events_fail = true;
+                    }
+                    result
+                }
                 Turn::Write(write) => self.write(write, now + longest).await,
             };
             match result {
                 Ok(()) => self.backoff.reset(),
                 Err(failure) => {
-                    if !self.backoff.is_failing() {
+                    // One object may fail again and again between others that do not.
+                    if self.said.is_none_or(|said| said + SAY_AGAIN <= now) {
+                        self.said = Some(now);
                         warn!(error = %failure, "status cannot be written now; trying again");
                     }
                     not_before = Instant::now() + self.backoff.failed(chance());
@@ -176,6 +196,11 @@ impl Lead<'_> {
         }
         // Events first: they are few, and a long queue of statuses must not hold back what somebody has to mend.
         let mut wake = look_at;
+        if let Some(write) = due.clone().filter(|_| self.events_fail) {
+            self.events_fail = false;
+            writes.take(now);
+            return Turn::Write(write);
+        }
         match self.told.next(events, now) {
             Telling::Now(notice, times) => {
                 writes.take(now);
@@ -206,77 +231,6 @@ impl Lead<'_> {
         });
         let held: Vec<Notice> = held.collect();
         self.told.want(wanted.notices.values().chain(&held));
-    }
-
-    /// Reads what the fleet says of us. The first time this is where the last leader stopped.
-    async fn look(&mut self, first: bool, longest: Duration) -> Result<(), Failure> {
-        self.forbidden = false;
-        for kind in Kind::ALL {
-            match self.fleet.list(kind, longest).await {
-                Ok(found) => self.ledger.listed(kind, found),
-                // A fleet without AlbConfigs has no such kind; its Ingresses can still be released.
-                Err(Failure::Gone) => self.ledger.listed(kind, Default::default()),
-                Err(Failure::Forbidden(_)) => self.forbidden = true,
-                Err(failure) => return Err(failure),
-            }
-        }
-        if first {
-            let shown: Vec<_> = self.ledger.shown().map(Target::object).collect();
-            self.told.known_good(shown);
-        }
-        Ok(())
-    }
-
-    async fn write(&mut self, write: Write, until: Instant) -> Result<(), Failure> {
-        match self.fleet.apply(&write, until).await {
-            Ok(live) => self.ledger.written(write, live),
-            Err(Failure::Taken(fields)) => {
-                info!(object = %write.target, "somebody else writes its status; left alone");
-                self.ledger.conflicted(&write, fields);
-                let wanted = self.ledger.wanted().clone();
-                self.want_told(&wanted);
-            }
-            Err(Failure::Gone) => self.ledger.gone(write),
-            Err(failure @ (Failure::Refused(_) | Failure::Forbidden(_))) => {
-                match failure {
-                    Failure::Forbidden(_) => self.forbidden = true,
-                    _ => {
-                        warn!(object = %write.target, error = %failure, "the API server does not take its status")
-                    }
-                }
-                self.ledger.refused(write);
-            }
-            // Writes of others to the same object: the server itself tried again, in vain.
-            Err(failure) => return Err(failure),
-        }
-        Ok(())
-    }
-
-    async fn tell(&mut self, notice: &Notice, times: i32, until: Instant) -> Result<(), Failure> {
-        let target = Target::of(&notice.object);
-        let known = target.and_then(|target| self.ledger.uid(&target).map(str::to_owned));
-        let uid = match known {
-            Some(uid) => Some(uid),
-            None => match self.fleet.uid(&notice.object, until).await {
-                Ok(uid) => uid,
-                // Nobody would find an Event about it.
-                Err(Failure::Gone) => {
-                    self.told.done(notice);
-                    return Ok(());
-                }
-                Err(failure) => return Err(failure),
-            },
-        };
-        match self.fleet.tell(notice, times, uid.as_deref(), until).await {
-            Err(failure @ (Failure::Unavailable(_) | Failure::TimedOut)) => return Err(failure),
-            Err(failure @ (Failure::Refused(_) | Failure::Changed)) => {
-                warn!(object = %notice.object, error = %failure, "the API server does not take an Event");
-            }
-            // Its namespace is gone or going, or the right is missing, which has been said.
-            Ok(()) | Err(_) => {}
-        }
-        self.told.done(notice);
-        Ok(())
     }
 
     fn count(&mut self) {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::Instant,
 };
@@ -42,6 +43,8 @@ pub(super) struct Told {
     known_good: BTreeSet<ObjectRef>,
     /// Good news that found no place in the budget.
     dropped: u64,
+    /// The last one that could not be written: those behind it come first.
+    postponed: Option<Key>,
 }
 
 impl Told {
@@ -74,9 +77,8 @@ impl Told {
     /// The next Event within `budget`, warnings first. Good news takes the upper half of the budget only, and is
     /// dropped if there is too much of it.
     pub(super) fn next(&mut self, budget: &mut Bucket, now: Instant) -> Telling {
-        let warning = self.waiting.iter().find(|(key, _)| key.1.is_warning());
-        if let Some((_, notice)) = warning {
-            let notice = notice.clone();
+        let warning = self.next_warning();
+        if let Some(notice) = warning.cloned() {
             return match budget.take(now) {
                 true => self.telling(notice),
                 false => Telling::At(budget.when(1)),
@@ -90,6 +92,21 @@ impl Told {
             self.done(&notice);
         }
         Telling::Nothing
+    }
+
+    /// It could not be written now. The others have their turn first.
+    pub(super) fn postpone(&mut self, notice: &Notice) {
+        self.postponed = Some((notice.object.clone(), notice.reason));
+    }
+
+    fn next_warning(&self) -> Option<&Arc<Notice>> {
+        let warning = |(key, _): &(&Key, &Arc<Notice>)| key.1.is_warning();
+        let behind = self.postponed.as_ref().and_then(|key| {
+            let range = (Bound::Excluded(key), Bound::Unbounded);
+            self.waiting.range::<Key, _>(range).find(warning)
+        });
+        let next = behind.or_else(|| self.waiting.iter().find(warning));
+        next.map(|(_, notice)| notice)
     }
 
     fn telling(&self, notice: Arc<Notice>) -> Telling {

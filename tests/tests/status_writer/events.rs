@@ -1,13 +1,14 @@
 //! Events as people see them.
 
-use fleetgate_tests::apiserver::Resource;
+use std::time::Duration;
+
+use fleetgate_tests::apiserver::{Failure, Resource};
 use gateway_user::{
     problem::{ObjectRef, Problem},
     status::{Outcome, Timing, Written},
 };
-use std::time::Duration;
 
-use crate::fleet::{Fleet, Node, events, eventually, object, quick, server, shown};
+use crate::fleet::{Fleet, Node, events, eventually, object, quick, served, server, shown};
 
 const BAD: &str = "FailedBuildModel";
 const GOOD: &str = "SuccessfullyReconciled";
@@ -133,6 +134,26 @@ fn members_files_and_missing_objects_get_no_event() {
     let mut about: Vec<_> = about.iter().map(|it| &it["regarding"]["name"]).collect();
     about.sort_by_key(|name| name.to_string());
     assert_eq!(about, ["mcg", "web"]);
+    assert!(node.stop());
+}
+
+#[test]
+fn events_that_cannot_be_written_hold_back_no_status() {
+    let server = server();
+    let mut fleet = Fleet::new(&server, &["a", "b", "c"]);
+    fleet.fail("a", "wrong");
+    server.fail_requests(Failure {
+        resource: Some(Resource::Events),
+        ..Failure::all(500, u32::MAX)
+    });
+    let node = Node::start(&server, &fleet);
+    eventually("every status is written", || {
+        ["a", "b", "c"]
+            .iter()
+            .all(|name| shown(&server, name) == served())
+    });
+    server.stop_failing();
+    eventually("the error is told", || events(&server, "a").len() == 1);
     assert!(node.stop());
 }
 

@@ -150,6 +150,23 @@ fn what_was_refused_waits_for_a_change() {
 }
 
 #[test]
+fn an_object_that_cannot_be_written_holds_back_no_other() {
+    let mut ledger = Ledger::default();
+    let all = ["a", "b", "c"].map(|name| (name, fields("x"), None));
+    ledger.want(wanted(&all));
+    let mut order = String::new();
+    for _ in 0..6 {
+        let write = ledger.next().expect("something is due");
+        order.push_str(&write.target.name);
+        match write.target.name.as_str() {
+            "b" => ledger.postpone(write),
+            _ => ledger.written(write, live("u", Fields::new())),
+        }
+    }
+    assert_eq!(order, "abcbbb");
+}
+
+#[test]
 fn fields_that_somebody_else_writes_are_left_alone_and_the_others_written() {
     let mut both = fields("x");
     both.insert("id".into(), json!("fleetgate-mcg"));

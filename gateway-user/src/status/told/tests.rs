@@ -120,3 +120,22 @@ fn good_news_leaves_half_of_the_budget_to_warnings() {
     let bad: Vec<Notice> = (0..10).map(|n| error(&format!("e{n}"), "x")).collect();
     assert_eq!(room.tell(&bad).len(), 5);
 }
+
+#[test]
+fn an_event_that_cannot_be_written_holds_back_no_other() {
+    let mut room = Room::new(100);
+    let notices = ["a", "b", "c"].map(|name| error(name, "x"));
+    room.told.want(notices.iter());
+    let mut order = String::new();
+    for _ in 0..5 {
+        let Telling::Now(notice, 1) = room.told.next(&mut room.budget, room.now) else {
+            panic!("something is to be told");
+        };
+        order.push_str(&notice.object.name);
+        match notice.object.name.as_str() {
+            "a" => room.told.postpone(&notice),
+            _ => room.told.done(&notice),
+        }
+    }
+    assert_eq!(order, "abcaa");
+}
