@@ -1,22 +1,18 @@
 //! From an HTTP request to what it asks for, and back.
 
-use std::{convert::Infallible, io, sync::Arc, time::Instant};
+use std::{convert::Infallible, sync::Arc, time::Instant};
 
-use bytes::Bytes;
-use futures_util::stream;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{
-    Method, Request, Response,
-    body::{Frame, Incoming},
-    header,
-};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{Method, Request, body::Incoming, header};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::{
-    Shared, discovery,
+    Shared,
+    answer::{Answer, json_answer, plain, refuse, stream_answer},
+    discovery,
     journal::{self, Verb},
     query::Query,
     read::{self, Shape},
@@ -30,9 +26,6 @@ use super::{
 
 /// Largest body of a request, as the real server has it.
 const BODY_MAX: usize = 3 * 1024 * 1024;
-
-type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Answer = Response<Body>;
 
 /// Answers one request; never fails, as a refusal is an answer.
 pub(super) async fn answer(
@@ -133,9 +126,11 @@ fn check(shared: &Shared, verb: Verb, target: &Target, user: &str) -> Result<(),
             resource.traits().group
         ),
     );
-    refusal.details = json!({
-        "name": target.name, "group": resource.traits().group, "kind": resource.plural(),
-    });
+    // Absent, not null, when a collection was asked for: clients do not read a null here.
+    refusal.details = json!({"group": resource.traits().group, "kind": resource.plural()});
+    if let Some(name) = &target.name {
+        refusal.details["name"] = json!(name);
+    }
     Err(refusal)
 }
 
@@ -222,12 +217,12 @@ fn delete(
     if let Some(name) = &target.name {
         let key = Key::new(target.namespace.as_deref(), name);
         let text = match write::delete(&mut store, resource, &key, body, options)? {
-            Deleted::Waits(object) => object.text().clone(),
+            Deleted::Waits(object) => object.to_string().into(),
             Deleted::Gone(object) => json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": {
                     "name": name, "group": resource.traits().group, "kind": resource.plural(),
-                    "uid": object.value["metadata"]["uid"],
+                    "uid": object["metadata"]["uid"],
                 },
             })
             .to_string()
@@ -309,41 +304,4 @@ fn patch_kind(content_type: &str) -> Result<PatchKind, Refusal> {
             ),
         )),
     }
-}
-
-fn refuse(refusal: &Refusal) -> Answer {
-    let mut answer = json_answer(refusal.code, refusal.status().to_string().into());
-    if let Some(seconds) = refusal.retry_after {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
-    }
-    answer
-}
-
-fn json_answer(code: u16, body: Bytes) -> Answer {
-    plain(code, "application/json", body)
-}
-
-fn plain(code: u16, content_type: &'static str, body: Bytes) -> Answer {
-    let body = Full::new(body)
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync();
-    let answer = Response::builder()
-        .status(code)
-        .header(header::CONTENT_TYPE, content_type);
-    answer
-        .body(body)
-        .expect("a status and a fixed header make an answer")
-}
-
-fn stream_answer(body: mpsc::Receiver<io::Result<Bytes>>) -> Answer {
-    let frames = stream::unfold(body, |mut body| async {
-        let part = body.recv().await?;
-        Some((part.map(Frame::data), body))
-    });
-    let answer = Response::builder().header(header::CONTENT_TYPE, "application/json");
-    answer
-        .body(StreamBody::new(frames).boxed_unsync())
-        .expect("a fixed header makes an answer")
 }

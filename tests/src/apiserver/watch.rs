@@ -1,5 +1,7 @@
 //! Watches: the answer that goes on, one JSON event a line.
 
+mod wire;
+
 use std::{
     io,
     sync::{
@@ -9,8 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::{Value, json};
+use bytes::Bytes;
 use tokio::{
     sync::mpsc::Sender,
     time::{Instant, sleep, sleep_until, timeout},
@@ -26,6 +27,8 @@ use super::{
     selector::Selector,
     store::{Change, Happened, Stored},
 };
+
+use wire::error_event;
 
 /// Parts of the body of an answer; an error breaks the connection.
 pub(super) type Parts = Sender<io::Result<Bytes>>;
@@ -309,7 +312,7 @@ impl Watch {
         let inside = |object: &Stored| {
             let namespace = self.target.namespace.as_deref();
             namespace.is_none_or(|namespace| namespace == object.key.namespace)
-                && self.selector.matches(&object.value)
+                && self.selector.matches(object)
         };
         let was = change.before.as_deref().is_some_and(inside);
         let is = change.happened != Happened::Deleted && inside(&change.object);
@@ -354,36 +357,6 @@ impl Watch {
         }
         Some(())
     }
-
-    fn line(&self, name: &str, object: &Stored) -> Bytes {
-        let text = self.shape.text(object);
-        let mut out = BytesMut::with_capacity(text.len() + 40);
-        out.put_slice(format!("{{\"type\":\"{name}\",\"object\":").as_bytes());
-        out.put_slice(&text);
-        out.put_slice(b"}\n");
-        out.freeze()
-    }
-
-    /// `end`: the states are all sent.
-    fn bookmark(&self, revision: u64, end: bool) -> Bytes {
-        let resource = self.target.resource;
-        let (kind, api_version) = match self.shape {
-            Shape::Whole => (resource.kind(), resource.api_version()),
-            Shape::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
-        };
-        let mut metadata =
-            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-        if end {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-        format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
-    }
-}
-
-fn error_event(refusal: &Refusal) -> Bytes {
-    let event: Value = json!({"type": "ERROR", "object": refusal.status()});
-    format!("{event}\n").into()
 }
 
 /// Breaks the connection in the middle of the answer.
