@@ -32,6 +32,7 @@ mod http;
 mod journal;
 mod patch;
 mod query;
+mod rbac;
 mod read;
 mod refusal;
 mod resource;

@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use super::{
     ApiServer, Failure, History, Request, Resource, Verb, WatchFaults,
     faults::Signal,
+    rbac::Rules,
     serve::{self, Command},
 };
 
@@ -86,6 +88,12 @@ impl ApiServer {
     /// Takes [`Self::forbid`] back.
     pub fn allow(&self, verb: Verb, resource: Resource) {
         self.shared.faults().forbidden.remove(&(verb, resource));
+    }
+
+    /// From now on only what these Roles and ClusterRoles allow may be done, as if all of them were bound to everybody;
+    /// other objects among them are passed over. No role at all: nothing may be done.
+    pub fn allow_only(&self, roles: &[Value]) {
+        self.shared.faults().rules = Some(Rules::of(roles));
     }
 
     /// Reads that accept any version (`resourceVersion=0`) see the objects of this revision, as from a replica that

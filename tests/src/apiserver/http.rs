@@ -15,6 +15,7 @@ use super::{
     discovery,
     journal::{self, Verb},
     query::Query,
+    rbac::{self, Ask},
     read::{self, Shape},
     refusal::Refusal,
     resource::Target,
@@ -65,9 +66,14 @@ pub(super) async fn answer(
     };
     shared.journal().count(verb, target.resource);
     let uri = request.uri().to_string();
-    let checked = check(&shared, verb, &target, &user);
+    let ask = Ask {
+        user: &user,
+        target: &target,
+        query: &query,
+    };
+    let checked = check(&shared, &ask, verb);
     let done = match checked {
-        Ok(()) => carry_out(&shared, verb, &target, &query, request).await,
+        Ok(()) => carry_out(&shared, verb, &ask, request).await,
         Err(refusal) => Err(refusal),
     };
     let answer = done.unwrap_or_else(|refusal| refuse(&refusal));
@@ -97,50 +103,21 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Option<Verb> {
 }
 
 /// Failures that were ordered, and who may do what.
-fn check(shared: &Shared, verb: Verb, target: &Target, user: &str) -> Result<(), Refusal> {
-    let resource = target.resource;
+fn check(shared: &Shared, ask: &Ask<'_>, verb: Verb) -> Result<(), Refusal> {
     let mut faults = shared.faults();
-    if let Some(refusal) = faults.strike(verb, resource) {
+    if let Some(refusal) = faults.strike(verb, ask.target.resource) {
         return Err(refusal);
     }
-    if !faults.forbidden.contains(&(verb, resource)) {
-        return Ok(());
-    }
-    let place = match &target.namespace {
-        Some(namespace) => format!("in the namespace \"{namespace}\""),
-        None => "at the cluster scope".to_owned(),
-    };
-    let name = match &target.name {
-        Some(name) => format!(" \"{name}\""),
-        None => String::new(),
-    };
-    let sub = if target.status { "/status" } else { "" };
-    let mut refusal = Refusal::new(
-        403,
-        "Forbidden",
-        format!(
-            "{}{name} is forbidden: User \"{user}\" cannot {} resource \"{}{sub}\" in API group \"{}\" {place}",
-            resource.qualified(),
-            verb.name(),
-            resource.plural(),
-            resource.traits().group
-        ),
-    );
-    // Absent, not null, when a collection was asked for: clients do not read a null here.
-    refusal.details = json!({"group": resource.traits().group, "kind": resource.plural()});
-    if let Some(name) = &target.name {
-        refusal.details["name"] = json!(name);
-    }
-    Err(refusal)
+    rbac::authorise(&faults, ask, verb)
 }
 
 async fn carry_out(
     shared: &Arc<Shared>,
     verb: Verb,
-    target: &Target,
-    query: &Query,
+    ask: &Ask<'_>,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
+    let (target, query) = (ask.target, ask.query);
     let text = |name| {
         request
             .headers()
@@ -188,9 +165,15 @@ async fn carry_out(
     let options = options(verb, query, &agent, &content_type)?;
     let written = match verb {
         Verb::Create => write::create(&mut shared.store(), target, body, &options)?,
-        Verb::Update => write::update(&mut shared.store(), target, body, &options)?,
+        Verb::Update => {
+            may_create(shared, ask)?;
+            write::update(&mut shared.store(), target, body, &options)?
+        }
         Verb::Patch => {
             let kind = patch_kind(&content_type)?;
+            if kind == PatchKind::Apply {
+                may_create(shared, ask)?;
+            }
             write::patch(&mut shared.store(), target, kind, body, &options)?
         }
         _ => return delete(shared, target, query, &body, &options),
@@ -240,6 +223,17 @@ fn delete(
         "metadata": {"resourceVersion": store.revision().to_string()}, "items": [],
     });
     Ok(json_answer(200, list.to_string().into()))
+}
+
+/// A write that may create what is not there needs the right to do so.
+fn may_create(shared: &Shared, ask: &Ask<'_>) -> Result<(), Refusal> {
+    let name = ask.target.name.as_deref().unwrap_or_default();
+    let key = Key::new(ask.target.namespace.as_deref(), name);
+    let there = shared.store().find(ask.target.resource, &key).is_some();
+    if there || ask.target.status {
+        return Ok(());
+    }
+    rbac::authorise(&shared.faults(), ask, Verb::Create)
 }
 
 fn options(verb: Verb, query: &Query, agent: &str, content_type: &str) -> Result<Options, Refusal> {

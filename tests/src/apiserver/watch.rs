@@ -36,7 +36,7 @@ pub(super) type Parts = Sender<io::Result<Bytes>>;
 /// Events on their way to one client, at most.
 pub(super) const AHEAD: usize = 64;
 /// How long an event waits for a neighbour to change places with.
-const SWAP_PATIENCE: Duration = Duration::from_millis(100);
+const SWAP_PATIENCE: Duration = Duration::from_millis(250);
 /// How long a watch lasts that does not say. The real server picks 30 to 60 minutes.
 const TIMEOUT_DEFAULT: u64 = 1_800;
 

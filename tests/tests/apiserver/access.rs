@@ -1,7 +1,7 @@
 //! Who gets in, and what the server says it has.
 
 use fleetgate_tests::apiserver::{Resource, Verb};
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 
 use super::*;
 
@@ -133,5 +133,83 @@ fn discovery_names_every_resource() {
             );
         }
         assert!(found.iter().any(|name| name == "albconfigs/status"));
+    });
+}
+
+/// The roles that `deploy/` gives the agent.
+fn deployed_roles() -> Vec<Value> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rbac.yaml");
+    let text = std::fs::read_to_string(path).expect("the roles");
+    let documents = text.split("\n---\n");
+    documents
+        .map(|text| serde_saphyr::from_str(text).expect("YAML"))
+        .collect()
+}
+
+#[test]
+fn the_deployed_roles_allow_to_read_ingresses_and_to_write_their_status_alone() {
+    run(async {
+        let server = server();
+        server.put(ingress("web")).unwrap();
+        server.allow_only(&deployed_roles());
+        let client = client(&server).await;
+        let api = inside(&client, Resource::Ingresses, "shop");
+        let (params, mut config) = (PatchParams::apply("fleetgate"), ingress("web"));
+        config["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+        api.get("web").await.unwrap();
+        api.patch_status("web", &params, &Patch::Apply(&config))
+            .await
+            .unwrap();
+        assert_eq!(
+            refused(api.patch("web", &params, &Patch::Apply(&config)).await).code,
+            403
+        );
+        assert_eq!(
+            refused(inside(&client, Resource::Secrets, "shop").get("tls").await).code,
+            403
+        );
+    });
+}
+
+#[test]
+fn a_role_holds_in_its_namespace_and_for_the_names_it_says() {
+    run(async {
+        let server = server();
+        server.allow_only(&[json!({
+            "kind": "Role", "metadata": {"namespace": "shop"},
+            "rules": [
+                {"apiGroups": [""], "resources": ["services"], "verbs": ["list", "get"], "resourceNames": ["web"]},
+                {"apiGroups": [""], "resources": ["secrets"], "verbs": ["patch"]},
+            ],
+        })]);
+        server.put(service("web", 80)).unwrap();
+        let client = client(&server).await;
+        let api = inside(&client, Resource::Services, "shop");
+        api.get("web").await.unwrap();
+        assert_eq!(refused(api.get("api").await).code, 403);
+        api.list(&ListParams::default().fields("metadata.name=web"))
+            .await
+            .unwrap();
+        assert_eq!(refused(api.list(&ListParams::default()).await).code, 403);
+        assert_eq!(
+            refused(inside(&client, Resource::Services, "bank").get("web").await).code,
+            403
+        );
+        // Whoever may patch may not for that create.
+        let secrets = inside(&client, Resource::Secrets, "shop");
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "new"}});
+        let outcome = secrets
+            .patch("new", &PatchParams::apply("me"), &Patch::Apply(&secret))
+            .await;
+        assert_eq!(refused(outcome).code, 403);
+        assert_eq!(
+            refused(
+                secrets
+                    .create(&PostParams::default(), &object(secret))
+                    .await
+            )
+            .code,
+            403
+        );
     });
 }

@@ -38,6 +38,12 @@ fn run(test: impl Future<Output = ()>) {
     ended.expect("the test ends in time");
 }
 
+/// A server may be driven from any thread.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<ApiServer>();
+};
+
 fn server() -> ApiServer {
     ApiServer::start(Options::default()).expect("a server")
 }
