@@ -9,6 +9,8 @@ use super::{journal::Verb, rbac::Rules, refusal::Refusal, resource::Resource};
 pub struct WatchFaults {
     /// Wait so long before each event.
     pub delay: Duration,
+    /// Say nothing at all, no bookmark and no end, while this holds: a watch that is dead and does not know it.
+    pub silent: bool,
     /// Send every event twice.
     pub duplicate: bool,
     /// Send neighbouring events of two objects in the wrong order. Events of one object keep theirs.

@@ -1,5 +1,6 @@
 //! Watches: the answer that goes on, one JSON event a line.
 
+mod deliver;
 mod wire;
 
 use std::{
@@ -14,20 +15,21 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::mpsc::Sender,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     Shared,
-    faults::{Older, Signal},
+    faults::Signal,
     query::Query,
     read::{self, Shape},
     refusal::Refusal,
     resource::Target,
     selector::Selector,
-    store::{Change, Happened, Stored},
+    store::Stored,
 };
 
+use deliver::{Event, cut};
 use wire::error_event;
 
 /// Parts of the body of an answer; an error breaks the connection.
@@ -61,12 +63,6 @@ enum Start {
     },
     /// The version is too old: told in an event.
     Gone(Refusal),
-}
-
-struct Event {
-    name: &'static str,
-    object: Arc<Stored>,
-    before: Option<Arc<Stored>>,
 }
 
 /// Why a watch ends from outside.
@@ -189,7 +185,7 @@ impl Watch {
             biased;
             end = told => end,
             () = parts.closed() => End::Over,
-            () = sleep_until(self.deadline) => End::Timeout,
+            () = self.deadline(&shared) => End::Timeout,
             end = self.pump(&shared, &parts, &sent) => end.unwrap_or(End::Over),
         };
         // What the client does not take is dropped with the connection; nothing to do about it.
@@ -240,6 +236,7 @@ impl Watch {
             self.deliver(shared, parts, &event).await?;
         }
         if mark_end {
+            self.voice(shared).await;
             parts.send(Ok(self.bookmark(position, true))).await.ok()?;
         }
         let mut held: Option<Event> = None;
@@ -299,6 +296,7 @@ impl Watch {
                         position = position.max(revision);
                         sent.store(position, Ordering::Relaxed);
                         if self.bookmarks {
+                            self.voice(shared).await;
                             parts.send(Ok(self.bookmark(position, false))).await.ok()?;
                         }
                     }
@@ -307,60 +305,8 @@ impl Watch {
         }
     }
 
-    /// The event that a change is to this client: by what the selectors held for before and after.
-    fn event(&self, change: &Change) -> Option<Event> {
-        let inside = |object: &Stored| {
-            let namespace = self.target.namespace.as_deref();
-            namespace.is_none_or(|namespace| namespace == object.key.namespace)
-                && self.selector.matches(object)
-        };
-        let was = change.before.as_deref().is_some_and(inside);
-        let is = change.happened != Happened::Deleted && inside(&change.object);
-        let name = match (was, is) {
-            (false, true) => "ADDED",
-            (true, true) => "MODIFIED",
-            (true, false) => "DELETED",
-            (false, false) => return None,
-        };
-        let before = change.before.clone().filter(|_| name == "MODIFIED");
-        Some(Event {
-            name,
-            object: Arc::clone(&change.object),
-            before,
-        })
+    async fn deadline(&self, shared: &Shared) {
+        sleep_until(self.deadline).await;
+        self.voice(shared).await;
     }
-
-    async fn deliver(&self, shared: &Shared, parts: &Parts, event: &Event) -> Option<()> {
-        let resource = self.target.resource;
-        let faults = shared.faults().watches[resource.index()];
-        if !faults.delay.is_zero() {
-            sleep(faults.delay).await;
-        }
-        let line = self.line(event.name, &event.object);
-        if shared.faults().tear(resource) {
-            let half = line.slice(..line.len() / 2);
-            parts.send(Ok(half)).await.ok()?;
-            // Let the half go out before the connection breaks.
-            sleep(Duration::from_millis(20)).await;
-            let _ = cut(parts).await;
-            return None;
-        }
-        let times = if faults.duplicate { 2 } else { 1 };
-        for _ in 0..times {
-            parts.send(Ok(line.clone())).await.ok()?;
-        }
-        if let (Some(older), Some(before)) = (faults.older, &event.before) {
-            parts.send(Ok(self.line("MODIFIED", before))).await.ok()?;
-            if older == Older::ThenNewer {
-                parts.send(Ok(line)).await.ok()?;
-            }
-        }
-        Some(())
-    }
-}
-
-/// Breaks the connection in the middle of the answer.
-async fn cut(parts: &Parts) -> Result<(), ()> {
-    let broken = io::Error::new(io::ErrorKind::ConnectionReset, "cut by a test");
-    parts.send(Err(broken)).await.map_err(drop)
 }

@@ -144,6 +144,28 @@ fn a_slow_watch_takes_its_time_over_every_event() {
 }
 
 #[test]
+fn a_silent_watch_says_nothing_while_everything_else_is_answered() {
+    run(async {
+        let (server, client, mut events) = watched().await;
+        disturb(
+            &server,
+            WatchFaults {
+                silent: true,
+                ..WatchFaults::default()
+            },
+        );
+        server.put(service("web", 2)).unwrap();
+        quiet(&mut events).await;
+        all(&client, Resource::Services)
+            .list(&ListParams::default())
+            .await
+            .unwrap();
+        disturb(&server, WatchFaults::default());
+        assert_eq!(next(&mut events).await, "apply web 2");
+    });
+}
+
+#[test]
 fn duplicated_events_come_twice() {
     run(async {
         let (server, _client, mut events) = watched().await;
