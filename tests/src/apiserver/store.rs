@@ -79,6 +79,13 @@ impl Stored {
         &self.bare
     }
 
+    /// This state, as of another revision.
+    pub(super) fn as_of(&self, revision: u64) -> Self {
+        let mut value = self.value();
+        value["metadata"]["resourceVersion"] = json!(revision.to_string());
+        Self::new(self.resource, revision, &value)
+    }
+
     /// As a tree, made by this call.
     pub(super) fn value(&self) -> Value {
         serde_json::from_slice(&self.text()).expect("this text was written from a value")

@@ -176,11 +176,12 @@ fn an_object_that_comes_to_match_is_added_and_one_that_no_longer_does_is_deleted
             next_raw(&mut events).await,
             Some(WatchEvent::Added(_))
         ));
-        patch("web");
-        assert!(matches!(
-            next_raw(&mut events).await,
-            Some(WatchEvent::Deleted(_))
-        ));
+        let left = patch("web");
+        let Some(WatchEvent::Deleted(gone)) = next_raw(&mut events).await else {
+            panic!("it is gone for who selects");
+        };
+        assert_eq!(gone.metadata.resource_version, Some(left.to_string()));
+        assert_eq!(gone.metadata.labels.unwrap()["app"], "other");
     });
 }
 

@@ -41,10 +41,17 @@ impl Watch {
             (true, false) => "DELETED",
             (false, false) => return None,
         };
+        let object = match &change.before {
+            // Out of the selector: the client gets the state that it knows, with the revision of now.
+            Some(known) if name == "DELETED" && change.happened != Happened::Deleted => {
+                Arc::new(known.as_of(change.revision))
+            }
+            _ => Arc::clone(&change.object),
+        };
         let before = change.before.clone().filter(|_| name == "MODIFIED");
         Some(Event {
             name,
-            object: Arc::clone(&change.object),
+            object,
             before,
         })
     }
