@@ -20,7 +20,10 @@
 //! ```
 
 mod access;
+mod answer;
 mod base64;
+mod control;
+mod direct;
 mod discovery;
 mod faults;
 mod fields;
@@ -29,6 +32,7 @@ mod http;
 mod journal;
 mod patch;
 mod query;
+mod rbac;
 mod read;
 mod refusal;
 mod resource;
@@ -40,7 +44,6 @@ mod watch;
 mod write;
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -48,7 +51,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
 use tokio::sync;
 
 pub use access::{Identity, Login};
@@ -61,10 +63,8 @@ use access::{Access, Authority, User};
 use faults::{Faults, Signal};
 use gate::Gate;
 use journal::Journal;
-use resource::Target;
 use serve::Command;
-use store::{Key, Store};
-use write::PatchKind;
+use store::Store;
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -245,274 +245,6 @@ impl ApiServer {
     }
 }
 
-/// Objects, without HTTP.
-impl ApiServer {
-    /// Creates or replaces an object, as `kubectl replace` would; a `status` in it is stored too, and one that it
-    /// leaves out is kept. Returns the object's revision; the same object again changes nothing.
-    pub fn put(&self, object: Value) -> Result<u64, Refusal> {
-        let (mut target, key) = self.target_of(&object)?;
-        let options = direct_options();
-        let mut store = self.shared.store();
-        let status = object.get("status").cloned();
-        let mut body = object;
-        if let Some(live) = store.find(target.resource, &key) {
-            // The version is never in the way of a test.
-            body["metadata"]["resourceVersion"] = live.value["metadata"]["resourceVersion"].clone();
-            body["metadata"]["uid"] = Value::Null;
-            write::update(&mut store, &target, body, &options)?;
-        } else {
-            body["metadata"]["resourceVersion"] = Value::Null;
-            target.name = None;
-            write::create(&mut store, &target, body, &options)?;
-            target.name = Some(key.name.clone());
-        }
-        if let Some(status) = status.filter(|_| target.resource.traits().status) {
-            target.status = true;
-            let patch = json!({"status": status});
-            write::patch(&mut store, &target, PatchKind::Merge, patch, &options)?;
-        }
-        Ok(revision_of(
-            store
-                .find(target.resource, &key)
-                .map(|object| &*object.value),
-        ))
-    }
-
-    /// Merges a JSON merge patch into an object and its status. Returns the object's revision.
-    pub fn patch(
-        &self,
-        resource: Resource,
-        namespace: Option<&str>,
-        name: &str,
-        patch: Value,
-    ) -> Result<u64, Refusal> {
-        let mut target = target(resource, namespace, name);
-        let mut store = self.shared.store();
-        let mut written = write::patch(
-            &mut store,
-            &target,
-            PatchKind::Merge,
-            patch.clone(),
-            &direct_options(),
-        )?;
-        if resource.traits().status && patch.get("status").is_some() {
-            target.status = true;
-            written = write::patch(
-                &mut store,
-                &target,
-                PatchKind::Merge,
-                patch,
-                &direct_options(),
-            )?;
-        }
-        Ok(revision_of(Some(&written.object)))
-    }
-
-    /// Removes an object, also one with finalizers. False if there is none.
-    pub fn delete(&self, resource: Resource, namespace: Option<&str>, name: &str) -> bool {
-        self.shared
-            .store()
-            .remove(resource, &Key::new(namespace, name))
-            .is_some()
-    }
-
-    /// An object as it is now.
-    pub fn get(
-        &self,
-        resource: Resource,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Option<Arc<Value>> {
-        let store = self.shared.store();
-        store
-            .find(resource, &Key::new(namespace, name))
-            .map(|object| Arc::clone(&object.value))
-    }
-
-    /// All objects of a resource, or those of one namespace, in order of their names.
-    pub fn list(&self, resource: Resource, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        let store = self.shared.store();
-        let scope = store::Scope {
-            namespace,
-            ..store::Scope::default()
-        };
-        let page = store.page(resource, &scope, store.revision(), |_| true);
-        let items = page.map(|page| page.items).unwrap_or_default();
-        items
-            .into_iter()
-            .map(|object| Arc::clone(&object.value))
-            .collect()
-    }
-
-    /// The revision of the last change of anything.
-    pub fn revision(&self) -> u64 {
-        self.shared.store().revision()
-    }
-
-    /// Forgets the history: who goes on from any version up to now gets 410. Running watches are not disturbed.
-    pub fn compact(&self) {
-        self.shared.store().compact();
-    }
-
-    fn target_of(&self, object: &Value) -> Result<(Target, Key), Refusal> {
-        let resource = Resource::of(object).ok_or_else(|| {
-            Refusal::bad_request(format!(
-                "no such kind here: {} {}",
-                object["apiVersion"], object["kind"]
-            ))
-        })?;
-        let key = Key::of(object);
-        let namespaced = resource.traits().namespaced;
-        if key.name.is_empty() || namespaced == key.namespace.is_empty() {
-            return Err(Refusal::bad_request(
-                "an object needs a name, and a namespace if its kind has one",
-            ));
-        }
-        let namespace = namespaced.then_some(key.namespace.as_str());
-        Ok((target(resource, namespace, &key.name), key))
-    }
-}
-
-/// Faults. All of them take effect at once.
-impl ApiServer {
-    /// Goes silent: connections are accepted and stay open, nothing is read or written on any of them.
-    pub fn freeze(&self) {
-        self.shared.gate.freeze();
-    }
-
-    /// Goes on where [`Self::freeze`] stopped.
-    pub fn thaw(&self) {
-        self.shared.gate.thaw();
-    }
-
-    /// Resets every connection and closes the port. Objects are kept. Ends a freeze.
-    pub fn kill(&self) -> Result<()> {
-        self.order(Command::Kill)?;
-        self.shared.gate.thaw();
-        Ok(())
-    }
-
-    /// Listens again on the same port.
-    pub fn restart(&self, history: History) -> Result<()> {
-        if history == History::Lost {
-            self.compact();
-        }
-        self.order(|done| Command::Listen(self.address, done))
-    }
-
-    /// Breaks the connection of every watch of a resource (none: of all), in the middle of the answer.
-    pub fn cut_watches(&self, resource: Option<Resource>) {
-        self.signal(resource, |signal| signal.cut += 1);
-    }
-
-    /// Ends every watch of a resource (none: of all) in good order, as a timeout does.
-    pub fn end_watches(&self, resource: Option<Resource>) {
-        self.signal(resource, |signal| signal.end += 1);
-    }
-
-    /// Ends every watch of a resource (none: of all) with an ERROR event that carries 410.
-    pub fn expire_watches(&self, resource: Option<Resource>) {
-        self.signal(resource, |signal| signal.expire += 1);
-    }
-
-    /// Disturbs all watches of a resource (none: of all), from their next event on; the default ends it.
-    pub fn disturb_watches(&self, resource: Option<Resource>, with: WatchFaults) {
-        let mut faults = self.shared.faults();
-        for resource in chosen(resource) {
-            faults.watches[resource.index()] = with;
-        }
-    }
-
-    /// The next `count` events of each chosen resource (none: of all) are sent by half, then the connection breaks.
-    pub fn tear_events(&self, resource: Option<Resource>, count: u32) {
-        let mut faults = self.shared.faults();
-        for resource in chosen(resource) {
-            faults.torn[resource.index()] = count;
-        }
-    }
-
-    /// Fails the next requests that it is about. Several may be ordered; the first that fits strikes.
-    pub fn fail_requests(&self, failure: Failure) {
-        self.shared.faults().failures.push(failure);
-    }
-
-    /// Forgets the failures that were ordered.
-    pub fn stop_failing(&self) {
-        self.shared.faults().failures.clear();
-    }
-
-    /// Answers 403 to this verb on this resource, as without a rule in RBAC. Running watches go on.
-    pub fn forbid(&self, verb: Verb, resource: Resource) {
-        self.shared.faults().forbidden.insert((verb, resource));
-    }
-
-    /// Takes [`Self::forbid`] back.
-    pub fn allow(&self, verb: Verb, resource: Resource) {
-        self.shared.faults().forbidden.remove(&(verb, resource));
-    }
-
-    /// Reads that accept any version (`resourceVersion=0`) see the objects of this revision, as from a replica that
-    /// lags behind; none for the present.
-    pub fn lag(&self, revision: Option<u64>) {
-        self.shared.faults().stale = revision;
-    }
-
-    /// Whether a watch from a version that is too old is answered with HTTP 410; as an ERROR event otherwise, which
-    /// is what the real server does today.
-    pub fn gone_as_status(&self, holds: bool) {
-        self.shared.faults().gone_as_status = holds;
-    }
-
-    fn signal(&self, resource: Option<Resource>, change: impl Fn(&mut Signal)) {
-        self.shared.signals.send_modify(|all| {
-            for resource in chosen(resource) {
-                change(&mut all[resource.index()]);
-            }
-        });
-    }
-
-    fn order(&self, command: impl FnOnce(serve::Done) -> Command) -> Result<()> {
-        let (done, answer) = std::sync::mpsc::sync_channel(1);
-        let commands = self.commands.as_ref().context("the server has stopped")?;
-        commands
-            .send(command(done))
-            .ok()
-            .context("the server has stopped")?;
-        answer
-            .recv_timeout(Duration::from_secs(10))
-            .context("the server does not answer")??;
-        Ok(())
-    }
-}
-
-/// What was asked of it.
-impl ApiServer {
-    /// Requests of this verb for this resource since the start, or since [`Self::clear_journal`].
-    pub fn count(&self, verb: Verb, resource: Resource) -> u64 {
-        self.shared
-            .journal()
-            .counts()
-            .get(&(verb, resource))
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// All counts that are not zero.
-    pub fn counts(&self) -> BTreeMap<(Verb, Resource), u64> {
-        self.shared.journal().counts().clone()
-    }
-
-    /// The last requests, oldest first. A watch is here as soon as its answer begins.
-    pub fn requests(&self) -> Vec<Request> {
-        self.shared.journal().last()
-    }
-
-    /// Starts counting anew.
-    pub fn clear_journal(&self) {
-        self.shared.journal().clear();
-    }
-}
-
 impl Drop for ApiServer {
     fn drop(&mut self) {
         drop(self.commands.take());
@@ -527,33 +259,4 @@ impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ApiServer({})", self.url())
     }
-}
-
-fn chosen(resource: Option<Resource>) -> impl Iterator<Item = Resource> {
-    Resource::ALL
-        .into_iter()
-        .filter(move |have| resource.is_none_or(|only| only == *have))
-}
-
-fn target(resource: Resource, namespace: Option<&str>, name: &str) -> Target {
-    Target {
-        resource,
-        namespace: namespace.map(str::to_owned),
-        name: Some(name.to_owned()),
-        status: false,
-    }
-}
-
-fn direct_options() -> write::Options {
-    write::Options {
-        manager: "test".to_owned(),
-        dry_run: false,
-        force: false,
-        now: http::now(),
-    }
-}
-
-fn revision_of(object: Option<&Value>) -> u64 {
-    let text = object.and_then(|object| object["metadata"]["resourceVersion"].as_str());
-    text.and_then(|text| text.parse().ok()).unwrap_or_default()
 }

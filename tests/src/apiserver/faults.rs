@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{journal::Verb, refusal::Refusal, resource::Resource};
+use super::{journal::Verb, rbac::Rules, refusal::Refusal, resource::Resource};
 
 /// How every watch of a resource is disturbed. The default is not at all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WatchFaults {
     /// Wait so long before each event.
     pub delay: Duration,
+    /// Say nothing at all, no bookmark and no end, while this holds: a watch that is dead and does not know it.
+    pub silent: bool,
     /// Send every event twice.
     pub duplicate: bool,
     /// Send neighbouring events of two objects in the wrong order. Events of one object keep theirs.
@@ -97,6 +99,8 @@ pub(super) struct Faults {
     pub(super) torn: [u32; Resource::COUNT],
     pub(super) failures: Vec<Failure>,
     pub(super) forbidden: BTreeSet<(Verb, Resource)>,
+    /// None: everything is allowed that is not forbidden.
+    pub(super) rules: Option<Rules>,
     /// Lists that may be answered from a cache see this revision.
     pub(super) stale: Option<u64>,
     /// A watch from a version that is too old is answered with HTTP 410, not with an event.

@@ -4,9 +4,13 @@
 //! fields holds the paths of the leaves: scalars, lists and empty maps.
 //! Source: <https://kubernetes.io/docs/reference/using-api/server-side-apply/>.
 
+mod v1;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
+
+use v1::{read, write};
 
 type Path = Vec<String>;
 type FieldSet = BTreeSet<Path>;
@@ -98,7 +102,7 @@ pub(super) fn apply(
             continue;
         }
         for path in wanted.iter().filter(|path| differs(live, config, path)) {
-            if related(&entry.set, path) {
+            if covers(&entry.set, path, live) {
                 clashes.push(Clash {
                     manager: entry.manager.clone(),
                     field: format!(".{}", path.join(".")),
@@ -136,8 +140,8 @@ pub(super) fn apply(
             .filter(|(index, _)| Some(*index) != own);
         let kept = others
             .into_iter()
-            .any(|(_, entry)| related(&entry.set, path));
-        if !kept && !related(&wanted, path) {
+            .any(|(_, entry)| covers(&entry.set, path, &new));
+        if !kept && !covers(&wanted, path, config) {
             remove(&mut new, path);
         }
     }
@@ -177,14 +181,14 @@ fn differs(live: &Value, config: &Value, path: &[String]) -> bool {
     }
 }
 
-/// Whether the set holds this path, one above it, or one below it.
-fn related(set: &FieldSet, path: &[String]) -> bool {
-    let above = (1..=path.len()).any(|len| set.contains(&path[..len]));
-    above
-        || set
-            .range(path.to_vec()..)
-            .next()
-            .is_some_and(|next| next.starts_with(path))
+/// Whether the set holds this path, one below it, or one above it that is one value in `object`. A map above it that
+/// was empty when it was written is not one value: it says nothing of what others put into it.
+fn covers(set: &FieldSet, path: &[String], object: &Value) -> bool {
+    let whole =
+        |above: &[String]| set.contains(above) && !at(object, above).is_some_and(Value::is_object);
+    let below = set.range(path.to_vec()..).next();
+    below.is_some_and(|next| next.starts_with(path))
+        || (1..path.len()).any(|len| whole(&path[..len]))
 }
 
 fn at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
@@ -259,83 +263,4 @@ fn without_managed_fields(object: &Value) -> Value {
         metadata.remove("managedFields");
     }
     object
-}
-
-fn read(object: &Value) -> Vec<Entry> {
-    let list = object
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array);
-    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-    list.into_iter()
-        .flatten()
-        .map(|entry| {
-            let mut set = FieldSet::new();
-            from_fields_v1(&entry["fieldsV1"], &mut Path::new(), &mut set);
-            Entry {
-                manager: text(entry, "manager"),
-                operation: text(entry, "operation"),
-                api_version: text(entry, "apiVersion"),
-                time: text(entry, "time"),
-                status: entry["subresource"] == "status",
-                set,
-            }
-        })
-        .collect()
-}
-
-fn write(object: &mut Value, entries: &[Entry]) {
-    let owning = entries.iter().filter(|entry| !entry.set.is_empty());
-    let list: Vec<Value> = owning
-        .map(|entry| {
-            let mut out = json!({
-                "manager": entry.manager,
-                "operation": entry.operation,
-                "apiVersion": entry.api_version,
-                "time": entry.time,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": to_fields_v1(&entry.set),
-            });
-            if entry.status {
-                out["subresource"] = json!("status");
-            }
-            out
-        })
-        .collect();
-    if list.is_empty() {
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-        }
-    } else {
-        object["metadata"]["managedFields"] = Value::Array(list);
-    }
-}
-
-fn to_fields_v1(set: &FieldSet) -> Value {
-    let mut out = json!({});
-    for path in set {
-        let mut place = &mut out;
-        for step in path {
-            place = &mut place[format!("f:{step}")];
-            if place.is_null() {
-                *place = json!({});
-            }
-        }
-    }
-    out
-}
-
-fn from_fields_v1(fields: &Value, path: &mut Path, out: &mut FieldSet) {
-    let inner = fields.as_object().into_iter().flatten();
-    let mut leaf = true;
-    for (name, fields) in inner {
-        if let Some(name) = name.strip_prefix("f:") {
-            leaf = false;
-            path.push(name.to_owned());
-            from_fields_v1(fields, path, out);
-            path.pop();
-        }
-    }
-    if leaf && !path.is_empty() {
-        out.insert(path.clone());
-    }
 }

@@ -1,24 +1,21 @@
 //! From an HTTP request to what it asks for, and back.
 
-use std::{convert::Infallible, io, sync::Arc, time::Instant};
+use std::{convert::Infallible, sync::Arc, time::Instant};
 
-use bytes::Bytes;
-use futures_util::stream;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{
-    Method, Request, Response,
-    body::{Frame, Incoming},
-    header,
-};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{Method, Request, body::Incoming, header};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::{
-    Shared, discovery,
+    Shared,
+    answer::{Answer, json_answer, plain, refuse, stream_answer},
+    discovery,
     journal::{self, Verb},
     query::Query,
+    rbac::{self, Ask},
     read::{self, Shape},
     refusal::Refusal,
     resource::Target,
@@ -30,9 +27,6 @@ use super::{
 
 /// Largest body of a request, as the real server has it.
 const BODY_MAX: usize = 3 * 1024 * 1024;
-
-type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Answer = Response<Body>;
 
 /// Answers one request; never fails, as a refusal is an answer.
 pub(super) async fn answer(
@@ -72,9 +66,14 @@ pub(super) async fn answer(
     };
     shared.journal().count(verb, target.resource);
     let uri = request.uri().to_string();
-    let checked = check(&shared, verb, &target, &user);
+    let ask = Ask {
+        user: &user,
+        target: &target,
+        query: &query,
+    };
+    let checked = check(&shared, &ask, verb);
     let done = match checked {
-        Ok(()) => carry_out(&shared, verb, &target, &query, request).await,
+        Ok(()) => carry_out(&shared, verb, &ask, request).await,
         Err(refusal) => Err(refusal),
     };
     let answer = done.unwrap_or_else(|refusal| refuse(&refusal));
@@ -104,48 +103,21 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Option<Verb> {
 }
 
 /// Failures that were ordered, and who may do what.
-fn check(shared: &Shared, verb: Verb, target: &Target, user: &str) -> Result<(), Refusal> {
-    let resource = target.resource;
+fn check(shared: &Shared, ask: &Ask<'_>, verb: Verb) -> Result<(), Refusal> {
     let mut faults = shared.faults();
-    if let Some(refusal) = faults.strike(verb, resource) {
+    if let Some(refusal) = faults.strike(verb, ask.target.resource) {
         return Err(refusal);
     }
-    if !faults.forbidden.contains(&(verb, resource)) {
-        return Ok(());
-    }
-    let place = match &target.namespace {
-        Some(namespace) => format!("in the namespace \"{namespace}\""),
-        None => "at the cluster scope".to_owned(),
-    };
-    let name = match &target.name {
-        Some(name) => format!(" \"{name}\""),
-        None => String::new(),
-    };
-    let sub = if target.status { "/status" } else { "" };
-    let mut refusal = Refusal::new(
-        403,
-        "Forbidden",
-        format!(
-            "{}{name} is forbidden: User \"{user}\" cannot {} resource \"{}{sub}\" in API group \"{}\" {place}",
-            resource.qualified(),
-            verb.name(),
-            resource.plural(),
-            resource.traits().group
-        ),
-    );
-    refusal.details = json!({
-        "name": target.name, "group": resource.traits().group, "kind": resource.plural(),
-    });
-    Err(refusal)
+    rbac::authorise(&faults, ask, verb)
 }
 
 async fn carry_out(
     shared: &Arc<Shared>,
     verb: Verb,
-    target: &Target,
-    query: &Query,
+    ask: &Ask<'_>,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
+    let (target, query) = (ask.target, ask.query);
     let text = |name| {
         request
             .headers()
@@ -193,9 +165,15 @@ async fn carry_out(
     let options = options(verb, query, &agent, &content_type)?;
     let written = match verb {
         Verb::Create => write::create(&mut shared.store(), target, body, &options)?,
-        Verb::Update => write::update(&mut shared.store(), target, body, &options)?,
+        Verb::Update => {
+            may_create(shared, ask)?;
+            write::update(&mut shared.store(), target, body, &options)?
+        }
         Verb::Patch => {
             let kind = patch_kind(&content_type)?;
+            if kind == PatchKind::Apply {
+                may_create(shared, ask)?;
+            }
             write::patch(&mut shared.store(), target, kind, body, &options)?
         }
         _ => return delete(shared, target, query, &body, &options),
@@ -222,12 +200,12 @@ fn delete(
     if let Some(name) = &target.name {
         let key = Key::new(target.namespace.as_deref(), name);
         let text = match write::delete(&mut store, resource, &key, body, options)? {
-            Deleted::Waits(object) => object.text().clone(),
+            Deleted::Waits(object) => object.to_string().into(),
             Deleted::Gone(object) => json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": {
                     "name": name, "group": resource.traits().group, "kind": resource.plural(),
-                    "uid": object.value["metadata"]["uid"],
+                    "uid": object["metadata"]["uid"],
                 },
             })
             .to_string()
@@ -245,6 +223,17 @@ fn delete(
         "metadata": {"resourceVersion": store.revision().to_string()}, "items": [],
     });
     Ok(json_answer(200, list.to_string().into()))
+}
+
+/// A write that may create what is not there needs the right to do so.
+fn may_create(shared: &Shared, ask: &Ask<'_>) -> Result<(), Refusal> {
+    let name = ask.target.name.as_deref().unwrap_or_default();
+    let key = Key::new(ask.target.namespace.as_deref(), name);
+    let there = shared.store().find(ask.target.resource, &key).is_some();
+    if there || ask.target.status {
+        return Ok(());
+    }
+    rbac::authorise(&shared.faults(), ask, Verb::Create)
 }
 
 fn options(verb: Verb, query: &Query, agent: &str, content_type: &str) -> Result<Options, Refusal> {
@@ -309,41 +298,4 @@ fn patch_kind(content_type: &str) -> Result<PatchKind, Refusal> {
             ),
         )),
     }
-}
-
-fn refuse(refusal: &Refusal) -> Answer {
-    let mut answer = json_answer(refusal.code, refusal.status().to_string().into());
-    if let Some(seconds) = refusal.retry_after {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
-    }
-    answer
-}
-
-fn json_answer(code: u16, body: Bytes) -> Answer {
-    plain(code, "application/json", body)
-}
-
-fn plain(code: u16, content_type: &'static str, body: Bytes) -> Answer {
-    let body = Full::new(body)
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync();
-    let answer = Response::builder()
-        .status(code)
-        .header(header::CONTENT_TYPE, content_type);
-    answer
-        .body(body)
-        .expect("a status and a fixed header make an answer")
-}
-
-fn stream_answer(body: mpsc::Receiver<io::Result<Bytes>>) -> Answer {
-    let frames = stream::unfold(body, |mut body| async {
-        let part = body.recv().await?;
-        Some((part.map(Frame::data), body))
-    });
-    let answer = Response::builder().header(header::CONTENT_TYPE, "application/json");
-    answer
-        .body(StreamBody::new(frames).boxed_unsync())
-        .expect("a fixed header makes an answer")
 }

@@ -33,8 +33,8 @@ impl Shape {
     /// One object by itself, or in a watch.
     pub(super) fn text(self, object: &Stored) -> Bytes {
         match self {
-            Self::Whole => object.text().clone(),
-            Self::Metadata => partial(&object.value).to_string().into(),
+            Self::Whole => object.text(),
+            Self::Metadata => partial(&object.value()).to_string().into(),
         }
     }
 }

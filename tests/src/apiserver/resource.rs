@@ -139,7 +139,7 @@ impl Resource {
     /// How many there are.
     pub const COUNT: usize = 8;
 
-    /// Every resource, in the order of [`Self::index`].
+    /// Every resource, in the order of their declaration.
     pub const ALL: [Self; Self::COUNT] = [
         Self::AlbConfigs,
         Self::IngressClasses,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{query::Query, refusal::Refusal, resource::Resource};
+use super::{query::Query, refusal::Refusal, resource::Resource, store::Stored};
 
 /// Which objects of a resource a request is about.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,11 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    pub(super) fn matches(&self, object: &Value) -> bool {
+    pub(super) fn matches(&self, object: &Stored) -> bool {
+        self.is_everything() || self.matches_value(&object.value())
+    }
+
+    fn matches_value(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
         let label = |name: &str| {
             labels

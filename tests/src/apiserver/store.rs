@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -36,40 +36,59 @@ impl Key {
     }
 }
 
-/// One state of one object, and its text, written once however many clients read it.
+/// One state of one object, as text: ten clusters of objects as trees would take ten times the memory.
 #[derive(Debug)]
 pub(super) struct Stored {
-    pub(super) value: Arc<Value>,
     pub(super) key: Key,
-    text: OnceLock<Bytes>,
-    bare: OnceLock<Bytes>,
+    pub(super) revision: u64,
+    resource: Resource,
+    /// JSON without `kind` and `apiVersion`.
+    bare: Bytes,
 }
 
 impl Stored {
-    fn new(value: Value) -> Self {
+    fn new(resource: Resource, revision: u64, value: &Value) -> Self {
+        let mut bare = BTreeMap::new();
+        for (name, value) in value.as_object().into_iter().flatten() {
+            if !matches!(name.as_str(), "kind" | "apiVersion") {
+                bare.insert(name, value);
+            }
+        }
+        let text = serde_json::to_vec(&bare).expect("maps with names for keys can be written");
         Self {
-            key: Key::of(&value),
-            value: Arc::new(value),
-            text: OnceLock::new(),
-            bare: OnceLock::new(),
+            key: Key::of(value),
+            revision,
+            resource,
+            bare: text.into(),
         }
     }
 
     /// As JSON.
-    pub(super) fn text(&self) -> &Bytes {
-        self.text.get_or_init(|| self.value.to_string().into())
+    pub(super) fn text(&self) -> Bytes {
+        let head = format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",",
+            self.resource.kind(),
+            self.resource.api_version()
+        );
+        // There is metadata in every object, so something follows on the comma.
+        [head.as_bytes(), &self.bare[1..]].concat().into()
     }
 
     /// As JSON without `kind` and `apiVersion`: an item in a list of a built-in kind.
     pub(super) fn bare(&self) -> &Bytes {
-        self.bare.get_or_init(|| {
-            let mut value = Value::clone(&self.value);
-            if let Some(fields) = value.as_object_mut() {
-                fields.remove("kind");
-                fields.remove("apiVersion");
-            }
-            value.to_string().into()
-        })
+        &self.bare
+    }
+
+    /// This state, as of another revision.
+    pub(super) fn as_of(&self, revision: u64) -> Self {
+        let mut value = self.value();
+        value["metadata"]["resourceVersion"] = json!(revision.to_string());
+        Self::new(self.resource, revision, &value)
+    }
+
+    /// As a tree, made by this call.
+    pub(super) fn value(&self) -> Value {
+        serde_json::from_slice(&self.text()).expect("this text was written from a value")
     }
 }
 
@@ -162,8 +181,8 @@ impl Store {
     }
 
     /// Stores a new state of an object and returns it with its new `resourceVersion`.
-    pub(super) fn put(&mut self, resource: Resource, value: Value) -> Arc<Stored> {
-        let object = self.next(value);
+    pub(super) fn put(&mut self, resource: Resource, mut value: Value) -> Value {
+        let object = self.next(resource, &mut value);
         let table = &mut self.tables[resource.index()];
         let before = table
             .objects
@@ -173,21 +192,23 @@ impl Store {
             None => Happened::Added,
         };
         self.record(resource, happened, &object, before);
-        object
+        value
     }
 
-    /// Removes an object; its last state has the revision of its end.
-    pub(super) fn remove(&mut self, resource: Resource, key: &Key) -> Option<Arc<Stored>> {
-        let before = self.tables[resource.index()].objects.remove(key)?;
-        let object = self.next(Value::clone(&before.value));
+    /// Removes an object; its last state has the revision of its end. False if there is none.
+    pub(super) fn remove(&mut self, resource: Resource, key: &Key) -> bool {
+        let Some(before) = self.tables[resource.index()].objects.remove(key) else {
+            return false;
+        };
+        let object = self.next(resource, &mut before.value());
         self.record(resource, Happened::Deleted, &object, Some(before));
-        Some(object)
+        true
     }
 
-    fn next(&mut self, mut value: Value) -> Arc<Stored> {
+    fn next(&mut self, resource: Resource, value: &mut Value) -> Arc<Stored> {
         self.revision += 1;
         value["metadata"]["resourceVersion"] = json!(self.revision.to_string());
-        Arc::new(Stored::new(value))
+        Arc::new(Stored::new(resource, self.revision, value))
     }
 
     fn record(
@@ -236,7 +257,7 @@ impl Store {
         resource: Resource,
         scope: &Scope<'_>,
         at: u64,
-        matches: impl Fn(&Value) -> bool,
+        matches: impl Fn(&Stored) -> bool,
     ) -> Result<Page, Refusal> {
         let table = &self.tables[resource.index()];
         if at > self.revision {
@@ -274,7 +295,7 @@ impl Store {
             remaining: 0,
         };
         for (key, object) in was.take_while(|(key, _)| scope.holds(key)) {
-            if scope.after == Some(key) || !matches(&object.value) {
+            if scope.after == Some(key) || !matches(object) {
                 continue;
             }
             if scope.limit.is_some_and(|limit| page.items.len() >= limit) {

@@ -135,10 +135,17 @@ fn word<'a>(object: &'a Value, name: &str) -> &'a str {
     object[name].as_str().unwrap_or_default()
 }
 
-fn new_event(event: &Value, causes: &mut Causes) {
+fn any_event(event: &Value, causes: &mut Causes) {
     let mut wrong = |field: &str, what: String| causes.push((field.to_owned(), what));
-    if word(event, "eventTime").is_empty() {
-        wrong("eventTime", "Required value".to_owned());
+    let namespace = word(&event["metadata"], "namespace");
+    // An event about an object of the whole cluster lives in one of two namespaces.
+    if word(&event["regarding"], "namespace").is_empty()
+        && !matches!(namespace, "default" | "kube-system")
+    {
+        wrong(
+            "involvedObject.namespace",
+            "Invalid value: \"\": does not match event.namespace".to_owned(),
+        );
     }
     for field in [
         "reportingController",
@@ -172,6 +179,20 @@ fn new_event(event: &Value, causes: &mut Causes) {
             ),
         );
     }
+    if word(event, "note").len() > NOTE_MAX {
+        wrong(
+            "message",
+            format!("Invalid value: \"\": can have at most {NOTE_MAX} characters"),
+        );
+    }
+}
+
+fn new_event(event: &Value, causes: &mut Causes) {
+    any_event(event, causes);
+    let mut wrong = |field: &str, what: String| causes.push((field.to_owned(), what));
+    if word(event, "eventTime").is_empty() {
+        wrong("eventTime", "Required value".to_owned());
+    }
     if !matches!(word(event, "type"), "Normal" | "Warning") {
         wrong(
             "type",
@@ -181,12 +202,6 @@ fn new_event(event: &Value, causes: &mut Causes) {
             ),
         );
     }
-    if word(event, "note").len() > NOTE_MAX {
-        wrong(
-            "message",
-            format!("Invalid value: \"\": can have at most {NOTE_MAX} characters"),
-        );
-    }
     for field in [
         "deprecatedFirstTimestamp",
         "deprecatedLastTimestamp",
@@ -194,24 +209,12 @@ fn new_event(event: &Value, causes: &mut Causes) {
         "deprecatedSource",
     ] {
         if !event[field].is_null() {
-            wrong(field, "Invalid value: must not be set".to_owned());
+            wrong(field, "Invalid value: \"\": needs to be unset".to_owned());
         }
     }
+    // Stricter than the real server, which takes an event about nothing.
     if word(&event["regarding"], "kind").is_empty() {
         wrong("regarding.kind", "Required value".to_owned());
-    }
-    let namespace = word(&event["metadata"], "namespace");
-    let about = word(&event["regarding"], "namespace");
-    // An event about an object of the whole cluster lives in one of two namespaces.
-    let fits = match about {
-        "" => matches!(namespace, "default" | "kube-system"),
-        about => about == namespace,
-    };
-    if !fits {
-        wrong(
-            "involvedObject.namespace",
-            format!("Invalid value: \"{about}\": does not match event.namespace"),
-        );
     }
     series(event, causes);
 }
@@ -253,7 +256,10 @@ fn changed_event(old: &Value, new: &Value, causes: &mut Causes) {
             format!("Invalid value: {}: field is immutable", new[field]),
         ));
     }
-    series(new, causes);
+    any_event(new, causes);
+    if old["series"] != new["series"] {
+        series(new, causes);
+    }
 }
 
 fn lease(lease: &Value, causes: &mut Causes) {

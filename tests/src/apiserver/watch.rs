@@ -1,5 +1,8 @@
 //! Watches: the answer that goes on, one JSON event a line.
 
+mod deliver;
+mod wire;
+
 use std::{
     io,
     sync::{
@@ -9,23 +12,25 @@ use std::{
     time::Duration,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::{Value, json};
+use bytes::Bytes;
 use tokio::{
     sync::mpsc::Sender,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     Shared,
-    faults::{Older, Signal},
+    faults::Signal,
     query::Query,
     read::{self, Shape},
     refusal::Refusal,
     resource::Target,
     selector::Selector,
-    store::{Change, Happened, Stored},
+    store::Stored,
 };
+
+use deliver::{Event, cut};
+use wire::error_event;
 
 /// Parts of the body of an answer; an error breaks the connection.
 pub(super) type Parts = Sender<io::Result<Bytes>>;
@@ -33,7 +38,7 @@ pub(super) type Parts = Sender<io::Result<Bytes>>;
 /// Events on their way to one client, at most.
 pub(super) const AHEAD: usize = 64;
 /// How long an event waits for a neighbour to change places with.
-const SWAP_PATIENCE: Duration = Duration::from_millis(100);
+const SWAP_PATIENCE: Duration = Duration::from_millis(250);
 /// How long a watch lasts that does not say. The real server picks 30 to 60 minutes.
 const TIMEOUT_DEFAULT: u64 = 1_800;
 
@@ -58,12 +63,6 @@ enum Start {
     },
     /// The version is too old: told in an event.
     Gone(Refusal),
-}
-
-struct Event {
-    name: &'static str,
-    object: Arc<Stored>,
-    before: Option<Arc<Stored>>,
 }
 
 /// Why a watch ends from outside.
@@ -186,7 +185,7 @@ impl Watch {
             biased;
             end = told => end,
             () = parts.closed() => End::Over,
-            () = sleep_until(self.deadline) => End::Timeout,
+            () = self.deadline(&shared) => End::Timeout,
             end = self.pump(&shared, &parts, &sent) => end.unwrap_or(End::Over),
         };
         // What the client does not take is dropped with the connection; nothing to do about it.
@@ -237,6 +236,7 @@ impl Watch {
             self.deliver(shared, parts, &event).await?;
         }
         if mark_end {
+            self.voice(shared).await;
             parts.send(Ok(self.bookmark(position, true))).await.ok()?;
         }
         let mut held: Option<Event> = None;
@@ -296,6 +296,7 @@ impl Watch {
                         position = position.max(revision);
                         sent.store(position, Ordering::Relaxed);
                         if self.bookmarks {
+                            self.voice(shared).await;
                             parts.send(Ok(self.bookmark(position, false))).await.ok()?;
                         }
                     }
@@ -304,90 +305,8 @@ impl Watch {
         }
     }
 
-    /// The event that a change is to this client: by what the selectors held for before and after.
-    fn event(&self, change: &Change) -> Option<Event> {
-        let inside = |object: &Stored| {
-            let namespace = self.target.namespace.as_deref();
-            namespace.is_none_or(|namespace| namespace == object.key.namespace)
-                && self.selector.matches(&object.value)
-        };
-        let was = change.before.as_deref().is_some_and(inside);
-        let is = change.happened != Happened::Deleted && inside(&change.object);
-        let name = match (was, is) {
-            (false, true) => "ADDED",
-            (true, true) => "MODIFIED",
-            (true, false) => "DELETED",
-            (false, false) => return None,
-        };
-        let before = change.before.clone().filter(|_| name == "MODIFIED");
-        Some(Event {
-            name,
-            object: Arc::clone(&change.object),
-            before,
-        })
+    async fn deadline(&self, shared: &Shared) {
+        sleep_until(self.deadline).await;
+        self.voice(shared).await;
     }
-
-    async fn deliver(&self, shared: &Shared, parts: &Parts, event: &Event) -> Option<()> {
-        let resource = self.target.resource;
-        let faults = shared.faults().watches[resource.index()];
-        if !faults.delay.is_zero() {
-            sleep(faults.delay).await;
-        }
-        let line = self.line(event.name, &event.object);
-        if shared.faults().tear(resource) {
-            let half = line.slice(..line.len() / 2);
-            parts.send(Ok(half)).await.ok()?;
-            // Let the half go out before the connection breaks.
-            sleep(Duration::from_millis(20)).await;
-            let _ = cut(parts).await;
-            return None;
-        }
-        let times = if faults.duplicate { 2 } else { 1 };
-        for _ in 0..times {
-            parts.send(Ok(line.clone())).await.ok()?;
-        }
-        if let (Some(older), Some(before)) = (faults.older, &event.before) {
-            parts.send(Ok(self.line("MODIFIED", before))).await.ok()?;
-            if older == Older::ThenNewer {
-                parts.send(Ok(line)).await.ok()?;
-            }
-        }
-        Some(())
-    }
-
-    fn line(&self, name: &str, object: &Stored) -> Bytes {
-        let text = self.shape.text(object);
-        let mut out = BytesMut::with_capacity(text.len() + 40);
-        out.put_slice(format!("{{\"type\":\"{name}\",\"object\":").as_bytes());
-        out.put_slice(&text);
-        out.put_slice(b"}\n");
-        out.freeze()
-    }
-
-    /// `end`: the states are all sent.
-    fn bookmark(&self, revision: u64, end: bool) -> Bytes {
-        let resource = self.target.resource;
-        let (kind, api_version) = match self.shape {
-            Shape::Whole => (resource.kind(), resource.api_version()),
-            Shape::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
-        };
-        let mut metadata =
-            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-        if end {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-        format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
-    }
-}
-
-fn error_event(refusal: &Refusal) -> Bytes {
-    let event: Value = json!({"type": "ERROR", "object": refusal.status()});
-    format!("{event}\n").into()
-}
-
-/// Breaks the connection in the middle of the answer.
-async fn cut(parts: &Parts) -> Result<(), ()> {
-    let broken = io::Error::new(io::ErrorKind::ConnectionReset, "cut by a test");
-    parts.send(Err(broken)).await.map_err(drop)
 }
