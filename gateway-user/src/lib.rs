@@ -17,3 +17,4 @@ pub mod plan;
 pub mod problem;
 pub mod proxy;
 pub mod source;
+pub mod status;

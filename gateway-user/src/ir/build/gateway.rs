@@ -41,7 +41,7 @@ pub(super) struct Gateway {
     pub(super) places: BTreeMap<Key, String>,
     /// Fields that are set, fit a cloud and mean nothing here: worth a word, never a problem.
     pub(super) ignored: Vec<String>,
-    /// Why some of [`Kept::listeners`] cannot be served.
+    /// Why some of [`Kept::listeners`] cannot be served; decided by the caller.
     pub(super) refused: BTreeMap<Key, String>,
     pub(super) kept: Kept,
 }
@@ -123,7 +123,7 @@ pub(super) fn understand(
         }
     };
     let listed = listeners::read(&config.spec.listeners, before, notes);
-    let mut gateway = Gateway {
+    Gateway {
         clusters: clusters(annotations, associated, notes),
         steering: annotations::steering(annotations, notes),
         written: listeners::ports(&config.spec.listeners),
@@ -134,9 +134,7 @@ pub(super) fn understand(
             addresses,
             listeners: listed.settings,
         },
-    };
-    gateway.refused = refusals::listeners(&gateway, notes);
-    gateway
+    }
 }
 
 /// Without `remote-clusters` every associated cluster serves: a directory that holds one gateway needs no list of its own.

@@ -7,9 +7,13 @@ use super::{
     class::{Linkage, link},
     gateway, ingress,
     ingress::Understood,
-    notes::Notes,
+    notes::{ALB, Notes, annotation},
+    refusals,
 };
+
 use crate::manifest::{Changes, Ingress, NamespacedName, Snapshot};
+
+const NGINX: &str = "nginx.ingress.kubernetes.io/";
 
 impl Compiler {
     /// AlbConfigs that changed, or all where the set of clusters did.
@@ -37,7 +41,8 @@ impl Compiler {
             };
             let mut notes = Notes::on("AlbConfig", "", &name);
             let before = self.good.gateways.get(&name);
-            let gateway = gateway::understand(config, &self.associated, before, &mut notes);
+            let mut gateway = gateway::understand(config, &self.associated, before, &mut notes);
+            gateway.refused = refusals::listeners(&gateway, &mut notes);
             self.good
                 .gateways
                 .insert(name.clone(), gateway.kept.clone());
@@ -104,6 +109,7 @@ impl Compiler {
                 .good
                 .ingresses
                 .get(key)
+                .filter(|(good, _)| !narrowed(ingress, good, &notes))
                 .and_then(|(ingress, gateway)| revive(ingress, gateway)),
         };
         let serves = |gateway: &String| snapshot.gateways.contains_key(gateway);
@@ -150,6 +156,33 @@ impl Compiler {
             self.ingresses.insert(key, member);
         }
     }
+}
+
+/// Annotations, by key or beginning, that restrict or change what an Ingress serves.
+const NARROWING: [&str; 12] = [
+    "conditions.",
+    "actions.",
+    "rule-direction.",
+    "traffic-limit-",
+    "ssl-redirect",
+    "canary",
+    "rewrite-target",
+    "use-regex",
+    "enable-cors",
+    "sticky-session",
+    "backend-protocol",
+    "cluster-weight.",
+];
+
+/// Whether a mistaken Ingress also says, without a mistake there, what its last good version did not: that version
+/// would serve more than the Ingress says now.
+fn narrowed(now: &Ingress, good: &Ingress, notes: &Notes) -> bool {
+    let had = &good.metadata.annotations;
+    now.metadata.annotations.iter().any(|(key, value)| {
+        let short = key.strip_prefix(ALB).or(key.strip_prefix(NGINX));
+        let narrows = short.is_some_and(|it| NARROWING.iter().any(|known| it.starts_with(known)));
+        narrows && had.get(key) != Some(value) && !notes.errs(&annotation(key))
+    })
 }
 
 fn revive(

@@ -122,6 +122,15 @@ impl Notes {
         self.errors
     }
 
+    /// Some error is about this field, or a part of it.
+    pub(super) fn errs(&self, field: &str) -> bool {
+        self.problems.iter().any(|it| {
+            it.severity == Severity::Error
+                && it.field.starts_with(field)
+                && !it.remedy.contains("; until then ")
+        })
+    }
+
     /// Some note is a [`restriction`](Self::restriction).
     pub(super) fn restricts(&self) -> bool {
         self.restricts

@@ -26,8 +26,9 @@ fn a_listener_that_gets_an_access_list_stops_serving() {
     let fleet = FLEET.replace("protocol: HTTP}", &format!("protocol: HTTP, {acl}}}"));
     let good = compile(FLEET.to_owned(), &LastGood::default());
     assert_eq!(good.ir.listeners.len(), 1);
+    let refused = |built: &Built| built.ir.served().count() == 0;
     let filtered = compile(fleet.clone(), &good.last_good);
-    assert_eq!(filtered.ir.listeners, BTreeMap::new());
+    assert!(refused(&filtered));
     assert!(filtered.problems[0].message.contains("left out"));
     // Nor by a mistake made later, nor by the same port listed again.
     let mistaken = fleet.replace(
@@ -35,29 +36,51 @@ fn a_listener_that_gets_an_access_list_stops_serving() {
         "aclEntries: [10.0.0.0/8]}, idleTimeout: 61",
     );
     assert_ne!(mistaken, fleet);
-    assert_eq!(
-        compile(mistaken, &filtered.last_good).ir.listeners,
-        BTreeMap::new()
-    );
+    assert!(refused(&compile(mistaken, &filtered.last_good)));
     let twice = fleet.replace("listeners: [", "listeners: [{port: 8001, protocol: HTTP, aclConfig: {aclType: Black, aclEntries: [10.0.0.0/8]}}, ");
     let twice = twice.replace(&format!("protocol: HTTP, {acl}}}"), "protocol: HTTP}");
-    assert_eq!(
-        compile(twice, &good.last_good).ir.listeners,
-        BTreeMap::new()
-    );
+    assert!(refused(&compile(twice, &good.last_good)));
 }
 
 #[test]
-fn an_ingress_that_gets_an_unsupported_restriction_stops_serving() {
+fn an_ingress_that_gets_a_restriction_never_serves_more_than_it_says() {
+    let good = serving();
+    // Understood, and not executed: a refusal stands in the place of the rule.
+    for restriction in [
+        r#", alb.ingress.kubernetes.io/traffic-limit-qps: "5""#,
+        r#", alb.ingress.kubernetes.io/sticky-session: "true""#,
+        r#", alb.ingress.kubernetes.io/enable-cors: "true""#,
+    ] {
+        let fleet = format!("{FLEET}{}", ingress("a", restriction, "/"));
+        let built = compile(fleet, &good.last_good);
+        let [rule] = listener(&built).rules.as_slice() else {
+            panic!("one rule: {restriction}");
+        };
+        assert!(rule.refused.is_some(), "{restriction}");
+        assert_eq!(remedies(&built).len(), 1, "{restriction}");
+        assert!(remedies(&built)[0].ends_with("are answered 503"));
+    }
+    // Understood, with a mistake beside it: the version before did not have it.
+    for restriction in [
+        r#"conditions.svc: '[{"type": "SourceIp", "sourceIpConfig": {"values": ["10.0.0.0/8"]}}]'"#,
+        r#"traffic-limit-qps: "5""#,
+        r#"ssl-redirect: "true""#,
+        r#"canary: "true", alb.ingress.kubernetes.io/canary-weight: "10""#,
+    ] {
+        let mistaken = format!(", alb.ingress.kubernetes.io/{restriction}{BAD}");
+        let fleet = format!("{FLEET}{}", ingress("a", &mistaken, "/"));
+        let built = compile(fleet, &good.last_good);
+        assert_eq!(listener(&built).rules, [], "{restriction}");
+    }
+}
+
+#[test]
+fn an_ingress_that_gets_a_restriction_which_is_not_understood_stops_serving() {
     let good = serving();
     for restriction in [
-        r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "SourceIp", "sourceIpConfig": {"values": ["10.0.0.0/8"]}}]'"#,
         r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "Moon"}]'"#,
-        r#", alb.ingress.kubernetes.io/ssl-redirect: "true""#,
-        r#", alb.ingress.kubernetes.io/traffic-limit-qps: "5""#,
-        r#", nginx.ingress.kubernetes.io/ssl-redirect: "true""#,
         // Beside a mistake, too.
-        r#", alb.ingress.kubernetes.io/ssl-redirect: "true", alb.ingress.kubernetes.io/order: "x""#,
+        r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "Moon"}]', alb.ingress.kubernetes.io/order: "x""#,
     ] {
         let fleet = format!("{FLEET}{}", ingress("a", restriction, "/"));
         let built = compile(fleet, &good.last_good);
