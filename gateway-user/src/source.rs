@@ -3,6 +3,7 @@
 
 pub mod directory;
 pub mod feed;
+pub mod kubernetes;
 mod listing;
 mod watching;
 
