@@ -3,8 +3,11 @@
 //! Packet behaviour is one table of rows ([`fixtures`]). A row is run on slices ([`slices`]) and in
 //! the kernel ([`kernel`]), and both must do what the row says, byte for byte alike.
 //!
+//! A Kubernetes API server in this process ([`apiserver`]) is what everything that talks to Kubernetes is tested against.
+//!
 //! The end-to-end tests ([`e2e`]) run the agent itself, as a process, on the lab's real connections.
 
+pub mod apiserver;
 pub mod e2e;
 pub mod fixtures;
 pub mod kernel;
