@@ -72,9 +72,9 @@ pub struct Timing {
     pub connect: Duration,
     /// The head of an answer, and each pause inside a list. 30 s.
     pub response: Duration,
-    /// A server that says nothing for this long is asked whether it lives. 1.5 s.
+    /// A server that says nothing for this long is asked whether it lives. 1.25 s.
     pub probe_every: Duration,
-    /// The answer to that question; two that fail, and the server is lost. 1.5 s.
+    /// The answer to that question; two that fail, and the server is lost. 1.25 s.
     pub probe_timeout: Duration,
     /// A lost server is asked this often. 1 s.
     pub probe_lost: Duration,
@@ -100,8 +100,8 @@ impl Default for Timing {
             initial_wait: Duration::from_secs(5),
             connect: Duration::from_secs(3),
             response: Duration::from_secs(30),
-            probe_every: Duration::from_millis(1500),
-            probe_timeout: Duration::from_millis(1500),
+            probe_every: Duration::from_millis(1250),
+            probe_timeout: Duration::from_millis(1250),
             probe_lost: Duration::from_secs(1),
             lost_after: Duration::from_secs(2),
             stale_after: Duration::from_secs(5),
