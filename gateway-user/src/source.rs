@@ -4,6 +4,7 @@
 pub mod bundle;
 pub mod directory;
 pub mod feed;
+pub mod kubernetes;
 mod listing;
 mod watching;
 
