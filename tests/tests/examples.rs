@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gateway_user::{
     check::check,
-    ir::{Group, Ir, Listener, Rule, SteeringMode},
+    ir::{Group, Ir, Listener, Rule, SteeringMode, matching::PlainRequest},
 };
 
 fn listener(example: &str) -> (Ir, Listener) {
@@ -70,10 +70,17 @@ fn a_header_sends_to_its_cluster_and_all_others_to_the_base() {
         r#"rule 1 (gateway-demo/gray) reads the header "stage""#
     );
     let meet = |stage: Option<&'static str>| {
+        let line = stage.map(|stage| ("stage".to_owned(), stage.to_owned()));
+        let headers: Vec<(String, String)> = line.into_iter().collect();
         listener
-            .first_match(Some("any.example.com:8001"), "/x", |name| {
-                stage.filter(|_| name == "stage").map(str::as_bytes)
+            .first_match(&PlainRequest {
+                host: Some("any.example.com:8001"),
+                method: "GET",
+                path: "/x",
+                headers: &headers,
+                ..PlainRequest::default()
             })
+            .map(|at| &listener.rules[at])
             .map(|rule| (rule.ingress.to_string(), share(&ir, rule)))
     };
     assert_eq!(

@@ -2,6 +2,7 @@
 //! and the matcher equals its definition.
 
 use gateway_user::{
+    ir::matching::PlainRequest,
     ir::{
         self, Conditions, GroupName, HeaderMatch, HostPattern, LastGood, Options, PathPattern, Rule,
     },
@@ -210,11 +211,15 @@ proptest! {
         path in "(/[ab]{0,2}){1,3}",
         headers in prop::collection::vec(("[xyz]".prop_map(String::from), "[ab]{0,4}".prop_map(String::from)), 0..4),
     ) {
-        let values = |name: &str| {
-            headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.as_bytes()).collect::<Vec<_>>()
-        };
         let wanted = rules.iter().position(|rule| naive_match(rule, host.as_deref(), &path, &headers));
-        let found = rules.iter().position(|rule| rule.conditions.matches(host.as_deref(), &path, values));
+        let request = PlainRequest {
+            host: host.as_deref(),
+            method: "GET",
+            path: &path,
+            headers: &headers,
+            ..PlainRequest::default()
+        };
+        let found = rules.iter().position(|rule| rule.conditions.matches(&request));
         prop_assert_eq!(found, wanted);
     }
 

@@ -15,7 +15,6 @@ use std::{
 use super::{
     annotations,
     notes::{ADDRESSES, ALB, Notes, alb, annotation},
-    refusals,
 };
 use crate::{
     ir::model::{
