@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use gateway_user::{
     check::{Layout, check, compile},
-    ir::Options,
+    ir::{Group, Ir, Options},
     source::{Bounds, DirectorySource},
 };
 
@@ -75,13 +75,17 @@ fn mixed() -> tempfile::TempDir {
     ])
 }
 
+fn first_group(ir: &Ir) -> &Group {
+    ir.groups.values().next().expect("a group")
+}
+
 #[test]
 fn a_directory_of_mixed_yaml_is_read_whole() {
     let dir = mixed();
     let report = check(dir.path());
     assert!(report.clean(), "{report}");
     assert_eq!(report.ir.listeners.len(), 1);
-    let backends = &report.ir.listeners[0].rules[0].group.backends;
+    let backends = &first_group(&report.ir).backends;
     assert_eq!(backends.len(), 1);
     assert_eq!(&*backends[0].cluster.0, "local");
     assert_eq!(backends[0].address.to_string(), "10.1.0.1:8080");
@@ -129,10 +133,7 @@ fn clusters_that_objects_name_are_the_members_of_a_bundle() {
         let report = read(gateway, &both);
         assert!(report.clean(), "{report}");
         assert_eq!(report.summary.clusters, 2);
-        assert_eq!(
-            &*report.ir.listeners[0].rules[0].group.backends[0].cluster.0,
-            "c1"
-        );
+        assert_eq!(&*first_group(&report.ir).backends[0].cluster.0, "c1");
     }
     // What the AlbConfig does not name is still a mistake.
     let report = read(&remote("c1,c2"), &weighted(&[("c1", "60"), ("c3", "40")]));
