@@ -140,6 +140,10 @@ where
         Source::Kubernetes(fleet) => Some(kubernetes::follow(fleet.servers.clone(), writer)?),
     };
     let mut gateway = Gateway::start(options, network).await?;
+    if let Some(following) = &following {
+        // Set once: by this agent.
+        let _ = gateway.shared().servers.set(following.board());
+    }
     let admin = tokio::task::spawn_local(admin(gateway.shared()));
     let mut sweeps = gateway.sweeps()?;
     match timeout(FIRST_WORD, edits.take()).await {

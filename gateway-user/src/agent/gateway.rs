@@ -5,7 +5,7 @@ use std::{
     fs::File,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -34,6 +34,8 @@ use crate::{
     network::{Interface, Network, Path},
     plan::{self, Inputs, Plan, Planner},
     proxy::{Proxy, ProxyConfig, ProxyStats, Router},
+    source::kubernetes::Board,
+    status,
 };
 
 /// What the admin server shows.
@@ -50,6 +52,10 @@ pub struct Shared {
     pub proxy: Arc<ProxyStats>,
     /// Where the maps are.
     pub pins: Pins,
+    /// The fleet's API servers; nothing where a directory is the source.
+    pub servers: OnceLock<Board>,
+    /// What was written to the fleet.
+    pub status: Option<Arc<status::Counters>>,
 }
 
 /// The running gateway.
@@ -184,6 +190,8 @@ impl Gateway {
             flows: AtomicU64::new(0),
             proxy: proxy.stats(),
             pins: pins.clone(),
+            servers: OnceLock::new(),
+            status: publishing.as_ref().map(Publishing::counters),
         });
         Ok(Self {
             options,
