@@ -161,7 +161,7 @@ struct Member {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Subject {
     Gateway(String),
-    Claim(String, u16),
+    Claim(String, claims::Place),
     Ingress(NamespacedName),
     /// Of an Ingress among the others of its gateway.
     Member(NamespacedName),
