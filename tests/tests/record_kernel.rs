@@ -1,4 +1,5 @@
 //! The record in a real map: whole at every moment, and written no more than it changed.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -25,6 +25,10 @@ const STAMP: usize = 24;
 const ROOM: usize = METADATA_CHUNK - STAMP;
 
 type Chunk = [u8; METADATA_CHUNK];
+/// Name and text.
+type Sheet = (String, Vec<u8>);
+/// Parts of one version of a sheet: the key of each, and how many there should be.
+type Version = BTreeMap<u16, (u32, u16)>;
 
 /// What stands at the beginning of a chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -286,7 +290,7 @@ impl Recorder {
 }
 
 /// Every valid sheet by name; `None` if no agent has finished writing one.
-pub(super) fn read(tables: &Tables) -> Result<Option<Vec<(String, Vec<u8>)>>, Error> {
+pub(super) fn read(tables: &Tables) -> Result<Option<Vec<Sheet>>, Error> {
     for _ in 0..ATTEMPTS {
         let Some(change) = header(tables)? else {
             return Ok(None);
@@ -328,7 +332,7 @@ fn chunks(tables: &Tables) -> BTreeMap<u32, Chunk> {
 
 /// Keys of the chunks of each sheet's last version that is complete and not newer than `change`.
 fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Vec<u32>> {
-    let mut found: BTreeMap<u32, BTreeMap<u64, BTreeMap<u16, (u32, u16)>>> = BTreeMap::new();
+    let mut found: BTreeMap<u32, BTreeMap<u64, Version>> = BTreeMap::new();
     for (key, chunk) in chunks {
         let stamp = Stamp::of(chunk);
         if stamp.change <= change {
@@ -337,7 +341,7 @@ fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Vec<u32
             parts.insert(stamp.part, (*key, stamp.parts));
         }
     }
-    let last = |(sheet, versions): (u32, BTreeMap<u64, BTreeMap<u16, (u32, u16)>>)| {
+    let last = |(sheet, versions): (u32, BTreeMap<u64, Version>)| {
         let complete = |parts: &&BTreeMap<u16, (u32, u16)>| {
             let count = parts.values().next().map_or(0, |(_, count)| *count);
             count == 0 || parts.len() == usize::from(count)
