@@ -1,4 +1,5 @@
 //! The law of the control side: what follows changes is what would be built from nothing.
+#![allow(clippy::print_stdout, reason = "shown when an assertion fails")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -345,7 +346,6 @@ fn what_follows_changes_is_what_would_be_built_from_nothing() {
         for (number, (event, wait)) in events.into_iter().enumerate() {
             together.push(event);
             if !wait {
-                // Shown when an assertion fails.
                 println!("run {run}, event {number}: {together:?}");
                 control.take_in(&together);
                 together.clear();
