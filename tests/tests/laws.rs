@@ -105,7 +105,7 @@ const BAD: [&str; 8] = [
     r#"alb.ingress.kubernetes.io/listen-ports: "[]""#,
     r#"alb.ingress.kubernetes.io/canary: "true""#,
     r#"alb.ingress.kubernetes.io/order: 5"#,
-    r#"alb.ingress.kubernetes.io/actions.svc: "[]""#,
+    r#"alb.ingress.kubernetes.io/actions.svc: "{}""#,
 ];
 
 const GOOD: [&str; 5] = [

@@ -160,6 +160,7 @@ impl Compiler {
 
 /// Annotations, by key or beginning, that restrict or change what an Ingress serves.
 const NARROWING: [&str; 12] = [
+    WEIGHT,
     "conditions.",
     "actions.",
     "rule-direction.",
@@ -171,8 +172,8 @@ const NARROWING: [&str; 12] = [
     "enable-cors",
     "sticky-session",
     "backend-protocol",
-    "cluster-weight.",
 ];
+const WEIGHT: &str = "cluster-weight.";
 
 /// Whether a mistaken Ingress also says, without a mistake there, what its last good version did not: that version
 /// would serve more than the Ingress says now.
@@ -181,7 +182,13 @@ fn narrowed(now: &Ingress, good: &Ingress, notes: &Notes) -> bool {
     now.metadata.annotations.iter().any(|(key, value)| {
         let short = key.strip_prefix(ALB).or(key.strip_prefix(NGINX));
         let narrows = short.is_some_and(|it| NARROWING.iter().any(|known| it.starts_with(known)));
-        narrows && had.get(key) != Some(value) && !notes.errs(&annotation(key))
+        // What is wrong with weights is wrong with all of them.
+        let field = match short {
+            Some(short) if short.starts_with(WEIGHT) => annotation(&format!("{ALB}{WEIGHT}")),
+            _ => annotation(key),
+        };
+        let field = field.strip_suffix(']').unwrap_or(&field);
+        narrows && had.get(key) != Some(value) && !notes.errs(field)
     })
 }
 
