@@ -55,3 +55,44 @@ fn the_docs_stand_alone() {
         }
     }
 }
+
+/// What follows `fleetgate SUB` up to the end of the command.
+fn commands<'a>(text: &'a str, sub: &str) -> Vec<&'a str> {
+    let name = format!("fleetgate {sub} ");
+    let starts = text
+        .match_indices(&name)
+        .map(|(at, _)| &text[at + name.len()..]);
+    let end = |rest: &&str| rest.find(['`', '\n', '#', ';']).unwrap_or(rest.len());
+    starts.map(|rest| &rest[..end(&rest)]).collect()
+}
+
+#[test]
+fn every_flag_that_the_docs_give_to_a_command_is_one_of_it() {
+    let mut command = Cli::command();
+    command.build();
+    let mut flags = 0;
+    for page in all() {
+        let text = read(&page);
+        for sub in command.get_subcommands() {
+            let known: Vec<&str> = sub
+                .get_arguments()
+                .filter_map(|arg| arg.get_long())
+                .collect();
+            for line in commands(&text, sub.get_name()) {
+                let words = line.split([' ', '[', ']', '(', ')', '=', '|', '"']);
+                for flag in words
+                    .filter_map(|word| word.strip_prefix("--"))
+                    .filter(|word| !word.is_empty())
+                {
+                    let name = sub.get_name();
+                    assert!(
+                        known.contains(&flag),
+                        "{page}: `fleetgate {name}` has no --{flag}"
+                    );
+                    flags += 1;
+                }
+            }
+        }
+    }
+    assert!(flags > 20, "only {flags} flags were found");
+}

@@ -3,14 +3,14 @@
 use std::{fs, path::PathBuf};
 
 /// A path inside the repository.
-pub fn root(path: &str) -> PathBuf {
+pub(crate) fn root(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("..")
         .join(path)
 }
 
 /// Every page that people read, relative to the root.
-pub fn all() -> Vec<String> {
+pub(crate) fn all() -> Vec<String> {
     let mut pages: Vec<String> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
         .map(str::to_owned)
         .into();
@@ -33,12 +33,12 @@ pub fn all() -> Vec<String> {
 }
 
 /// The text of a page.
-pub fn read(page: &str) -> String {
+pub(crate) fn read(page: &str) -> String {
     fs::read_to_string(root(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
 /// The cells of each row of the tables below a heading, up to the next heading of its level or a higher one.
-pub fn rows(text: &str, heading: &str) -> Vec<Vec<String>> {
+pub(crate) fn rows(text: &str, heading: &str) -> Vec<Vec<String>> {
     let level = |line: &str| line.bytes().take_while(|byte| *byte == b'#').count();
     let mut lines = text.lines().skip_while(|line| *line != heading);
     assert!(lines.next().is_some(), "no heading {heading}");
