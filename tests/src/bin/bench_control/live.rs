@@ -84,7 +84,10 @@ pub(crate) fn measure(size: Size, program: &Path) -> Result<Value> {
         for (_, object) in size.member(at) {
             server.put(object).map_err(|it| anyhow::anyhow!("{it:?}"))?;
         }
-        arguments.push(format!("--cluster={id}={}", kubeconfig(&server, &id)?.display()));
+        arguments.push(format!(
+            "--cluster={id}={}",
+            kubeconfig(&server, &id)?.display()
+        ));
         members.push(server);
     }
     let pins = PathBuf::from(format!("/sys/fs/bpf/fg-bench-{}", std::process::id()));
@@ -113,7 +116,10 @@ pub(crate) fn measure(size: Size, program: &Path) -> Result<Value> {
     let failed = |agent: &mut Agent| -> Result<()> {
         if let Some(status) = agent.child.try_wait()? {
             let log = fs::read_to_string(dir.path().join("agent.log")).unwrap_or_default();
-            bail!("the agent ended with {status}:\n{}", xtask::process::last_lines(&log, 20));
+            bail!(
+                "the agent ended with {status}:\n{}",
+                xtask::process::last_lines(&log, 20)
+            );
         }
         Ok(())
     };
@@ -156,14 +162,23 @@ pub(crate) fn measure(size: Size, program: &Path) -> Result<Value> {
     for at in 0..CHANGES {
         let service = at / 2 % size.steered;
         let cluster = at / 2 % size.clusters;
-        let ready = if at % 2 == 0 { size.pods - 1 } else { size.pods };
+        let ready = if at % 2 == 0 {
+            size.pods - 1
+        } else {
+            size.pods
+        };
         let port = FIRST_PORT + service as u16;
         let before = entry(port)?;
         let slice = size.slice(cluster, service, ready);
         let changed = Instant::now();
-        members[cluster].put(slice).map_err(|it| anyhow::anyhow!("{it:?}"))?;
+        members[cluster]
+            .put(slice)
+            .map_err(|it| anyhow::anyhow!("{it:?}"))?;
         while entry(port)? == before {
-            ensure!(changed.elapsed() < PATIENCE, "a change never reached the kernel");
+            ensure!(
+                changed.elapsed() < PATIENCE,
+                "a change never reached the kernel"
+            );
             std::hint::spin_loop();
         }
         flips.push(changed.elapsed().as_secs_f64() * 1e3);

@@ -238,7 +238,9 @@ fn main() -> ExitCode {
     }
     let mut result = json!({"pure": found});
     if let (Some(agent), Some(endpoints)) = (agent, sizes.last()) {
-        progress(format!("{endpoints} endpoints through API servers and the agent"));
+        progress(format!(
+            "{endpoints} endpoints through API servers and the agent"
+        ));
         match live::measure(size(*endpoints), &PathBuf::from(agent)) {
             Ok(live) => result["live"] = live,
             Err(error) => {
