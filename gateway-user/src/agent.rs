@@ -5,6 +5,7 @@
 
 mod gateway;
 mod options;
+mod publishing;
 mod surroundings;
 mod sweeper;
 
@@ -12,17 +13,17 @@ use std::{fmt, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
-pub use options::Options;
+pub use options::{Fleet, Options, Source};
 
 use crate::{
     dataplane,
     network::{self, Change, Network},
     proxy::ProxyError,
-    source::{Bounds, DirectorySource, feed},
+    source::{Bounds, DirectorySource, feed, kubernetes},
 };
 use gateway::Gateway;
 
@@ -48,6 +49,10 @@ pub enum Error {
     Ipv6Vip(IpAddr),
     /// No `--vip`, and the first interface has no address.
     NoVip(String),
+    /// The source of a fleet.
+    Source(kubernetes::Error),
+    /// The thread that writes status.
+    Status(String),
 }
 
 impl fmt::Display for Error {
@@ -66,6 +71,8 @@ impl fmt::Display for Error {
                 f,
                 "--vip {vip}: IPv6 is not served yet; name IPv4 addresses"
             ),
+            Self::Source(error) => error.fmt(f),
+            Self::Status(error) => f.write_str(error),
             Self::NoVip(interface) => write!(
                 f,
                 "interface {interface} has no IPv4 address to serve; give it one, or name addresses with --vip"
@@ -75,6 +82,12 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<kubernetes::Error> for Error {
+    fn from(error: kubernetes::Error) -> Self {
+        Self::Source(error)
+    }
+}
 
 impl From<dataplane::Error> for Error {
     fn from(error: dataplane::Error) -> Self {
@@ -101,6 +114,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const REST: u32 = 4;
 /// The network is looked at this often even if nothing was heard.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A source that has said nothing after this long is not waited for.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Requests in flight get this long when the agent stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -115,13 +130,27 @@ where
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Error::Io("signals", e))?;
     let (network, mut changes) = Network::connect()?;
     let (writer, mut edits) = feed();
-    DirectorySource::new(&options.manifests, Bounds::default())
-        .follow(writer)
-        .map_err(|e| Error::Io("the thread that watches manifests", e))?;
+    let following = match &options.source {
+        Source::Manifests(directory) => {
+            DirectorySource::new(directory, Bounds::default())
+                .follow(writer)
+                .map_err(|e| Error::Io("the thread that watches manifests", e))?;
+            None
+        }
+        Source::Kubernetes(fleet) => Some(kubernetes::follow(fleet.servers.clone(), writer)?),
+    };
     let mut gateway = Gateway::start(options, network).await?;
+    if let Some(following) = &following {
+        // Set once: by this agent.
+        let _ = gateway.shared().servers.set(following.board());
+    }
     let admin = tokio::task::spawn_local(admin(gateway.shared()));
     let mut sweeps = gateway.sweeps()?;
-    gateway.configure(edits.take().await).await;
+    match timeout(FIRST_WORD, edits.take()).await {
+        Ok(edits) => gateway.configure(edits).await,
+        // An API server may take long, or be down: what the kernel has goes on meanwhile.
+        Err(_) => gateway.carry_on().await,
+    }
     gateway.attach()?;
 
     let mut look = interval(LOOK_AGAIN);
@@ -157,6 +186,7 @@ where
             Some(sweep) = sweeps.recv() => gateway.swept(sweep),
         }
     }
+    drop(following);
     info!("stopping; the kernel goes on steering, `fleetgate unload` ends that");
     admin.abort();
     gateway.stop(DRAIN);

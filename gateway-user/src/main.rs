@@ -13,7 +13,7 @@ use gateway_user::{
     agent::{self, Options, Shared},
     cli::{self, Cli, Command, RunArgs},
     dataplane::tables::Tables,
-    metrics::{Kernel, Metrics, ProxyCounters, Readings, Scrape},
+    metrics::{FleetCounters, Kernel, Metrics, ProxyCounters, Readings, Scrape},
 };
 use tokio::{net::TcpListener, runtime, task::LocalSet};
 use tracing_subscriber::EnvFilter;
@@ -82,6 +82,10 @@ fn state(shared: Arc<Shared>) -> AdminState {
         let proxy = shared.proxy.snapshot();
         Scrape {
             kernel: kernel.ok(),
+            fleet: FleetCounters {
+                servers: shared.servers.get().map(|it| it.all()).unwrap_or_default(),
+                status: shared.status.clone(),
+            },
             proxy: ProxyCounters {
                 connections: proxy.accepted_connections,
                 active_connections: proxy.active_connections,

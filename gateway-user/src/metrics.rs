@@ -2,6 +2,7 @@
 //!
 //! Invariant: labels name objects of the configuration, never a client.
 
+mod fleet;
 mod kernel;
 mod proxy;
 mod readings;
@@ -10,7 +11,7 @@ use std::{fmt, sync::Arc};
 
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::{kernel::Kernel, proxy::ProxyCounters, readings::Readings};
+pub use self::{fleet::FleetCounters, kernel::Kernel, proxy::ProxyCounters, readings::Readings};
 
 /// Everything a scrape shows, taken at one time.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Scrape {
     pub kernel: Option<Kernel>,
     /// The proxy's part.
     pub proxy: ProxyCounters,
+    /// The part of the fleet's API servers.
+    pub fleet: FleetCounters,
 }
 
 /// Makes a [`Scrape`]. Called from a thread that may block.
@@ -64,6 +67,7 @@ impl Collector for Scraper {
         if let Some(kernel) = &scrape.kernel {
             kernel.encode(&mut encoder)?;
         }
+        scrape.fleet.encode(&mut encoder)?;
         scrape.proxy.encode(&mut encoder)
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -16,7 +16,7 @@ use aya::Ebpf;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Error, Options, sweeper};
+use super::{Error, Options, options::Source, publishing::Publishing, sweeper};
 use crate::{
     dataplane::{
         self, apply, attach,
@@ -34,6 +34,8 @@ use crate::{
     network::{Interface, Network, Path},
     plan::{self, Inputs, Plan, Planner},
     proxy::{Proxy, ProxyConfig, ProxyStats, Router},
+    source::kubernetes::Board,
+    status,
 };
 
 /// What the admin server shows.
@@ -50,6 +52,10 @@ pub struct Shared {
     pub proxy: Arc<ProxyStats>,
     /// Where the maps are.
     pub pins: Pins,
+    /// The fleet's API servers; nothing where a directory is the source.
+    pub servers: OnceLock<Board>,
+    /// What was written to the fleet.
+    pub status: Option<Arc<status::Counters>>,
 }
 
 /// The running gateway.
@@ -74,7 +80,7 @@ pub(super) struct Gateway {
     pub(super) proxy: Proxy,
     router: Router,
     pub(super) snapshot: Snapshot,
-    compiler: Compiler,
+    pub(super) compiler: Compiler,
     planner: Planner,
     /// The planner has seen every listener since it was made.
     planned: bool,
@@ -96,6 +102,9 @@ pub(super) struct Gateway {
     pub(super) told: Vec<String>,
     /// Manifests have been taken in.
     configured: bool,
+    /// The source has said something.
+    published: bool,
+    pub(super) publishing: Option<Publishing>,
 }
 
 /// How long the tick rate is measured.
@@ -169,6 +178,10 @@ impl Gateway {
         };
         // Clusters that cannot be asked at first go on with the pods that served.
         let remembered = Remembered::of(&record.ir);
+        let publishing = match &options.source {
+            Source::Manifests(_) => None,
+            Source::Kubernetes(fleet) => Publishing::start(fleet)?,
+        };
         let compiler = Compiler::new(ir_options, LastGood::default(), remembered);
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(false),
@@ -177,6 +190,8 @@ impl Gateway {
             flows: AtomicU64::new(0),
             proxy: proxy.stats(),
             pins: pins.clone(),
+            servers: OnceLock::new(),
+            status: publishing.as_ref().map(Publishing::counters),
         });
         Ok(Self {
             options,
@@ -208,6 +223,8 @@ impl Gateway {
             rewrite: replaced.is_some(),
             told: Vec::new(),
             configured: false,
+            published: false,
+            publishing,
         })
     }
 
@@ -250,8 +267,22 @@ impl Gateway {
         Ok(())
     }
 
-    /// Takes in a new state of the manifests.
+    /// Goes on with what the last agent served, as long as the source says nothing.
+    pub(super) async fn carry_on(&mut self) {
+        if self.record.ir.listeners.is_empty() {
+            warn!(source = %self.options.source, "nothing is known of the configuration yet");
+            return;
+        }
+        let all = Touched::all(&self.record.ir);
+        self.route(&all);
+        self.find_paths().await;
+        // Also completes what the last agent may have left half done.
+        self.reconcile(None);
+    }
+
+    /// Takes in what changed in the manifests.
     pub(super) async fn configure(&mut self, edits: Vec<Edit>) {
+        self.published = true;
         let mut changes = Changes::default();
         for edit in edits {
             self.snapshot.apply(edit, &mut changes);
@@ -260,12 +291,7 @@ impl Gateway {
             let problems = self.snapshot.problems.values().flatten();
             self.record.problems = problems.cloned().collect();
             self.unsaved.insert(Part::Problems);
-            let all = Touched::all(&self.record.ir);
-            self.route(&all);
-            self.find_paths().await;
-            // Also completes what the last agent may have left half done.
-            self.reconcile(None);
-            return;
+            return self.carry_on().await;
         }
         let mut touched = Touched::default();
         if !self.configured {
@@ -297,6 +323,10 @@ impl Gateway {
             self.find_paths().await;
         }
         self.reconcile(Some(&touched.listeners));
+        if new.problems || !touched.listeners.is_empty() || changes.clusters || says(&changes) {
+            self.publish();
+        }
+        self.tell_ready();
         info!(
             generation = self.record.generation,
             listeners = touched.listeners.len(),
@@ -344,7 +374,7 @@ impl Gateway {
             format!(
                 "{} {what}: the {known} listeners of the last agent go on until it does; `fleetgate \
                  unload` ends them",
-                self.options.manifests.display()
+                self.options.source
             )
         })
     }
@@ -377,14 +407,18 @@ impl Gateway {
     }
 
     fn tell_ready(&self) {
-        let ready = !self.attached.is_empty() && self.record.applying.is_none();
+        let known = self.published || !self.record.ir.listeners.is_empty();
+        let ready = known && !self.attached.is_empty() && self.record.applying.is_none();
         if ready && !self.shared.ready.swap(true, Ordering::AcqRel) {
             info!("ready: the plan is in the kernel");
         }
     }
 
     /// Ends the agent, not the gateway.
-    pub(super) fn stop(self, drain: Duration) {
+    pub(super) fn stop(mut self, drain: Duration) {
+        if let Some(publishing) = self.publishing.take() {
+            publishing.stop();
+        }
         self.proxy.shutdown(drain);
     }
 
@@ -509,6 +543,11 @@ impl Gateway {
             self.show();
         }
     }
+}
+
+/// Whether objects that have a status changed.
+fn says(changes: &Changes) -> bool {
+    !(changes.gateways.is_empty() && changes.ingresses.is_empty() && changes.classes.is_empty())
 }
 
 fn cluster((id, it): (&ClusterId, &ClusterObjects)) -> ClusterRecord {

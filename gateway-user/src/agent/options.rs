@@ -1,14 +1,45 @@
 //! What the command line decides about a running gateway.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
-use crate::{dataplane::attach::XdpChoice, ir::SteeringWish};
+use crate::{dataplane::attach::XdpChoice, ir::SteeringWish, source::kubernetes};
+
+/// Where objects come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Directory with `fleet/` and `clusters/<id>/`.
+    Manifests(PathBuf),
+    /// A fleet and its members, with status written back.
+    Kubernetes(Box<Fleet>),
+}
+
+/// A fleet of Kubernetes clusters.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// API servers.
+    pub servers: kubernetes::Options,
+    /// Gateways are named `<AlbConfig>.<suffix>` in their status; `None`: by their addresses.
+    pub dns_suffix: Option<String>,
+    /// Of all nodes only the holder of a Lease writes status; otherwise this one does.
+    pub leader_elect: bool,
+    /// Name of this node.
+    pub node: String,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manifests(directory) => directory.display().fmt(f),
+            Self::Kubernetes(_) => f.write_str("the fleet"),
+        }
+    }
+}
 
 /// Options of `fleetgate run`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory with `fleet/` and `clusters/<id>/`.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: Source,
     /// Interfaces that packets of clients and pods come in on; the first gives the VIPs.
     pub interfaces: Vec<String>,
     /// Addresses to serve; empty: those of the first interface.

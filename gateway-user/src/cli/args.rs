@@ -12,7 +12,13 @@ use super::{
     output::Format,
     values::{Cidr, Endpoint, PortRange, RequestLine},
 };
-use crate::{agent::Options, dataplane::attach::XdpChoice, ir::SteeringWish, plan::Transport};
+use crate::{
+    agent::{Fleet, Options, Source},
+    dataplane::attach::XdpChoice,
+    ir::{ClusterId, SteeringWish},
+    plan::Transport,
+    source::kubernetes::{self, Access},
+};
 
 /// Where pins live unless told otherwise.
 pub const PIN_DIR: &str = "/sys/fs/bpf/fleetgate";
@@ -49,12 +55,13 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the agent: follow the manifests, program the kernel, serve the proxy.
+    /// Run the agent: follow manifests or a fleet, program the kernel, serve the proxy.
     ///
     /// SIGTERM leaves the kernel steering as it is; `fleetgate unload` ends it.
     #[command(after_help = "\
 Examples:
   fleetgate run --manifests ./manifests --interface eth0
+  fleetgate run --fleet in-cluster --cluster-secrets fleetgate-system --leader-elect --interface eth0
   fleetgate run --manifests /etc/fleetgate --interface eth0 --interface eth1 \\
       --vip 203.0.113.10 --snat 10.9.0.0/28 --steering request")]
     Run(RunArgs),
@@ -187,8 +194,28 @@ pub enum XdpArg {
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Directory of Kubernetes YAML, followed live: `fleet/` and `clusters/<id>/`.
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "fleet",
+        required_unless_present = "fleet"
+    )]
+    pub manifests: Option<PathBuf>,
+    /// API server of the fleet, in place of --manifests: a kubeconfig (FILE or FILE#CONTEXT), or `in-cluster`.
+    #[arg(long, value_name = "KUBECONFIG", value_parser = fleet)]
+    pub fleet: Option<Access>,
+    /// API server of a member cluster; repeat for more.
+    #[arg(long, value_name = "ID=KUBECONFIG", requires = "fleet", value_parser = cluster)]
+    pub cluster: Vec<(ClusterId, Access)>,
+    /// Namespace of the fleet whose Secrets labelled `fleetgate.io/cluster` hold kubeconfigs of further members.
+    #[arg(long, value_name = "NAMESPACE", requires = "fleet")]
+    pub cluster_secrets: Option<String>,
+    /// Gateways are called <AlbConfig>.<SUFFIX> in their status [default: by their addresses].
+    #[arg(long, value_name = "SUFFIX", requires = "fleet", value_parser = suffix)]
+    pub dns_suffix: Option<String>,
+    /// Write status only while holding the Lease `fleetgate-status`: for more than one gateway node.
+    #[arg(long, requires = "fleet")]
+    pub leader_elect: bool,
     /// Interface that clients or pods are behind; repeat for more.
     #[arg(long, value_name = "IF", required = true)]
     pub interface: Vec<String>,
@@ -224,10 +251,62 @@ pub struct RunArgs {
     pub snat_ports: PortRange,
 }
 
+fn fleet(text: &str) -> Result<Access, String> {
+    Access::parse(text).map_err(|error| error.to_string())
+}
+
+fn cluster(text: &str) -> Result<(ClusterId, Access), String> {
+    kubernetes::parse_cluster(text).map_err(|error| error.to_string())
+}
+
+/// A DNS domain, without a leading or trailing dot.
+fn suffix(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 200 && text.split('.').all(label) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("expected a DNS domain, e.g. gw.example.com".to_owned())
+}
+
+/// Name of this node: that of the pod's node, else the host's.
+fn node() -> String {
+    let host = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    std::env::var("NODE_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(host)
+}
+
 impl From<RunArgs> for Options {
     fn from(args: RunArgs) -> Self {
+        let source = match (args.fleet, args.manifests) {
+            (Some(fleet), _) => Source::Kubernetes(Box::new(Fleet {
+                servers: kubernetes::Options {
+                    fleet,
+                    clusters: args.cluster.into_iter().collect(),
+                    cluster_secrets: args.cluster_secrets,
+                    timing: kubernetes::Timing::default(),
+                },
+                dns_suffix: args.dns_suffix,
+                leader_elect: args.leader_elect,
+                node: node(),
+            })),
+            (None, manifests) => Source::Manifests(manifests.unwrap_or_default()),
+        };
         Self {
-            manifests: args.manifests,
+            source,
             interfaces: args.interface,
             vips: args.vip,
             snat: args.snat.into_iter().flat_map(Cidr::addresses).collect(),

@@ -79,6 +79,8 @@ pub struct Built {
     pub ir: Ir,
     /// Sorted by object, without repetitions.
     pub problems: Vec<Problem>,
+    /// Fields of each AlbConfig that are set and mean nothing here.
+    pub ignored: BTreeMap<String, Vec<String>>,
     /// For the next build.
     pub last_good: LastGood,
 }
@@ -95,6 +97,7 @@ pub fn build(snapshot: &Snapshot, before: &LastGood, options: &Options) -> Built
     compiler.update(snapshot, &Changes::all(snapshot));
     Built {
         problems: compiler.problems(),
+        ignored: compiler.ignored(),
         ir: compiler.ir,
         last_good: compiler.good,
     }
@@ -190,6 +193,26 @@ impl Compiler {
     /// The routing model.
     pub fn ir(&self) -> &Ir {
         &self.ir
+    }
+
+    /// Every Ingress that a gateway serves, or would, with its AlbConfig.
+    pub fn members(&self) -> impl Iterator<Item = (&NamespacedName, &str)> {
+        let members = self.ingresses.iter();
+        members.map(|(key, member)| (key, member.gateway.as_str()))
+    }
+
+    /// Clusters whose pods serve a gateway.
+    pub fn clusters(&self, gateway: &str) -> impl Iterator<Item = &ClusterId> {
+        let gateway = self.gateways.get(gateway);
+        gateway.into_iter().flat_map(|it| &it.clusters)
+    }
+
+    /// Fields of AlbConfigs that are set and mean nothing here: a word for people, no problem.
+    pub fn ignored(&self) -> BTreeMap<String, Vec<String>> {
+        let gateways = self.gateways.iter();
+        let some = gateways.filter(|(_, it)| !it.ignored.is_empty());
+        some.map(|(name, it)| (name.clone(), it.ignored.clone()))
+            .collect()
     }
 
     /// Last good versions, for another compiler.

@@ -59,6 +59,11 @@ pub struct ObjectMeta {
     /// Labels.
     #[serde(deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
+    /// Given by the API server; tells an object from its successor of the same name.
+    pub uid: Option<String>,
+    /// Counts changes of the specification; 0 where nobody counts.
+    #[serde(deserialize_with = "or_default")]
+    pub generation: i64,
     /// File it was read from, relative to the manifest directory; empty for other sources.
     #[serde(skip)]
     pub file: Arc<str>,

@@ -185,6 +185,7 @@ mod tests {
                 failures: vec![("no-rule", 1)],
                 ..ProxyCounters::default()
             },
+            ..Scrape::default()
         });
         metrics.text().unwrap()
     }

@@ -32,13 +32,12 @@ use tokio::{
 use tokio_rustls::rustls::crypto::ring;
 
 pub use access::{Access, parse_cluster};
-pub use health::ServerHealth;
+pub use health::{Board, ServerHealth};
 pub use resource::CLUSTER_LABEL;
 
 use super::Writer;
 use crate::{manifest::ClusterId, problem::shown};
 use gate::Gate;
-use health::Board;
 use members::{Members, Secrets};
 use membership::Membership;
 use resource::Resource;
@@ -157,6 +156,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// What may be asked of the API servers by whoever shows it.
+    pub fn board(&self) -> Board {
+        self.board.clone()
+    }
+
     /// All API servers as they stand, by name.
     pub fn health(&self) -> Vec<ServerHealth> {
         self.board.all()

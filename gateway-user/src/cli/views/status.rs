@@ -12,7 +12,7 @@ use crate::{
         table::{Cell, Paint, Table, Tone},
         units,
     },
-    dataplane::record::{InterfaceRecord, Record},
+    dataplane::record::{ClusterRecord, InterfaceRecord, Record},
     ir::SteeringMode,
     metrics::Readings,
     plan::Mode,
@@ -41,6 +41,8 @@ pub struct StatusView {
     pub vips: Vec<IpAddr>,
     /// Hooks by interface, and why.
     pub interfaces: Vec<InterfaceRecord>,
+    /// Member clusters and whether they answer.
+    pub clusters: Vec<ClusterRecord>,
     /// Pinned links: what works without the agent.
     pub links: Vec<String>,
     /// Listeners by who steers them.
@@ -149,6 +151,7 @@ pub fn status(
         },
         vips: record.vips.clone(),
         interfaces: record.interfaces.clone(),
+        clusters: record.clusters.clone(),
         links: moment.links,
         listeners,
         services,
@@ -278,6 +281,17 @@ impl View for StatusView {
             line("interface", format!("{name}: {hooks}{why}").into());
         }
         line("links", list(&mut self.links.iter().cloned()));
+        for ClusterRecord { id, reach } in &self.clusters {
+            let cell = match reach.as_str() {
+                "connected" => format!("{id}: {reach}").into(),
+                "lost" => Cell::toned(Tone::Bad, format!("{id}: lost; its last pods serve on")),
+                _ => Cell::toned(
+                    Tone::Warn,
+                    format!("{id}: {reach}; not listed since the agent started"),
+                ),
+            };
+            line("cluster", cell);
+        }
         line("listeners", modes(&self.listeners).into());
         line("addresses", modes(&self.services).into());
         let states = self

@@ -56,6 +56,13 @@ impl Access {
         })
     }
 
+    /// The configuration of a client; `Err` is a sentence that says what to do.
+    pub fn config(&self) -> Result<Config, String> {
+        self.load()
+            .map(|(config, _)| config)
+            .map_err(|fault| fault.to_string())
+    }
+
     /// The configuration, and a print of all bytes it was made of: the same print is the same configuration.
     pub(super) fn load(&self) -> Result<(Config, u64), Fault> {
         match self {

@@ -33,10 +33,11 @@ pub struct ServerHealth {
 
 /// All API servers, shared between the source's thread and whoever asks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Board(Arc<Mutex<BTreeMap<String, ServerHealth>>>);
+pub struct Board(Arc<Mutex<BTreeMap<String, ServerHealth>>>);
 
 impl Board {
-    pub(super) fn all(&self) -> Vec<ServerHealth> {
+    /// All of them as they stand, by name.
+    pub fn all(&self) -> Vec<ServerHealth> {
         self.lock().values().cloned().collect()
     }
 
