@@ -16,7 +16,6 @@ use gateway_user::{
         Options,
         annotations::{Scope, index},
     },
-    manifest::Snapshot,
 };
 
 /// Our own decisions where the reference leaves a gap: each is shown by some case, and each case shows one of these.
@@ -73,14 +72,6 @@ const DECISIONS: &[&str] = &[
     "bad-ingress-isolated",
 ];
 
-/// What a case says and compiles to.
-struct Case {
-    name: String,
-    covers: Vec<String>,
-    text: String,
-    snapshot: Snapshot,
-}
-
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
@@ -92,47 +83,29 @@ fn entries() -> Vec<PathBuf> {
     entries
 }
 
-fn tables() -> Vec<(PathBuf, Vec<Case>)> {
+fn tables() -> Vec<(PathBuf, Vec<corpus::Case>)> {
     let is_table = |path: &PathBuf| path.extension().is_some_and(|it| it == "yaml");
     let tables = entries().into_iter().filter(is_table);
-    let case = |case: &corpus::Case| {
-        let outcome = case.run();
-        Case {
-            name: case.name.clone(),
-            covers: case.covers.clone(),
-            text: outcome.text,
-            snapshot: outcome.snapshot,
-        }
-    };
     tables
         .map(|path| {
-            let cases = corpus::table(&path).iter().map(case).collect();
+            let cases = corpus::table(&path);
             (path, cases)
         })
         .collect()
 }
 
-fn folders() -> Vec<(PathBuf, Case)> {
+/// Folders by the name of their case.
+fn folders() -> BTreeMap<String, PathBuf> {
     let folders = entries().into_iter().filter(|path| path.is_dir());
-    folders
-        .map(|path| {
-            let name = path.file_name().expect("a name").to_string_lossy();
-            let case = Case {
-                name: name.into_owned(),
-                covers: Vec::new(),
-                text: render::report(&check(&path)),
-                snapshot: compile(&path, Options::default()).snapshot,
-            };
-            (path, case)
-        })
-        .collect()
+    let named = |path: PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        (name.into_owned(), path)
+    };
+    folders.map(named).collect()
 }
 
-fn all() -> Vec<Case> {
-    let tables = tables().into_iter().flat_map(|(_, cases)| cases);
-    tables
-        .chain(folders().into_iter().map(|(_, case)| case))
-        .collect()
+fn table_cases() -> impl Iterator<Item = corpus::Case> {
+    tables().into_iter().flat_map(|(_, cases)| cases)
 }
 
 /// The texts of a table by case: each follows a line `== name`.
@@ -152,33 +125,29 @@ fn expected(path: &Path) -> BTreeMap<String, String> {
 fn every_golden_case_compiles_to_its_expected_text() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = Vec::new();
-    for (folder, case) in folders() {
+    for (name, folder) in folders() {
+        let text = render::report(&check(&folder));
         let expected = folder.join("expected.txt");
         if update {
-            fs::write(&expected, &case.text).expect("write expected.txt");
-        } else if fs::read_to_string(&expected).unwrap_or_default() != case.text {
-            wrong.push(format!("{}:\n{}", case.name, case.text));
+            fs::write(&expected, &text).expect("write expected.txt");
+        } else if fs::read_to_string(&expected).unwrap_or_default() != text {
+            wrong.push(format!("{name}:\n{text}"));
         }
     }
     for (table, cases) in tables() {
         let path = table.with_extension("txt");
+        let texts = cases.iter().map(|case| (&case.name, case.run().text));
         if update {
-            let parts: Vec<_> = cases
-                .iter()
-                .map(|case| format!("== {}\n{}\n", case.name, case.text.trim_end()))
+            let parts: Vec<_> = texts
+                .map(|(name, text)| format!("== {name}\n{}\n", text.trim_end()))
                 .collect();
             fs::write(&path, parts.join("\n")).expect("write the texts of a table");
             continue;
         }
         let mut expected = expected(&path);
-        for case in &cases {
-            if expected.remove(&case.name).as_deref() != Some(case.text.trim_end()) {
-                wrong.push(format!(
-                    "{}: {}:\n{}",
-                    table.display(),
-                    case.name,
-                    case.text
-                ));
+        for (name, text) in texts {
+            if expected.remove(name).as_deref() != Some(text.trim_end()) {
+                wrong.push(format!("{}: {name}:\n{text}", table.display()));
             }
         }
         for name in expected.keys() {
@@ -195,31 +164,40 @@ fn every_golden_case_compiles_to_its_expected_text() {
 
 #[test]
 fn the_corpus_is_large_enough_and_no_sentence_stands_twice() {
-    let cases = all();
-    let names: BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
-    assert!(names.len() >= 120, "{} cases are too few", names.len());
-    assert_eq!(names.len(), cases.len(), "two cases have one name");
+    let names: Vec<String> = table_cases()
+        .map(|case| case.name)
+        .chain(folders().into_keys())
+        .collect();
+    let distinct: BTreeSet<_> = names.iter().collect();
+    assert!(
+        distinct.len() >= 120,
+        "{} cases are too few",
+        distinct.len()
+    );
+    assert_eq!(distinct.len(), names.len(), "two cases have one name");
 }
 
 #[test]
 fn every_annotation_of_the_index_stands_in_some_case() {
+    let tables = table_cases().map(|case| case.run().snapshot);
+    let folders = folders().into_values();
+    let folders = folders.map(|folder| compile(&folder, Options::default()).snapshot);
     let mut seen: BTreeSet<(Scope, String)> = BTreeSet::new();
-    for case in all() {
+    for snapshot in tables.chain(folders) {
         let mut add = |scope, annotations: &BTreeMap<String, String>| {
             seen.extend(annotations.keys().map(|key| (scope, key.clone())));
         };
-        let snapshot = &case.snapshot;
         for it in snapshot.ingresses.values() {
             add(Scope::Ingress, &it.metadata.annotations);
         }
         for it in snapshot.gateways.values() {
             add(Scope::AlbConfig, &it.metadata.annotations);
         }
-        for it in snapshot
+        let services = snapshot
             .clusters
             .values()
-            .flat_map(|it| it.services.values())
-        {
+            .flat_map(|it| it.services.values());
+        for it in services {
             add(Scope::Service, &it.metadata.annotations);
         }
     }
@@ -236,8 +214,8 @@ fn every_annotation_of_the_index_stands_in_some_case() {
 }
 
 #[test]
-fn every_decision_of_ours_is_shown_by_some_case() {
-    let shown: BTreeSet<String> = all().into_iter().flat_map(|case| case.covers).collect();
+fn every_decision_of_ours_is_shown_by_some_case_and_no_other_is_claimed() {
+    let shown: BTreeSet<String> = table_cases().flat_map(|case| case.covers).collect();
     let decided: BTreeSet<String> = DECISIONS.iter().map(|it| (*it).to_owned()).collect();
     assert_eq!(decided.len(), DECISIONS.len(), "a decision stands twice");
     let missing: Vec<_> = decided.difference(&shown).collect();
