@@ -58,7 +58,8 @@ struct Known {
 /// Where a backend leads.
 enum Backend {
     Group(GroupName),
-    Annotation,
+    /// To what the actions of this name say.
+    Annotation(String),
 }
 
 impl<'a> Drafting<'a> {
@@ -145,7 +146,7 @@ impl<'a> Drafting<'a> {
     ) -> Option<Draft> {
         let service = match &backend {
             Backend::Group(group) => group.service.clone(),
-            Backend::Annotation => String::new(),
+            Backend::Annotation(name) => name.clone(),
         };
         let target = self.target(&known, backend, &place)?;
         if let Some(canary) = &self.canary {
@@ -180,6 +181,12 @@ impl<'a> Drafting<'a> {
         refusals::actions(&known.actions.filters, &rule, &self.policy, &mut needs);
         let redirected = (self.ssl_redirect && rule.direction == Direction::Request)
             .then(|| Arc::new(to_https(&rule)));
+        if redirected.is_some() {
+            self.refuse(
+                &service,
+                vec![(alb("ssl-redirect"), "redirects".to_owned())],
+            );
+        }
         rule.refused = self.refuse(&service, needs);
         let explicit = self.ports.explicit;
         let serves =
@@ -269,10 +276,10 @@ impl<'a> Drafting<'a> {
                 groups: vec![WeightedGroup { group, weight: 100 }],
                 sticky: None,
             })),
-            (None, Backend::Annotation) if known.direction == Direction::Response => {
+            (None, Backend::Annotation(_)) if known.direction == Direction::Response => {
                 Some(Target::Pass)
             }
-            (None, Backend::Annotation) => {
+            (None, Backend::Annotation(_)) => {
                 self.notes.error(
                     field,
                     "is use-annotation, but `actions` has no final action",
@@ -280,7 +287,7 @@ impl<'a> Drafting<'a> {
                 );
                 None
             }
-            (Some(DraftTarget::Forward { groups, sticky }), Backend::Annotation) => {
+            (Some(DraftTarget::Forward { groups, sticky }), Backend::Annotation(_)) => {
                 if self.canary.as_ref().is_some_and(|it| it.weight.is_some()) {
                     self.notes.error(
                         field,
@@ -294,10 +301,10 @@ impl<'a> Drafting<'a> {
                     sticky: *sticky,
                 }))
             }
-            (Some(DraftTarget::Redirect(redirect)), Backend::Annotation) => {
+            (Some(DraftTarget::Redirect(redirect)), Backend::Annotation(_)) => {
                 Some(Target::Redirect(redirect.clone()))
             }
-            (Some(DraftTarget::Respond(response)), Backend::Annotation) => {
+            (Some(DraftTarget::Respond(response)), Backend::Annotation(_)) => {
                 Some(Target::Respond(response.clone()))
             }
         }
@@ -357,7 +364,9 @@ impl<'a> Drafting<'a> {
         };
         let field = format!("{place}.service.port");
         let port = match (&service.port.name, service.port.number) {
-            (Some(name), None) if name == USE_ANNOTATION => return Some(Backend::Annotation),
+            (Some(name), None) if name == USE_ANNOTATION => {
+                return Some(Backend::Annotation(service.name.clone()));
+            }
             (Some(_), Some(_)) => {
                 self.notes
                     .error(field, "has both a number and a name", "keep one of them");
@@ -422,11 +431,11 @@ fn narrow(canary: &Canary, conditions: &mut Conditions) {
 fn to_https(rule: &Rule) -> Rule {
     let kept = |filter: &&Filter| !matches!(filter, Filter::Rewrite(_) | Filter::Mirror(_));
     let filters: Vec<Filter> = rule.filters.iter().filter(kept).cloned().collect();
-    let refused = refusals::filters(&filters);
+    let target = Target::Redirect(Redirect::to_https());
     Rule {
+        refused: refusals::executed(&filters, &target),
         filters,
-        target: Target::Redirect(Redirect::to_https()),
-        refused,
+        target,
         ..rule.clone()
     }
 }

@@ -180,3 +180,21 @@ fn on_a_first_start_the_albconfig_with_rules_has_the_port_then_the_first_by_name
     let ruled = format!("{FLEET}{}{}", rival("aaa"), ingress("a", "", "/"));
     assert_eq!(owner(&compile(ruled, &first)), "mcg");
 }
+
+#[test]
+fn an_albconfig_without_its_port_is_told_the_same_owner_however_the_owners_came_to_it() {
+    let at = |text: String, address: &str| {
+        text.replace(
+            "metadata: {name",
+            &format!("metadata: {{annotations: {{fleetgate.io/addresses: {address}}}, name"),
+        )
+    };
+    let first = at(rival("zzz"), "192.0.2.1");
+    let held = compile(first.clone(), &LastGood::default());
+    // One that comes later by what it held, and first by name; the third wants the addresses of both.
+    let all = format!("{first}{}{}", at(rival("aaa"), "192.0.2.2"), rival("mmm"));
+    let built = compile(all.clone(), &held.last_good);
+    assert_eq!(built.ir.listeners.len(), 2);
+    assert_eq!(built.problems.len(), 1, "{:?}", built.problems);
+    assert_eq!(built, compile(all, &built.last_good));
+}
