@@ -169,6 +169,14 @@ impl Fleet {
         )
     }
 
+    /// `status.loadBalancer.subClusters` of the gateway.
+    pub fn sub_clusters(&self) -> Value {
+        let gateway = self.fleet.get(Resource::AlbConfigs, None, "mcg");
+        gateway.map_or(Value::Null, |it| {
+            it["status"]["loadBalancer"]["subClusters"].clone()
+        })
+    }
+
     /// `status.loadBalancer` of an Ingress in namespace `demo`.
     pub fn status(&self, ingress: &str) -> Value {
         let object = self.fleet.get(Resource::Ingresses, Some("demo"), ingress);

@@ -284,3 +284,47 @@ fn pods(tables: &Tables, service: &Service) -> Result<Pods, String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods(numbers: &[u8]) -> Pods {
+        let address = |number: &u8| SocketAddr::from(([10, 0, 0, *number], 80));
+        numbers.iter().map(address).collect()
+    }
+
+    /// A ring with two pods, one of which is to be replaced.
+    fn changing() -> Ring {
+        Ring {
+            must: pods(&[1]),
+            may: pods(&[1, 2, 3]),
+            wanted: Some((pods(&[1, 3]), Instant::now())),
+            seen: pods(&[1, 2]),
+            took: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn until_a_change_is_seen_the_old_state_is_right_and_then_it_is_wrong() {
+        let mut ring = changing();
+        assert_eq!(ring.judge(80, Ok(pods(&[1, 2]))), None);
+        assert_eq!(ring.judge(80, Ok(pods(&[1, 2, 3]))), None);
+        assert!(ring.wanted.is_some());
+        assert_eq!(ring.judge(80, Ok(pods(&[1, 3]))), None);
+        assert!(ring.wanted.is_none());
+        assert!(ring.judge(80, Ok(pods(&[1, 2]))).is_some());
+    }
+
+    #[test]
+    fn a_pod_too_many_one_too_few_and_no_ring_are_wrong() {
+        for found in [
+            Ok(pods(&[1, 4])),
+            Ok(pods(&[2, 3])),
+            Ok(pods(&[])),
+            Err("the kernel has no entry".to_owned()),
+        ] {
+            assert!(changing().judge(80, found).is_some());
+        }
+    }
+}

@@ -5,16 +5,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use fleetgate_tests::{
     apiserver::{History, Resource, Verb},
     e2e::{
+        eventually,
         fleet::{Fleet, MEMBERS, RECOVERY, SECRETS, SHOP, WEB, addresses},
         wire::{self, Held},
     },
 };
+use serde_json::{Value, json};
 
 use super::{gently, observe, reached, unharmed};
+
+/// Member clusters and how they are reached, as `status` says.
+fn clusters(fleet: &Fleet) -> Result<Vec<(String, String)>> {
+    let status = fleet.gateway.json(&["status"])?;
+    let clusters = status["clusters"].as_array().context("an array")?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(clusters
+        .iter()
+        .map(|one| (text(&one["id"]), text(&one["reach"])))
+        .collect())
+}
+
+fn named((id, reach): (&str, &str)) -> (String, String) {
+    (id.to_owned(), reach.to_owned())
+}
 
 /// Longer than a starting agent waits for anybody.
 const PATIENCE: Duration = Duration::from_millis(6_000);
@@ -31,6 +48,12 @@ fn an_agent_that_starts_with_a_member_down_serves_the_pods_that_the_record_knows
         assert_eq!(reached(SHOP)?.len(), 5, "before anything was published");
         thread::sleep(PATIENCE);
         assert_eq!(reached(SHOP)?.len(), 5, "without the member");
+        // It was connected once, and nobody removed it.
+        assert_eq!(
+            clusters(&fleet)?,
+            [("c1", "connected"), ("c2", "lost")].map(named)
+        );
+        assert_eq!(fleet.sub_clusters(), json!(["c1", "c2"]));
         held.stay()?;
         // What was published since is in force, and has not made anybody forget.
         observer.change(
@@ -72,11 +95,25 @@ fn an_agent_that_starts_with_the_fleet_frozen_withdraws_nothing() -> Result<()> 
         fleet.endpoints("c1", &["c1-p1"])?;
         thread::sleep(PATIENCE);
         assert_eq!(reached(SHOP)?.len(), 5, "the fleet was not read yet");
+        assert_eq!(
+            clusters(&fleet)?,
+            [("c1", "lost"), ("c2", "lost")].map(named)
+        );
+        let warnings = fleet.gateway.json(&["status"])?["warnings"].to_string();
+        assert!(
+            warnings.contains("the fleet was not read yet"),
+            "{warnings}"
+        );
         fleet.fleet.thaw();
         observer.from_now();
         let took = observer.settled(WEB, RECOVERY)?;
         eprintln!("the truth, when the fleet was back: {took:?}");
-        Ok(())
+        eventually("the state is shown", || {
+            let status = fleet.gateway.json(&["status"])?;
+            let shown = clusters(&fleet)?;
+            let connected = shown.iter().all(|(_, reach)| reach == "connected");
+            Ok((connected && status["warnings"] == json!([]), status))
+        })
     })?;
     unharmed(&tally);
     observer.all_right()?;

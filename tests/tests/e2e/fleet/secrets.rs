@@ -69,8 +69,7 @@ fn clusters_come_and_go_with_their_secrets() -> Result<()> {
 /// Waits until the gateway's status names just these clusters.
 fn clusters(fleet: &Fleet, wanted: &[&str]) -> Result<()> {
     eventually("the status names the clusters", || {
-        let gateway = fleet.fleet.get(Resource::AlbConfigs, None, "mcg");
-        let shown = gateway.map(|it| it["status"]["loadBalancer"]["subClusters"].clone());
-        Ok((shown == Some(serde_json::json!(wanted)), shown))
+        let shown = fleet.sub_clusters();
+        Ok((shown == serde_json::json!(wanted), shown))
     })
 }
