@@ -44,7 +44,8 @@ mod watch;
 mod write;
 
 use std::{
-    net::SocketAddr,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -52,6 +53,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::sync;
+use xtask::netns;
 
 pub use access::{Identity, Login};
 pub use faults::{Failure, Older, WatchFaults};
@@ -81,6 +83,10 @@ pub struct Options {
     pub history: usize,
     /// How many requests are kept in full.
     pub requests: usize,
+    /// Network namespace to listen in; none for this process's own.
+    pub namespace: Option<String>,
+    /// Port to listen on; 0 for a free one. One that no outgoing connection can take stays free over a restart.
+    pub port: u16,
 }
 
 impl Default for Options {
@@ -92,6 +98,8 @@ impl Default for Options {
             first_revision: 1_000,
             history: 16_384,
             requests: 1_000,
+            namespace: None,
+            port: 0,
         }
     }
 }
@@ -114,6 +122,7 @@ struct Shared {
     signals: sync::watch::Sender<[Signal; Resource::COUNT]>,
     gate: Arc<Gate>,
     bookmark_every: Duration,
+    namespace: Option<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -148,6 +157,19 @@ impl Shared {
     fn bookmark_every(&self) -> Duration {
         self.bookmark_every
     }
+
+    /// Opens the port, in the namespace it is to be reached in.
+    fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let bind = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        match &self.namespace {
+            Some(name) => netns::inside(name, bind).map_err(io::Error::other)?,
+            None => bind(),
+        }
+    }
 }
 
 /// A running server. Every method may be called from any thread, also from async code.
@@ -160,17 +182,13 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts a server on a free port of 127.0.0.1.
+    /// Starts a server on 127.0.0.1.
     pub fn start(options: Options) -> Result<Self> {
         let authority = options.tls.then(Authority::new).transpose()?;
         let tls = authority
             .as_ref()
             .map(Authority::server_config)
             .transpose()?;
-        let listener =
-            std::net::TcpListener::bind("127.0.0.1:0").context("no port to listen on")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             store: Mutex::new(Store::new(options.first_revision, options.history)),
             faults: Mutex::default(),
@@ -179,7 +197,11 @@ impl ApiServer {
             signals: sync::watch::Sender::new(Default::default()),
             gate: Arc::default(),
             bookmark_every: options.bookmark_every,
+            namespace: options.namespace,
         });
+        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
+        let listener = shared.bind(wanted).context("no port to listen on")?;
+        let address = listener.local_addr()?;
         let (commands, orders) = sync::mpsc::unbounded_channel();
         let serving = Arc::clone(&shared);
         let thread = std::thread::Builder::new()

@@ -1,8 +1,10 @@
 //! The whole program in the lab: the agent as a process, its manifests, its pins, and clients on real connections.
 
+pub mod fleet;
 pub mod frames;
 mod gateway;
 pub mod manifests;
+pub mod observer;
 pub mod wire;
 
 use std::{

@@ -273,6 +273,12 @@ impl Gateway {
             warn!(source = %self.options.source, "nothing is known of the configuration yet");
             return;
         }
+        // The last agent followed them; this one does not yet.
+        for cluster in &mut self.record.clusters {
+            if cluster.is_known() {
+                cluster.reach = ClusterRecord::LOST.to_owned();
+            }
+        }
         let all = Touched::all(&self.record.ir);
         self.route(&all);
         self.find_paths().await;
@@ -312,7 +318,10 @@ impl Gateway {
             self.tell_problems();
         }
         if changes.clusters {
-            self.record.clusters = self.snapshot.clusters.iter().map(cluster).collect();
+            let before = std::mem::take(&mut self.record.clusters);
+            let clusters = self.snapshot.clusters.iter();
+            let clusters = clusters.map(|(id, it)| cluster(id, it, &before));
+            self.record.clusters = clusters.collect();
         }
         self.record.generation += 1;
         // The proxy first: it may be handed a listener that the kernel had.
@@ -370,9 +379,13 @@ impl Gateway {
         let empty = snapshot.gateways.is_empty() && snapshot.ingresses.is_empty();
         let cut = !snapshot.whole;
         (empty || cut).then(|| {
-            let what = if cut { "cannot be read whole" } else { "holds no gateway and no Ingress" };
+            let what = match (self.published, cut) {
+                (false, _) => "was not read yet",
+                (true, true) => "cannot be read whole",
+                (true, false) => "holds no gateway and no Ingress",
+            };
             format!(
-                "{} {what}: the {known} listeners of the last agent go on until it does; `fleetgate \
+                "{} {what}: until that changes, the {known} listeners of the last agent go on; `fleetgate \
                  unload` ends them",
                 self.options.source
             )
@@ -550,11 +563,15 @@ fn says(changes: &Changes) -> bool {
     !(changes.gateways.is_empty() && changes.ingresses.is_empty() && changes.classes.is_empty())
 }
 
-fn cluster((id, it): (&ClusterId, &ClusterObjects)) -> ClusterRecord {
+/// What is known of a cluster, given what was known before.
+fn cluster(id: &ClusterId, it: &ClusterObjects, before: &[ClusterRecord]) -> ClusterRecord {
+    let known = |had: &ClusterRecord| *had.id == *id.0 && had.is_known();
     let reach = match it.reach {
         Reach::Connected => "connected",
-        Reach::Lost => "lost",
-        Reach::Unknown => "unknown",
+        Reach::Lost => ClusterRecord::LOST,
+        // An earlier agent listed it: what it said last serves on.
+        Reach::Unknown if before.iter().any(known) => ClusterRecord::LOST,
+        Reach::Unknown => ClusterRecord::UNKNOWN,
     };
     ClusterRecord {
         id: id.to_string(),

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{Error, Gateway, options::Fleet};
 use crate::{
     ir::{Listener, ListenerProtocol},
-    manifest::{ObjectMeta, Reach},
+    manifest::ObjectMeta,
     status::{self, CertificateView, GatewayView, IngressView, ListenerView, View, Wanted},
 };
 
@@ -98,9 +98,10 @@ impl Gateway {
         };
         let clusters = |name: &str| {
             let theirs = self.compiler.clusters(name);
+            let clusters = &self.record.clusters;
             let known = theirs.filter(|id| {
-                let cluster = self.snapshot.clusters.get(*id);
-                cluster.is_some_and(|it| it.reach != Reach::Unknown)
+                let mut clusters = clusters.iter();
+                clusters.any(|it| *it.id == *id.0 && it.is_known())
             });
             known.map(ToString::to_string).collect()
         };

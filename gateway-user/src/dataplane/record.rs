@@ -76,8 +76,21 @@ pub struct InterfaceRecord {
 pub struct ClusterRecord {
     /// Its ID.
     pub id: String,
-    /// `connected`, `lost` (its last pods serve on) or `unknown` (not listed since the agent started).
+    /// `connected`, `lost` (it was listed once, by this agent or an earlier one, and is not followed now: its last pods
+    /// serve on) or `unknown` (never listed).
     pub reach: String,
+}
+
+impl ClusterRecord {
+    /// `reach` of a cluster that was never listed.
+    pub const UNKNOWN: &str = "unknown";
+    /// `reach` of a cluster that was listed once and is not followed now.
+    pub const LOST: &str = "lost";
+
+    /// Whether it was listed once.
+    pub fn is_known(&self) -> bool {
+        self.reach != Self::UNKNOWN
+    }
 }
 
 /// A part of the record that is written by itself.

@@ -171,7 +171,7 @@ struct Member {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Subject {
     Gateway(String),
-    Claim(String, u16),
+    Claim(String, gateway::Key),
     Ingress(NamespacedName),
     /// Of an Ingress among the others of its gateway.
     Member(NamespacedName),

@@ -176,6 +176,25 @@ impl RouteTable {
     }
 }
 
+/// Whether both route every request alike: where groups lie in the table does not count.
+impl PartialEq for RouteTable {
+    fn eq(&self, other: &Self) -> bool {
+        let alike = |(address, routes): (&SocketAddr, &Arc<Routes>)| {
+            other.listeners.get(address).is_some_and(|others| {
+                routes.listener == others.listener
+                    && routes.groups.len() == others.groups.len()
+                    && routes.groups.iter().zip(&others.groups).all(|(one, two)| {
+                        let one = one.iter().map(|at| self.groups.get(*at));
+                        one.eq(two.iter().map(|at| other.groups.get(*at)))
+                    })
+            })
+        };
+        self.starting == other.starting
+            && self.listeners.len() == other.listeners.len()
+            && self.listeners.iter().all(alike)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

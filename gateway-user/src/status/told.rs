@@ -41,6 +41,8 @@ pub(super) struct Told {
     times: BTreeMap<u64, i32>,
     /// Objects that were in force before this leader came: it tells that again only after a change.
     known_good: BTreeSet<ObjectRef>,
+    /// Objects whose errors were told and are over, which was not told yet: somebody mended them, and waits to hear it.
+    mended: BTreeSet<ObjectRef>,
     /// Good news that found no place in the budget.
     dropped: u64,
     /// The last one that could not be written: those behind it come first.
@@ -58,6 +60,12 @@ impl Told {
         let wanted: BTreeMap<Key, &Notice> = notices
             .map(|notice| ((notice.object.clone(), notice.reason), notice))
             .collect();
+        let over = |key: &Key| key.1 == Reason::FailedBuildModel && !wanted.contains_key(key);
+        let over = self.told.keys().filter(|key| over(key));
+        self.mended.extend(over.map(|(object, _)| object.clone()));
+        self.mended.retain(|object| {
+            wanted.contains_key(&(object.clone(), Reason::SuccessfullyReconciled))
+        });
         self.told.retain(|key, _| wanted.contains_key(key));
         self.waiting.clear();
         for (key, notice) in wanted {
@@ -74,11 +82,11 @@ impl Told {
         }
     }
 
-    /// The next Event within `budget`, warnings first. Good news takes the upper half of the budget only, and is
-    /// dropped if there is too much of it.
+    /// The next Event within `budget`: first warnings, and that what a warning was about is mended. Other good news takes
+    /// the upper half of the budget only, and is dropped if there is too much of it.
     pub(super) fn next(&mut self, budget: &mut Bucket, now: Instant) -> Telling {
-        let warning = self.next_warning();
-        if let Some(notice) = warning.cloned() {
+        let urgent = self.next_urgent();
+        if let Some(notice) = urgent.cloned() {
             return match budget.take(now) {
                 true => self.telling(notice),
                 false => Telling::At(budget.when(1)),
@@ -99,13 +107,14 @@ impl Told {
         self.postponed = Some((notice.object.clone(), notice.reason));
     }
 
-    fn next_warning(&self) -> Option<&Arc<Notice>> {
-        let warning = |(key, _): &(&Key, &Arc<Notice>)| key.1.is_warning();
+    fn next_urgent(&self) -> Option<&Arc<Notice>> {
+        let urgent =
+            |(key, _): &(&Key, &Arc<Notice>)| key.1.is_warning() || self.mended.contains(&key.0);
         let behind = self.postponed.as_ref().and_then(|key| {
             let range = (Bound::Excluded(key), Bound::Unbounded);
-            self.waiting.range::<Key, _>(range).find(warning)
+            self.waiting.range::<Key, _>(range).find(urgent)
         });
-        let next = behind.or_else(|| self.waiting.iter().find(warning));
+        let next = behind.or_else(|| self.waiting.iter().find(urgent));
         next.map(|(_, notice)| notice)
     }
 
@@ -123,6 +132,9 @@ impl Told {
             .is_some_and(|it| it.content == notice.content)
         {
             self.waiting.remove(&key);
+        }
+        if notice.reason == Reason::SuccessfullyReconciled {
+            self.mended.remove(&notice.object);
         }
         self.told.insert(key, notice.content);
         if self.times.len() >= REMEMBERED {

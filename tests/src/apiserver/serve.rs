@@ -62,7 +62,7 @@ pub(super) fn serve(
                     Some(Command::Listen(address, done)) => {
                         let bound = match listener.take() {
                             Some(open) => Ok(open),
-                            None => bind(address).await,
+                            None => bind(shared, address).await,
                         };
                         let outcome = bound.map(|open| listener = Some(open));
                         let _ = done.send(outcome);
@@ -77,10 +77,10 @@ pub(super) fn serve(
     });
 }
 
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+async fn bind(shared: &Shared, address: SocketAddr) -> io::Result<TcpListener> {
     let mut tries = 0;
     loop {
-        match TcpListener::bind(address).await {
+        match shared.bind(address).and_then(TcpListener::from_std) {
             Err(cause) if cause.kind() == io::ErrorKind::AddrInUse && tries < BIND_TRIES => {
                 tries += 1;
                 sleep(BIND_PAUSE).await;

@@ -39,6 +39,8 @@ static AGENTS: AtomicU32 = AtomicU32::new(0);
 pub struct Gateway {
     agent: Option<Child>,
     log: PathBuf,
+    /// Arguments of `fleetgate run` that say where objects come from: the manifest directory, unless a test says otherwise.
+    pub source: Vec<String>,
     /// Further arguments of `fleetgate run`.
     pub arguments: Vec<String>,
     manifests: TempDir,
@@ -71,11 +73,14 @@ impl Gateway {
             std::process::id()
         ));
         lab.owns_pins(&pins)?;
+        let manifests = tempfile::tempdir()?;
+        let directory = manifests.path().display().to_string();
         let this = Self {
             agent: None,
             log: paths::lab().join("e2e-agent.log"),
+            source: vec!["--manifests".to_owned(), directory],
             arguments: Vec::new(),
-            manifests: tempfile::tempdir()?,
+            manifests,
             pins,
             program,
             lab,
@@ -142,7 +147,7 @@ impl Gateway {
 
     fn command(&self, pins: &Path, admin: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("run").arg("--manifests").arg(self.manifests());
+        command.arg("run").args(&self.source);
         for device in ["cl0", "c1", "c2"] {
             command.args(["--interface", device]);
         }
@@ -201,6 +206,11 @@ impl Gateway {
         agent.kill()?;
         agent.wait()?;
         Ok(())
+    }
+
+    /// All that the agent has written since it was started last.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
     }
 
     /// The agent's last words.

@@ -3,6 +3,7 @@
 mod admin;
 mod broken;
 mod crash;
+mod fleet;
 mod inspection;
 mod lifecycle;
 mod live;

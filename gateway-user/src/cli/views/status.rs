@@ -285,10 +285,7 @@ impl View for StatusView {
             let cell = match reach.as_str() {
                 "connected" => format!("{id}: {reach}").into(),
                 "lost" => Cell::toned(Tone::Bad, format!("{id}: lost; its last pods serve on")),
-                _ => Cell::toned(
-                    Tone::Warn,
-                    format!("{id}: {reach}; not listed since the agent started"),
-                ),
+                _ => Cell::toned(Tone::Warn, format!("{id}: {reach}; it was never listed")),
             };
             line("cluster", cell);
         }

@@ -25,6 +25,10 @@ const STAMP: usize = 24;
 const ROOM: usize = METADATA_CHUNK - STAMP;
 
 type Chunk = [u8; METADATA_CHUNK];
+/// Name and text.
+type Sheet = (String, Vec<u8>);
+/// Parts of one version of a sheet: the key of each, and how many there should be.
+type Version = BTreeMap<u16, (u32, u16)>;
 
 /// What stands at the beginning of a chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,8 +76,8 @@ impl Stamp {
 /// Writes the record of one agent.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// The last change that is valid.
-    change: u64,
+    /// The number of the next change. One that failed keeps its own: what it may have left is never taken for the next.
+    next_change: u64,
     sheets: HashMap<String, Stored>,
     next_sheet: u32,
     /// Keys that hold nothing.
@@ -104,7 +108,7 @@ impl Recorder {
         let chunks = chunks(tables);
         let valid = versions(&chunks, change);
         let mut recorder = Self {
-            change,
+            next_change: change + 1,
             next_key: HEADER + 1,
             ..Self::default()
         };
@@ -121,8 +125,8 @@ impl Recorder {
             recorder.next_sheet = recorder.next_sheet.max(number + 1);
             recorder.sheets.insert(name, stored);
         }
-        for key in chunks.keys().filter(|key| !used.contains(key)) {
-            remove(tables, *key)?;
+        for key in leftovers(&chunks, &used) {
+            remove(tables, key)?;
         }
         recorder.next_key = used.last().map_or(HEADER, |last| *last) + 1;
         recorder.free = (HEADER + 1..recorder.next_key)
@@ -169,7 +173,8 @@ impl Recorder {
         tables: &mut Tables,
         changes: Vec<(String, Option<Vec<u8>>)>,
     ) -> Result<(), Error> {
-        let change = self.change + 1;
+        let change = self.next_change;
+        self.next_change += 1;
         let mut written: Vec<Writing> = Vec::new();
         for (name, sheet) in changes {
             let known = self.sheets.get(&name);
@@ -212,7 +217,6 @@ impl Recorder {
             }
             return Err(error);
         }
-        self.change = change;
         for writing in written {
             if let Some(old) = self.sheets.remove(&writing.name) {
                 self.clear(tables, old.keys);
@@ -286,7 +290,7 @@ impl Recorder {
 }
 
 /// Every valid sheet by name; `None` if no agent has finished writing one.
-pub(super) fn read(tables: &Tables) -> Result<Option<Vec<(String, Vec<u8>)>>, Error> {
+pub(super) fn read(tables: &Tables) -> Result<Option<Vec<Sheet>>, Error> {
     for _ in 0..ATTEMPTS {
         let Some(change) = header(tables)? else {
             return Ok(None);
@@ -328,7 +332,7 @@ fn chunks(tables: &Tables) -> BTreeMap<u32, Chunk> {
 
 /// Keys of the chunks of each sheet's last version that is complete and not newer than `change`.
 fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Vec<u32>> {
-    let mut found: BTreeMap<u32, BTreeMap<u64, BTreeMap<u16, (u32, u16)>>> = BTreeMap::new();
+    let mut found: BTreeMap<u32, BTreeMap<u64, Version>> = BTreeMap::new();
     for (key, chunk) in chunks {
         let stamp = Stamp::of(chunk);
         if stamp.change <= change {
@@ -337,7 +341,7 @@ fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Vec<u32
             parts.insert(stamp.part, (*key, stamp.parts));
         }
     }
-    let last = |(sheet, versions): (u32, BTreeMap<u64, BTreeMap<u16, (u32, u16)>>)| {
+    let last = |(sheet, versions): (u32, BTreeMap<u64, Version>)| {
         let complete = |parts: &&BTreeMap<u16, (u32, u16)>| {
             let count = parts.values().next().map_or(0, |(_, count)| *count);
             count == 0 || parts.len() == usize::from(count)
@@ -347,6 +351,17 @@ fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Vec<u32
         (!gone).then(|| (sheet, parts.values().map(|(key, _)| *key).collect()))
     };
     found.into_iter().filter_map(last).collect()
+}
+
+/// Chunks that are not in use, in the order to remove them: a crash in between must not bring back a sheet that is gone,
+/// so what says so goes after all else.
+fn leftovers(chunks: &BTreeMap<u32, Chunk>, used: &BTreeSet<u32>) -> Vec<u32> {
+    let left = chunks.iter().filter(|(key, _)| !used.contains(key));
+    let mut left: Vec<_> = left
+        .map(|(key, chunk)| (Stamp::of(chunk).parts == 0, *key))
+        .collect();
+    left.sort_unstable();
+    left.into_iter().map(|(_, key)| key).collect()
 }
 
 fn text(chunks: &BTreeMap<u32, Chunk>, keys: &[u32]) -> Vec<u8> {
@@ -375,4 +390,27 @@ fn put(tables: &mut Tables, key: u32, chunk: &Chunk) -> Result<(), Error> {
 
 fn remove(tables: &mut Tables, key: u32) -> Result<(), Error> {
     tables.metadata.remove(&key).map_err(failed("METADATA"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_while_clearing_up_never_brings_back_a_sheet_that_is_gone() {
+        let stamp = |change, parts| Stamp {
+            change,
+            sheet: 1,
+            part: 0,
+            parts,
+            len: 0,
+        };
+        // The marker has the lower key.
+        let mut chunks = BTreeMap::from([(1, stamp(2, 0).chunk(b"")), (2, stamp(1, 1).chunk(b""))]);
+        for key in leftovers(&chunks, &BTreeSet::new()) {
+            assert_eq!(versions(&chunks, 2), BTreeMap::new());
+            chunks.remove(&key);
+        }
+        assert!(chunks.is_empty());
+    }
 }

@@ -51,24 +51,29 @@ impl Compiler {
         claims.sort();
         let mut taken: BTreeMap<_, Vec<(&String, &Vec<IpAddr>)>> = BTreeMap::new();
         let mut held = Held::new();
-        let mut occupied: BTreeMap<Subject, Notes> = BTreeMap::new();
+        let mut lost = Vec::new();
+        // HTTPS is TCP and QUIC is UDP: they may share a port number.
+        let port = |place: Key| (place.0, place.1 == ListenerProtocol::Quic);
         for (_, name, place, addresses) in claims {
-            // HTTPS is TCP and QUIC is UDP: they may share a port number.
-            let taken = taken
-                .entry((place.0, place.1 == ListenerProtocol::Quic))
-                .or_default();
+            let taken = taken.entry(port(place)).or_default();
             // Within one AlbConfig its own check has spoken.
             let clash =
-                |(theirs, at): &&(&String, &Vec<IpAddr>)| *theirs != name && overlap(at, addresses);
-            match taken.iter().find(clash) {
-                Some((other, _)) => {
-                    let subject = Subject::Claim(name.clone(), place.0);
-                    occupied.insert(subject, refused(name, place, other));
-                }
-                None => {
-                    taken.push((name, addresses));
-                    held.insert((name.clone(), place), addresses.clone());
-                }
+                |(theirs, at): &(&String, &Vec<IpAddr>)| *theirs != name && overlap(at, addresses);
+            if taken.iter().any(clash) {
+                lost.push((name, place, addresses));
+            } else {
+                taken.push((name, addresses));
+                held.insert((name.clone(), place), addresses.clone());
+            }
+        }
+        let mut occupied: BTreeMap<Subject, Notes> = BTreeMap::new();
+        for (name, place, addresses) in lost {
+            // Of several the first by name, so that what is told does not depend on who was first.
+            let taken = taken.get(&port(place)).into_iter().flatten();
+            let clash = taken.filter(|(theirs, at)| *theirs != name && overlap(at, addresses));
+            if let Some(other) = clash.map(|(theirs, _)| *theirs).min() {
+                let subject = Subject::Claim(name.clone(), place);
+                occupied.insert(subject, refused(name, place, other));
             }
         }
         let keys = self.good.held.keys().chain(held.keys());

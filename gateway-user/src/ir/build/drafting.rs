@@ -59,6 +59,7 @@ struct Known {
 /// Where a backend leads.
 enum Backend {
     Group(GroupName),
+    /// To what the actions of this name say.
     Annotation,
 }
 
@@ -183,6 +184,12 @@ impl<'a> Drafting<'a> {
         refusals::actions(&known.actions.filters, &rule, &self.policy, &mut needs);
         let redirected = (self.ssl_redirect && rule.direction == Direction::Request)
             .then(|| Arc::new(to_https(&rule)));
+        if redirected.is_some() {
+            self.refuse(
+                &service,
+                vec![(alb("ssl-redirect"), "redirects".to_owned())],
+            );
+        }
         rule.refused = self.refuse(&service, needs);
         let explicit = self.ports.explicit;
         let serves =
@@ -361,7 +368,9 @@ impl<'a> Drafting<'a> {
         };
         let field = format!("{place}.service.port");
         let port = match (&service.port.name, service.port.number) {
-            (Some(name), None) if name == USE_ANNOTATION => return Some(Backend::Annotation),
+            (Some(name), None) if name == USE_ANNOTATION => {
+                return Some(Backend::Annotation);
+            }
             (Some(_), Some(_)) => {
                 self.notes
                     .error(field, "has both a number and a name", "keep one of them");
@@ -426,11 +435,11 @@ fn narrow(canary: &Canary, conditions: &mut Conditions) {
 fn to_https(rule: &Rule) -> Rule {
     let kept = |filter: &&Filter| !matches!(filter, Filter::Rewrite(_) | Filter::Mirror(_));
     let filters: Vec<Filter> = rule.filters.iter().filter(kept).cloned().collect();
-    let refused = refusals::filters(&filters);
+    let target = Target::Redirect(Redirect::to_https());
     Rule {
+        refused: refusals::executed(&filters, &target),
         filters,
-        target: Target::Redirect(Redirect::to_https()),
-        refused,
+        target,
         ..rule.clone()
     }
 }

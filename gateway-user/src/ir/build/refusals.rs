@@ -59,6 +59,8 @@ pub(super) fn actions(
         return;
     }
     let Target::Forward(forward) = &rule.target else {
+        let what = named_target(&rule.target);
+        needs.extend(what.map(|it| (alb(service), it.to_owned())));
         return;
     };
     if forward.sticky.is_some() {
@@ -75,10 +77,23 @@ pub(super) fn actions(
     }
 }
 
-/// Why a rule with these filters is refused.
-pub(super) fn filters(filters: &[Filter]) -> Option<String> {
-    let names: Vec<&str> = filters.iter().map(named).collect();
+/// Why a rule with these filters and this target is refused; `None` where all of it is executed.
+pub(super) fn executed(filters: &[Filter], target: &Target) -> Option<String> {
+    let names: Vec<&str> = filters
+        .iter()
+        .map(named)
+        .chain(named_target(target))
+        .collect();
     (!names.is_empty()).then(|| format!("{} not executed yet", names.join(", ")))
+}
+
+/// The proxy forwards, and does nothing else yet.
+fn named_target(target: &Target) -> Option<&'static str> {
+    match target {
+        Target::Redirect(_) => Some("redirects"),
+        Target::Respond(_) => Some("fixed responses"),
+        Target::Forward(_) | Target::Pass => None,
+    }
 }
 
 fn named(filter: &Filter) -> &'static str {

@@ -5,6 +5,7 @@ use crate::manifest::{File, Limits, snapshot};
 mod bounds;
 mod keeping;
 mod pods;
+mod refusals;
 
 const FLEET: &str = r#"
 apiVersion: alibabacloud.com/v1

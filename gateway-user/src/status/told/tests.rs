@@ -88,7 +88,7 @@ fn a_new_leader_does_not_tell_that_what_was_in_force_is_in_force() {
     let told = room.tell(&[success("a", 1), error("b", "x"), success("c", 1)]);
     assert_eq!(told, [("b".to_owned(), BAD, 1), ("c".to_owned(), GOOD, 1)]);
     let told = room.tell(&[success("a", 2), success("b", 2), success("c", 1)]);
-    assert_eq!(told, [("a".to_owned(), GOOD, 1), ("b".to_owned(), GOOD, 1)]);
+    assert_eq!(told, [("b".to_owned(), GOOD, 1), ("a".to_owned(), GOOD, 1)]);
 }
 
 #[test]
@@ -119,6 +119,20 @@ fn good_news_leaves_half_of_the_budget_to_warnings() {
     assert_eq!(room.tell(&good).len(), 5);
     let bad: Vec<Notice> = (0..10).map(|n| error(&format!("e{n}"), "x")).collect();
     assert_eq!(room.tell(&bad).len(), 5);
+}
+
+#[test]
+fn that_an_error_is_mended_is_told_however_much_other_good_news_there_is() {
+    let mut room = Room::new(4);
+    let mut notices: Vec<Notice> = (0..10).map(|n| success(&format!("a{n}"), 1)).collect();
+    notices.push(error("b", "x"));
+    assert_eq!(room.tell(&notices)[0], ("b".to_owned(), BAD, 1));
+    notices[10] = success("b", 2);
+    notices[0] = success("a0", 2);
+    assert_eq!(room.tell(&notices), [("b".to_owned(), GOOD, 1)]);
+    // Once told, it is good news as any other.
+    notices[10] = success("b", 3);
+    assert_eq!(room.tell(&notices), []);
 }
 
 #[test]

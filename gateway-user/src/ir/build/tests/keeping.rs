@@ -98,13 +98,9 @@ fn an_ingress_that_gets_a_restriction_which_is_not_understood_stops_serving() {
         );
         assert_eq!(listener(&mistaken).rules, [], "{restriction}");
     }
-    for (from, to) in [(r#"[{"HTTP": 8001}]"#, r#"[{"HTTPS": 8001}]"#)] {
-        let text = ingress("a", "", "/")
-            .replace(from, to)
-            .replace("Prefix", "ImplementationSpecific");
-        let built = compile(format!("{FLEET}{text}"), &good.last_good);
-        assert_eq!(listener(&built).rules, [], "{to}");
-    }
+    let secured = ingress("a", "", "/").replace(r#"[{"HTTP": 8001}]"#, r#"[{"HTTPS": 8001}]"#);
+    let built = compile(format!("{FLEET}{secured}"), &good.last_good);
+    assert_eq!(listener(&built).rules, []);
     let moon = r#", alb.ingress.kubernetes.io/conditions.svc: '[{"type": "Moon"}]'"#;
     let text = ingress("a", moon, "/").replace("number: 80", "number: 0");
     let built = compile(format!("{FLEET}{text}"), &good.last_good);
@@ -179,4 +175,22 @@ fn on_a_first_start_the_albconfig_with_rules_has_the_port_then_the_first_by_name
     assert_eq!(owner(&none), "aaa");
     let ruled = format!("{FLEET}{}{}", rival("aaa"), ingress("a", "", "/"));
     assert_eq!(owner(&compile(ruled, &first)), "mcg");
+}
+
+#[test]
+fn an_albconfig_without_its_port_is_told_the_same_owner_however_the_owners_came_to_it() {
+    let at = |text: String, address: &str| {
+        text.replace(
+            "metadata: {name",
+            &format!("metadata: {{annotations: {{fleetgate.io/addresses: {address}}}, name"),
+        )
+    };
+    let first = at(rival("zzz"), "192.0.2.1");
+    let held = compile(first.clone(), &LastGood::default());
+    // One that comes later by what it held, and first by name; the third wants the addresses of both.
+    let all = format!("{first}{}{}", at(rival("aaa"), "192.0.2.2"), rival("mmm"));
+    let built = compile(all.clone(), &held.last_good);
+    assert_eq!(built.ir.listeners.len(), 2);
+    assert_eq!(built.problems.len(), 1, "{:?}", built.problems);
+    assert_eq!(built, compile(all, &built.last_good));
 }
