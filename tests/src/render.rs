@@ -1,71 +1,59 @@
-//! The routing model as text that a person reviews: golden files are written in it.
+//! The routing model and the kernel's plan as text that a person reviews: golden files are written in it.
+
+mod listener;
+mod plan;
+mod policy;
 
 use std::fmt::Write;
 
 use gateway_user::{
     check::Report,
-    ir::{Affinity, Direction, Group, Ir, Listener, PathPattern, Policy, Rule, Split, Target},
+    ir::{Affinity, Direction, Filter, Group, Ir, Listener, PathPattern, Rule, Split, Target},
 };
 
-/// A whole report: listeners with their rules and pods, then the problems.
+/// A whole report: listeners with their rules and pods, the plan of the kernel, then the problems.
 pub fn report(report: &Report) -> String {
     let mut text = ir(&report.ir);
     text.push_str(&report.to_string());
     text
 }
 
-/// Listeners with their rules and pods.
+/// Listeners with their rules and pods, and what the kernel would be given for them.
 pub fn ir(ir: &Ir) -> String {
-    ir.listeners.values().map(|it| listener(ir, it)).collect()
+    let mut text: String = ir.listeners.values().map(|it| listener(ir, it)).collect();
+    let plan = plan::text(ir);
+    if !plan.is_empty() {
+        text.push_str(&plan);
+        text.push('\n');
+    }
+    text
+}
+
+/// Adds a line.
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("writing to a string cannot fail");
 }
 
 fn listener(ir: &Ir, listener: &Listener) -> String {
-    let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
-    let addresses = if addresses.is_empty() {
-        "every VIP".to_owned()
-    } else {
-        addresses.join(", ")
-    };
-    let settings = &listener.settings;
-    let idle = settings.idle_timeout.as_secs();
-    let request = settings.request_timeout.as_secs();
-    let mut text = format!(
-        "listener {} on {addresses}\n  idle {idle} s, request {request} s, X-Forwarded-For {:?}",
-        listener.name, settings.forwarded_for
-    );
-    let forwarded = &settings.forwarded;
-    for (on, name) in [
-        (forwarded.proto, "proto"),
-        (forwarded.port, "port"),
-        (forwarded.host, "host"),
-        (forwarded.client_port, "client port"),
-    ] {
-        if on {
-            text.push_str(&format!(", {name}"));
-        }
-    }
-    let steering = &listener.steering;
-    text.push_str(&format!(
-        "\n  steering {:?}: {}\n",
-        steering.mode, steering.reason
-    ));
-    if let Some(refused) = &listener.refused {
-        text.push_str(&format!("  refused: {refused}\n"));
-    }
+    let mut text = listener::head(listener);
     // Groups of two Ingresses that serve the same pods in the same way are shown once.
     let mut shown: Vec<(String, u32)> = Vec::new();
     for (it, priority) in listener.rules.iter().zip(1..) {
         text.push_str(&rule(it, priority));
         for weighted in it.groups() {
             let Some(it) = ir.groups.get(&weighted.group) else {
-                text.push_str(&format!("    to {weighted}, which is nowhere\n"));
+                line(
+                    &mut text,
+                    format_args!("    to {weighted}, which is nowhere"),
+                );
                 continue;
             };
             let content = group(it);
             match shown.iter().find(|(before, _)| *before == content) {
-                Some((_, before)) => {
-                    text.push_str(&format!("    to {weighted}, as rule {before}\n"));
-                }
+                Some((_, before)) => line(
+                    &mut text,
+                    format_args!("    to {weighted}, as rule {before}"),
+                ),
                 None => {
                     text.push_str(&content);
                     shown.push((content, priority));
@@ -79,10 +67,12 @@ fn listener(ir: &Ir, listener: &Listener) -> String {
 
 fn rule(rule: &Rule, priority: u32) -> String {
     let mut text = format!("  rule {priority} {} {}\n", rule.ingress, rule.place);
-    let mut line = |what: &str, alternatives: &[String]| {
+    let mut say = |what: &str, alternatives: &[String]| {
         if !alternatives.is_empty() {
-            writeln!(text, "    {what} {}", alternatives.join(" | "))
-                .expect("writing to a string cannot fail");
+            line(
+                &mut text,
+                format_args!("    {what} {}", alternatives.join(" | ")),
+            );
         }
     };
     let path = |path: &PathPattern| match path {
@@ -90,27 +80,40 @@ fn rule(rule: &Rule, priority: u32) -> String {
         other => format!("{} {other}", other.kind()),
     };
     if rule.direction == Direction::Response {
-        line("of", &["responses".to_owned()]);
+        say("of", &["responses".to_owned()]);
     }
     for (what, alternatives) in rule.conditions.parts() {
         match what.as_str() {
             "path" => {
                 let paths: Vec<_> = rule.conditions.paths.iter().map(path).collect();
-                line("path", &paths);
+                say("path", &paths);
             }
-            header if header.starts_with("header ") => line(&format!("{what} ="), &alternatives),
-            _ => line(&what, &alternatives),
+            header if header.contains("header ") => say(&format!("{what} ="), &alternatives),
+            _ => say(&what, &alternatives),
         }
     }
     for filter in &rule.filters {
-        line("do", &[filter.to_string()]);
+        say("do", &[filter.to_string()]);
+        if let Filter::Cors(cors) = filter {
+            say("  cors request headers", &[cors.headers.join(" ")]);
+            if !cors.expose.is_empty() {
+                say("  cors exposed headers", &[cors.expose.join(" ")]);
+            }
+        }
     }
     match &rule.target {
         Target::Forward(forward) if forward.groups.len() == 1 && forward.sticky.is_none() => {}
-        other => line("end", &[other.to_string()]),
+        Target::Respond(fixed) => {
+            say("end", &[rule.target.to_string()]);
+            say("  content", &[format!("{:?}", fixed.content)]);
+        }
+        other => say("end", &[other.to_string()]),
+    }
+    if let Some(wish) = rule.steering {
+        say("wishes steering", &[format!("{wish:?}")]);
     }
     if let Some(refused) = &rule.refused {
-        line("refused:", std::slice::from_ref(refused));
+        say("refused:", std::slice::from_ref(refused));
     }
     text
 }
@@ -131,14 +134,33 @@ fn group(group: &Group) -> String {
         Affinity::ClientIp => ", by client address",
     };
     let mut text = format!("    to {} by {split}{affinity}\n", group.service);
-    if *group.policy != Policy::default() {
-        text.push_str(&format!("      treated {:?}\n", group.policy));
+    for treatment in policy::text(&group.policy) {
+        line(&mut text, format_args!("      treated: {treatment}"));
     }
-    for backend in &group.backends {
-        text.push_str(&format!(
-            "      {} {} {} weight {}\n",
-            backend.cluster, backend.address, backend.pod, backend.weight
-        ));
+    if group.backends.is_empty() {
+        line(&mut text, format_args!("      no ready pod"));
+    }
+    let same = |one: &&gateway_user::ir::Backend, other: &&gateway_user::ir::Backend| {
+        (&one.cluster, one.weight) == (&other.cluster, other.weight)
+    };
+    let pods = |chunk: &[&gateway_user::ir::Backend]| -> String {
+        let pod = |it: &&gateway_user::ir::Backend| format!("{}={}", it.pod, it.address);
+        chunk.iter().map(pod).collect::<Vec<_>>().join(" ")
+    };
+    let serving: Vec<_> = group.backends.iter().collect();
+    for chunk in serving.chunk_by(same) {
+        let (cluster, weight) = (&chunk[0].cluster, chunk[0].weight);
+        line(
+            &mut text,
+            format_args!("      {cluster} at {weight}: {}", pods(chunk)),
+        );
+    }
+    let idle: Vec<_> = group.idle.iter().collect();
+    for chunk in idle.chunk_by(same) {
+        line(
+            &mut text,
+            format_args!("      {} idle: {}", chunk[0].cluster, pods(chunk)),
+        );
     }
     text
 }

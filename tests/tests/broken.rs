@@ -7,11 +7,18 @@ use gateway_user::check::check;
 /// Case of `broken/`, then object, field, and words of the message and of the remedy of one of its problems.
 const CASES: &[(&str, &str, &str, &str, &str)] = &[
     (
-        "actions_not_supported",
+        "action_unknown",
         "Ingress demo/web",
-        "metadata.annotations[alb.ingress.kubernetes.io/actions.web]",
-        "not supported yet",
-        "remove the annotation",
+        "metadata.annotations[alb.ingress.kubernetes.io/actions.web][0].type",
+        "unknown action type `Teleport`",
+        "correct the spelling",
+    ),
+    (
+        "actions_incomplete",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/actions.web][0].FixedResponseConfig",
+        "is missing",
+        "write `{",
     ),
     (
         "addresses_bad",
@@ -40,6 +47,13 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "content",
         "is not UTF-8",
         "write the file as UTF-8",
+    ),
+    (
+        "canary_weight",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/canary-weight]",
+        "`many` is not a weight",
+        "from 0 (nothing) to 100",
     ),
     (
         "class_missing",
@@ -84,11 +98,25 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "correct the spelling",
     ),
     (
+        "cors_origin",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/cors-allow-origin]",
+        "`example.com` cannot be allowed",
+        "such as `https://",
+    ),
+    (
         "deep_nesting",
         "File fleet/ingress.yaml",
         "line 1",
         "recursion limit exceeded",
         "correct this document",
+    ),
+    (
+        "direction_spelt",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/rule-direction.web]",
+        "`response` is not a direction",
+        "with a capital letter",
     ),
     (
         "duplicate_key",
@@ -126,6 +154,20 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "move it to `fleet/`",
     ),
     (
+        "limit_refused",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/traffic-limit-qps]",
+        "request rate limits: not executed yet",
+        "until then requests that meet the rule are answered 503",
+    ),
+    (
+        "limit_zero",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/traffic-limit-qps]",
+        "`0` is no number of requests",
+        "write an integer from 1",
+    ),
+    (
         "listen_ports_bad",
         "Ingress demo/web",
         "metadata.annotations[alb.ingress.kubernetes.io/listen-ports][0].HTTP",
@@ -140,18 +182,18 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "remove aclConfig",
     ),
     (
-        "listener_https",
-        "AlbConfig mcg",
-        "spec.listeners[0].protocol",
-        "HTTPS 8001 is not served yet",
-        "serve this port as HTTP",
-    ),
-    (
         "listener_missing",
         "Ingress demo/web",
         "metadata.annotations[alb.ingress.kubernetes.io/listen-ports]",
         "no HTTP listener on port 9999",
         "add `- port: 9999`",
+    ),
+    (
+        "listener_not_served",
+        "AlbConfig mcg",
+        "spec.listeners[0].protocol",
+        "HTTPS 8001 is not served yet",
+        "serve this port as HTTP",
     ),
     (
         "listener_port",
@@ -238,11 +280,32 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "leave the wildcard out",
     ),
     (
+        "regex_unclosed",
+        "Ingress demo/web",
+        "spec.rules[0].http.paths[0].path",
+        "unclosed group",
+        "without look-around",
+    ),
+    (
+        "rewrite_refused",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/rewrite-target]",
+        "rewrite-target: not executed yet",
+        "until then requests that meet the rule are answered 503",
+    ),
+    (
         "rules_is_text",
         "Ingress demo/web",
         "spec.rules",
         "expected a sequence",
         "correct the type",
+    ),
+    (
+        "scheduler_unknown",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/backend-scheduler]",
+        "unknown scheduler `random`",
+        "write wrr, wlc, sch or uch",
     ),
     (
         "service_missing",
@@ -266,11 +329,25 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "from 1 to 65535",
     ),
     (
+        "sticky_refused",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/sticky-session]",
+        "sticky sessions: not executed yet",
+        "until then requests that meet the rule are answered 503",
+    ),
+    (
         "tab_indent",
         "File fleet/ingress.yaml",
         "line 3",
         "tabs disallowed",
         "correct this document",
+    ),
+    (
+        "two_finals",
+        "Ingress demo/web",
+        "spec.rules[0].http.paths[0].backend.service.port",
+        "`actions` has a final action",
+        "use-annotation",
     ),
     (
         "weight_not_a_number",

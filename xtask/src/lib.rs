@@ -2,6 +2,7 @@
 //!
 //! Nothing here ends up in the product.
 
+pub mod bench;
 pub mod chart;
 pub mod client;
 pub mod console;

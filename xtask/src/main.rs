@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use xtask::{
-    chart,
+    bench, chart,
     client::{self, Job, Pattern},
     console, demo, ebpf, lab, netns, pod, setup, suite,
 };
@@ -40,6 +40,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measurements of one part, with their bars
+    #[command(subcommand)]
+    Bench(Bench),
     /// Serve HTTP as a pod of the lab
     #[command(hide = true)]
     LabPod {
@@ -56,6 +59,16 @@ enum Command {
     /// Remove the lab when the command that made it is gone
     #[command(hide = true)]
     LabGuard,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What a configuration and its changes cost, at 1 000, 10 000 and 100 000 pods
+    Control {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -119,6 +132,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Down) => lab::down(),
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
+        Command::Bench(Bench::Control { json }) => return bench::control(json),
         Command::LabPod {
             cluster,
             pod,

@@ -44,6 +44,19 @@ struct Row {
     trouble: Option<String>,
 }
 
+impl Row {
+    /// What was not run at all.
+    fn failed(what: &'static str, trouble: String) -> Self {
+        Self {
+            what,
+            counts: Counts::default(),
+            compile_seconds: 0.0,
+            seconds: 0.0,
+            trouble: Some(trouble),
+        }
+    }
+}
+
 /// Runs everything; success only if all passed and the privileged tests were among them.
 pub fn run() -> Result<ExitCode> {
     let deadline = Instant::now() + HARD;
@@ -56,13 +69,7 @@ pub fn run() -> Result<ExitCode> {
             Ok(()) => privileged(deadline),
             Err(error) => {
                 let trouble = format!("the privileged tests did not run: {error:#}");
-                Row {
-                    what: PRIVILEGED,
-                    counts: Counts::default(),
-                    compile_seconds: 0.0,
-                    seconds: 0.0,
-                    trouble: Some(trouble),
-                }
+                Row::failed(PRIVILEGED, trouble)
             }
         },
     );
@@ -121,29 +128,29 @@ pub fn run() -> Result<ExitCode> {
 
 const PRIVILEGED: &str = "privileged (kernel, namespaces)";
 
-/// The privileged tests, with at least one passed in every program that needs the feature.
+/// The privileged tests, with at least one passed in every program that needs the feature. The other programs of the
+/// package have run before.
 fn privileged(deadline: Instant) -> Row {
-    let (mut row, results) = step(
-        PRIVILEGED,
-        &["--package", PACKAGE, "--features", "privileged"],
-        &["--test-threads=1"],
-        deadline,
-    );
+    let wanted = match privileged_programs() {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let trouble = format!("cannot tell which test programs must run: {error:#}");
+            return Row::failed(PRIVILEGED, trouble);
+        }
+    };
+    let mut selection = vec!["--package", PACKAGE, "--features", "privileged"];
+    for name in &wanted {
+        selection.extend(["--test", name]);
+    }
+    let (mut row, results) = step(PRIVILEGED, &selection, &["--test-threads=1"], deadline);
     if row.trouble.is_none() {
-        row.trouble = match privileged_programs() {
-            Ok(wanted) => {
-                let missing = results.without_a_pass(&wanted);
-                (!missing.is_empty()).then(|| {
-                    format!(
-                        "no test passed in {} of package {PACKAGE}",
-                        missing.join(", ")
-                    )
-                })
-            }
-            Err(error) => Some(format!(
-                "cannot tell which test programs must run: {error:#}"
-            )),
-        };
+        let missing = results.without_a_pass(&wanted);
+        row.trouble = (!missing.is_empty()).then(|| {
+            format!(
+                "no test passed in {} of package {PACKAGE}",
+                missing.join(", ")
+            )
+        });
     }
     row
 }

@@ -42,13 +42,13 @@ pub fn while_empty(group: &GroupName) -> Steering {
 
 /// Decides for a listener with these rules; `same` tells whether two groups serve the same pods in the same way.
 ///
-/// `forwards` names a header that the listener was explicitly told to write. Connection steering needs that every
+/// `each` is what the listener itself does to every request, such as `ends TLS`. Connection steering needs that every
 /// request goes to one and the same weighted set of backends whatever it says: some rule covers everything, and it and
 /// all rules before it lead to equal groups, with nothing done on the way. Rules after it can never be reached.
 pub fn decide(
     rules: &[Arc<Rule>],
     same: impl Fn(&GroupName, &GroupName) -> bool,
-    forwards: Option<&str>,
+    each: Option<&str>,
     gateway: Option<SteeringWish>,
     default: SteeringWish,
 ) -> Decision {
@@ -74,7 +74,7 @@ pub fn decide(
             refused: None,
         };
     }
-    match covering(rules, same, forwards) {
+    match covering(rules, same, each) {
         Err(reason) => Decision {
             steering: request(reason),
             refused: (wish == SteeringWish::Connection).then_some(wisher),
@@ -124,12 +124,10 @@ fn wish(
 fn covering<'a>(
     rules: &'a [Arc<Rule>],
     same: impl Fn(&GroupName, &GroupName) -> bool,
-    forwards: Option<&str>,
+    each: Option<&str>,
 ) -> Result<(usize, &'a GroupName), String> {
-    if let Some(header) = forwards {
-        return Err(format!(
-            "the listener is told to write the header {header} of each request"
-        ));
+    if let Some(each) = each {
+        return Err(format!("the listener {each}"));
     }
     let mut first: Option<&GroupName> = None;
     for (index, rule) in rules.iter().enumerate() {
@@ -213,18 +211,12 @@ mod tests {
 
     fn decide(
         rules: &[Rule],
-        forwards: Option<&str>,
+        each: Option<&str>,
         gateway: Option<SteeringWish>,
         default: SteeringWish,
     ) -> Decision {
         let rules: Vec<Arc<Rule>> = rules.iter().cloned().map(Arc::new).collect();
-        super::decide(
-            &rules,
-            |one, other| one == other,
-            forwards,
-            gateway,
-            default,
-        )
+        super::decide(&rules, |one, other| one == other, each, gateway, default)
     }
 
     fn mode(rules: &[Rule]) -> (SteeringMode, String) {
@@ -326,7 +318,7 @@ mod tests {
     fn written_headers_and_missing_rules_need_the_proxy() {
         let decision = decide(
             &[rule("", "one")],
-            Some("X-Forwarded-Proto"),
+            Some("is told to write the header X-Forwarded-Proto of each request"),
             None,
             SteeringWish::Connection,
         );

@@ -20,11 +20,14 @@ pub struct FleetCounters {
     pub status: Option<Arc<Counters>>,
 }
 
+/// Reads one count of an API server.
+type Count = fn(&ServerHealth) -> u64;
+
 impl FleetCounters {
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         use Kind::{Counter, Gauge};
         if !self.servers.is_empty() {
-            let of = |value: fn(&ServerHealth) -> u64| {
+            let of = |value: Count| {
                 let servers = self.servers.iter();
                 servers.map(move |it| ([("server", it.name.as_str())], value(it)))
             };
@@ -46,7 +49,7 @@ impl FleetCounters {
                     since.map_or(0, |since| since.as_secs())
                 }),
             )?;
-            let counts: [(&str, &str, fn(&ServerHealth) -> u64); 4] = [
+            let counts: [(&str, &str, Count); 4] = [
                 ("source_lists", "Lists read whole", |it| it.lists),
                 ("source_watches", "Watches opened", |it| it.watches),
                 ("source_events", "Changes that watches told of", |it| {

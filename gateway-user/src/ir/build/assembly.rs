@@ -192,11 +192,17 @@ impl Compiler {
                     _ => false,
                 }
         };
-        let tls = (protocol != ListenerProtocol::Http).then_some("TLS");
+        let each = match (protocol, settings.writes) {
+            (ListenerProtocol::Http, None) => None,
+            (ListenerProtocol::Http, Some(header)) => Some(format!(
+                "is told to write the header {header} of each request"
+            )),
+            (ListenerProtocol::Https | ListenerProtocol::Quic, _) => Some("ends TLS".to_owned()),
+        };
         let decision = steering::decide(
             &rules,
             same,
-            tls.or(settings.writes),
+            each.as_deref(),
             gateway.steering,
             self.options.steering,
         );

@@ -50,6 +50,7 @@ pub(super) struct Drafting<'a> {
 
 #[derive(Clone, Default)]
 struct Known {
+    service: String,
     direction: Direction,
     conditions: Conditions,
     actions: Actions,
@@ -106,9 +107,13 @@ impl<'a> Drafting<'a> {
         written_host: &str,
         host: Option<HostPattern>,
     ) -> Option<Draft> {
-        let rewritten = self.rewrite.as_ref();
-        let is_regex =
-            self.use_regex || rewritten.is_some_and(|target| target.makes_regex(&path.path));
+        // A target with a mistake counts, too: the path is not mistaken for one with wildcards.
+        let written = annotations::get(&self.ingress.metadata.annotations, "rewrite-target");
+        let is_regex = self.use_regex
+            || match &self.rewrite {
+                Some(target) => target.makes_regex(&path.path),
+                None => written.is_some(),
+            };
         let pattern = patterns::path(
             &path.path,
             path.path_type.as_deref(),
@@ -130,9 +135,10 @@ impl<'a> Drafting<'a> {
         let known = self.known(backend);
         let backend = self.backend(backend, &place)?;
         let mut conditions = known.conditions.clone();
-        conditions::widen(&mut conditions, None, PathPattern::Prefix(String::new()));
+        let pattern = PathPattern::Prefix(String::new());
+        conditions::widen(&mut conditions, None, pattern.clone());
         let key = (String::new(), String::new());
-        self.draft(place, key, known, conditions, None, backend)
+        self.draft(place, key, known, conditions, Some(&pattern), backend)
     }
 
     fn draft(
@@ -144,10 +150,7 @@ impl<'a> Drafting<'a> {
         path: Option<&PathPattern>,
         backend: Backend,
     ) -> Option<Draft> {
-        let service = match &backend {
-            Backend::Group(group) => group.service.clone(),
-            Backend::Annotation(name) => name.clone(),
-        };
+        let service = known.service.clone();
         let target = self.target(&known, backend, &place)?;
         if let Some(canary) = &self.canary {
             narrow(canary, &mut conditions);
@@ -339,6 +342,7 @@ impl<'a> Drafting<'a> {
             );
         }
         let known = Known {
+            service: service.to_owned(),
             direction,
             conditions,
             actions,

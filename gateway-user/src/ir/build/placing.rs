@@ -138,25 +138,27 @@ impl<'a> Placing<'a> {
             let redirected = draft.redirected.as_ref();
             let rules = match redirected.filter(|_| redirects(place)) {
                 Some(redirected) => vec![redirected.clone()],
-                None => self.with_canaries(draft, &offers),
+                None => self.with_canaries(draft, &offers, place),
             };
             self.rules.entry(place).or_default().extend(rules);
         }
     }
 
     /// The rule with its canaries: those by header before it, then those by cookie; those by weight share in it.
-    fn with_canaries(&mut self, draft: &Draft, offers: &[Offer<'_>]) -> Vec<Arc<Rule>> {
+    fn with_canaries(&mut self, draft: &Draft, offers: &[Offer<'_>], place: Key) -> Vec<Arc<Rule>> {
         if offers.is_empty() || draft.rule.direction == Direction::Response {
             return vec![draft.rule.clone()];
         }
         let mut rules = Vec::new();
         let canary = |member: &Member| member.understood.canary.clone().unwrap_or_default();
+        // A canary that asks for HTTPS serves nothing in plain either.
+        let redirected = |offer: &Draft| offer.redirected.clone().filter(|_| redirects(place));
         for by_header in [true, false] {
             for (_, member, offer) in offers {
                 let canary = canary(member);
                 let narrows = canary.header.is_some() || canary.cookie.is_some();
                 if narrows && canary.header.is_some() == by_header {
-                    rules.push(offer.rule.clone());
+                    rules.push(redirected(offer).unwrap_or_else(|| offer.rule.clone()));
                 }
             }
         }
@@ -166,7 +168,9 @@ impl<'a> Placing<'a> {
                 continue;
             };
             let shared = match (&draft.rule.target, offer.rule.only_group()) {
-                (Target::Forward(_), Some(group)) => Some(group.clone()),
+                (Target::Forward(_), Some(group)) if redirected(offer).is_none() => {
+                    Some(group.clone())
+                }
                 _ => None,
             };
             match shared {

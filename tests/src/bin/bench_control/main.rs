@@ -1,11 +1,15 @@
 //! What a configuration and its changes cost the control plane: `cargo xtask bench control`.
 //!
-//! The pure part, in this process: objects to routing model, plan, rings and the proxy's table, at three sizes.
+//! First the pure part, in this process: objects to routing model, plan, rings and the proxy's table, at several sizes.
+//! Then the agent itself, on API servers and the kernel.
+
+mod live;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::IsTerminal,
     net::IpAddr,
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -217,16 +221,34 @@ fn distribution(spent: &[Spent]) -> Value {
     })
 }
 
+/// `bench-control [AGENT] SIZE...`: with an agent the live part too, at the last size.
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let sizes: Vec<usize> = asked.iter().filter_map(|it| it.parse().ok()).collect();
-    let mut found = Vec::new();
-    for endpoints in sizes {
+    let agent = asked.first().filter(|it| it.parse::<usize>().is_err());
+    let progress = |what: String| {
         if std::io::stderr().is_terminal() {
-            eprintln!(".. {endpoints} endpoints");
+            eprintln!(".. {what}");
         }
-        found.push(measure(size(endpoints)));
+    };
+    let mut found = Vec::new();
+    for endpoints in &sizes {
+        progress(format!("{endpoints} endpoints in this process"));
+        found.push(measure(size(*endpoints)));
     }
-    println!("{}", Value::from(found));
+    let mut result = json!({"pure": found});
+    if let (Some(agent), Some(endpoints)) = (agent, sizes.last()) {
+        progress(format!(
+            "{endpoints} endpoints through API servers and the agent"
+        ));
+        match live::measure(size(*endpoints), &PathBuf::from(agent)) {
+            Ok(live) => result["live"] = live,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("{result}");
     ExitCode::SUCCESS
 }
