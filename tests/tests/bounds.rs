@@ -4,6 +4,7 @@
 //! An API server takes objects of at most 1.5 MiB. Times are of the processor, and of a release build; unoptimized code
 //! is given more.
 
+#![allow(clippy::print_stdout, reason = "the numbers are worth seeing")]
 #![allow(
     unsafe_code,
     reason = "an allocator that counts cannot be written without"

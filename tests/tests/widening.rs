@@ -67,8 +67,11 @@ const RESTRICTIONS: &[Restriction] = &[
     ("nonsense", "x", |_| Some(true)),
 ];
 
-/// Path, type, and whether a path meets it.
-const PATHS: &[(&str, &str, fn(&str) -> bool)] = &[
+/// Whether a host or path meets what was written.
+type Meets = fn(&str) -> bool;
+
+/// Path, type, and who meets it.
+const PATHS: &[(&str, &str, Meets)] = &[
     ("/", "Prefix", |_| true),
     ("/a", "Prefix", |it| it == "/a" || it.starts_with("/a/")),
     ("/a", "Exact", |it| it == "/a"),
@@ -78,8 +81,8 @@ const PATHS: &[(&str, &str, fn(&str) -> bool)] = &[
     ("/a", "Regex", |_| false),
 ];
 
-/// Host, and whether one meets it.
-const HOSTS: &[(&str, fn(&str) -> bool)] = &[
+/// Host, and who meets it.
+const HOSTS: &[(&str, Meets)] = &[
     ("", |_| true),
     ("x.example.com", |it| it == "x.example.com"),
     ("*.example.com", |it| it == "x.example.com"),
