@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod attach;
+mod batch;
 pub mod clock;
 pub mod error;
 pub mod gc;

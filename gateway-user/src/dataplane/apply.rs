@@ -14,7 +14,7 @@ use gateway_common::{
 };
 
 use super::{
-    Error,
+    Error, batch,
     hops::HopChanges,
     tables::{Tables, failed, service_key, set},
 };
@@ -68,9 +68,8 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
             }
             Step::Ring(ring) => {
                 let slots = context.want.slots(ring, context.ring_seed);
-                for (at, backend) in (ring.region.offset..).zip(slots) {
-                    set(&mut tables.rings, maps::RINGS.0, at, backend)?;
-                }
+                batch::update(tables.ring_slab.fd(), ring.region.offset, &slots)
+                    .map_err(failed(maps::RINGS.0))?;
             }
             Step::Service {
                 address,

@@ -28,6 +28,8 @@ pub struct Tables {
     pub services: HashMap<MapData, ServiceKey, Service>,
     /// Slab of all rings.
     pub rings: Array<MapData, u32>,
+    /// The same map, for writing many slots at once.
+    pub(super) ring_slab: MapData,
     /// Backends by id.
     pub backends: Array<MapData, Backend>,
     /// Next hops by id.
@@ -64,6 +66,7 @@ impl Tables {
             flows: open(pins, maps::FLOWS.0)?,
             services: open(pins, maps::SERVICES.0)?,
             rings: open(pins, maps::RINGS.0)?,
+            ring_slab: data(pins, maps::RINGS.0)?,
             backends: open(pins, maps::BACKENDS.0)?,
             hops: open(pins, maps::HOPS.0)?,
             neighbours: open(pins, maps::NEIGHBOURS.0)?,
@@ -120,9 +123,14 @@ fn traffic(
 
 fn open<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, Error> {
     let path = pins.map(name);
-    let data = MapData::from_pin(&path).map_err(|e| Error::Pin(path.clone(), e.to_string()))?;
+    let data = data(pins, name)?;
     let map = Map::from_map_data(data).map_err(|e| Error::Pin(path.clone(), e.to_string()))?;
     M::try_from(map).map_err(|e| Error::Pin(path, e.to_string()))
+}
+
+fn data(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
+    let path = pins.map(name);
+    MapData::from_pin(&path).map_err(|e| Error::Pin(path, e.to_string()))
 }
 
 /// Turns a map's error into ours.
