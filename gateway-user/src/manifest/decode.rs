@@ -29,6 +29,27 @@ pub(super) fn names(
     Ok(())
 }
 
+/// Most that one object of an API server may weigh: a slice of 1000 endpoints with 100 addresses each, all it may hold,
+/// weighs 160 thousand.
+const MOST_WEIGHT: usize = 200_000;
+
+/// Whether an object holds so many values that its copies take more memory than one object may: a value counts one, and
+/// a map, which takes some 700 bytes, eight.
+pub(super) fn too_heavy(value: &Value) -> bool {
+    fn room_after(value: &Value, room: usize) -> Option<usize> {
+        match value {
+            Value::Array(items) => items
+                .iter()
+                .try_fold(room.checked_sub(1)?, |room, it| room_after(it, room)),
+            Value::Object(map) => map
+                .values()
+                .try_fold(room.checked_sub(8)?, |room, it| room_after(it, room)),
+            _ => room.checked_sub(1),
+        }
+    }
+    room_after(value, MOST_WEIGHT).is_none()
+}
+
 /// RFC 1123 subdomain, loosely: what cannot break a log line, a label or a path.
 fn valid_name(name: &str) -> bool {
     (1..=253).contains(&name.len())

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    decode::{decode, names},
+    decode::{decode, names, too_heavy},
     documents::{self, Document},
     object::{
         AlbConfig, ClusterId, EndpointSlice, Ingress, IngressClass, ObjectMeta, Secret, Service,
@@ -33,7 +33,7 @@ impl Default for Limits {
         Self {
             file_bytes: 1 << 20,
             depth: 48,
-            nodes: 250_000,
+            nodes: 75_000,
             problems: 100,
         }
     }
@@ -336,6 +336,13 @@ pub fn object(
     if let Err((field, message)) = names(&name, &namespace, namespaced) {
         let remedy = "an API server does not store such an object";
         return Err(Box::new(Problem::error(&reference, field, message, remedy)));
+    }
+    if too_heavy(&value) {
+        let message = "holds more values than are read of one object";
+        let remedy = "spread it over several objects; what it said before keeps serving until then";
+        return Err(Box::new(Problem::error(
+            &reference, "content", message, remedy,
+        )));
     }
     typed(kind, value, &reference, &namespace, &origin.file)
 }

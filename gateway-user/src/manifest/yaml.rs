@@ -81,7 +81,7 @@ fn options(limits: Limits) -> serde_saphyr::Options {
             max_merge_keys: 1_000,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 100_000,
+            max_total_replayed_events: 30_000,
             max_replay_stack_depth: 16,
             max_alias_expansions_per_anchor: 64,
         },

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 pub use self::index::{Entry, Scope, State, Values, index};
 pub(super) use self::near::nearest;
 use super::notes::{ADDRESSES, ALB, Notes, STEERING, annotation};
-use crate::{ir::model::SteeringWish, problem::shown};
+use crate::{
+    ir::model::SteeringWish,
+    problem::{Problem, shown},
+};
 
 /// Annotations of ours begin so.
 const OWN: &str = "fleetgate.io/";
@@ -95,7 +98,18 @@ fn unknown(key: &str, scope: Scope, notes: &mut Notes) {
     else {
         return;
     };
-    let remedy = if let Some(elsewhere) = elsewhere(key) {
+    notes.warn_if_shown(|object| {
+        Problem::warning(
+            object,
+            annotation(key),
+            "is not a known annotation and is ignored",
+            remedy(key, prefix, scope),
+        )
+    });
+}
+
+fn remedy(key: &str, prefix: &str, scope: Scope) -> String {
+    if let Some(elsewhere) = elsewhere(key) {
         format!("it belongs on {elsewhere}")
     } else if let Some(meant) = meant(key, prefix, scope) {
         format!("write `{meant}`")
@@ -109,12 +123,7 @@ fn unknown(key: &str, scope: Scope, notes: &mut Notes) {
         format!("known here: {known}")
     } else {
         "check its spelling".to_owned()
-    };
-    notes.warning(
-        annotation(key),
-        "is not a known annotation and is ignored",
-        remedy,
-    );
+    }
 }
 
 fn elsewhere(key: &str) -> Option<&'static str> {

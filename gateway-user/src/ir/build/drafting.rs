@@ -60,7 +60,7 @@ struct Known {
 enum Backend {
     Group(GroupName),
     /// To what the actions of this name say.
-    Annotation(String),
+    Annotation,
 }
 
 impl<'a> Drafting<'a> {
@@ -279,10 +279,10 @@ impl<'a> Drafting<'a> {
                 groups: vec![WeightedGroup { group, weight: 100 }],
                 sticky: None,
             })),
-            (None, Backend::Annotation(_)) if known.direction == Direction::Response => {
+            (None, Backend::Annotation) if known.direction == Direction::Response => {
                 Some(Target::Pass)
             }
-            (None, Backend::Annotation(_)) => {
+            (None, Backend::Annotation) => {
                 self.notes.error(
                     field,
                     "is use-annotation, but `actions` has no final action",
@@ -290,7 +290,7 @@ impl<'a> Drafting<'a> {
                 );
                 None
             }
-            (Some(DraftTarget::Forward { groups, sticky }), Backend::Annotation(_)) => {
+            (Some(DraftTarget::Forward { groups, sticky }), Backend::Annotation) => {
                 if self.canary.as_ref().is_some_and(|it| it.weight.is_some()) {
                     self.notes.error(
                         field,
@@ -304,10 +304,10 @@ impl<'a> Drafting<'a> {
                     sticky: *sticky,
                 }))
             }
-            (Some(DraftTarget::Redirect(redirect)), Backend::Annotation(_)) => {
+            (Some(DraftTarget::Redirect(redirect)), Backend::Annotation) => {
                 Some(Target::Redirect(redirect.clone()))
             }
-            (Some(DraftTarget::Respond(response)), Backend::Annotation(_)) => {
+            (Some(DraftTarget::Respond(response)), Backend::Annotation) => {
                 Some(Target::Respond(response.clone()))
             }
         }
@@ -369,7 +369,7 @@ impl<'a> Drafting<'a> {
         let field = format!("{place}.service.port");
         let port = match (&service.port.name, service.port.number) {
             (Some(name), None) if name == USE_ANNOTATION => {
-                return Some(Backend::Annotation(service.name.clone()));
+                return Some(Backend::Annotation);
             }
             (Some(_), Some(_)) => {
                 self.notes

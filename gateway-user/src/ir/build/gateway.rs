@@ -25,6 +25,9 @@ use crate::{
     problem::shown,
 };
 
+/// Addresses of one AlbConfig.
+const MOST_ADDRESSES: usize = 100;
+
 /// Port and protocol: what a listener is known by inside its AlbConfig.
 pub(super) type Key = (u16, ListenerProtocol);
 
@@ -181,6 +184,14 @@ fn clusters(
 }
 
 fn addresses(text: &str, notes: &mut Notes) -> Option<Vec<IpAddr>> {
+    if text.split(',').count() > MOST_ADDRESSES {
+        notes.error(
+            annotation(ADDRESSES),
+            format!("lists more than {MOST_ADDRESSES} addresses"),
+            "write the addresses of this gateway only",
+        );
+        return None;
+    }
     let mut found = BTreeSet::new();
     for item in text
         .split(',')

@@ -17,6 +17,11 @@ use crate::{
     problem::shown,
 };
 
+/// Paths of one Ingress, over all its rules; a cloud has 200 rules for a whole gateway.
+const MOST_PATHS: usize = 1000;
+/// Secrets of one Ingress.
+const MOST_SECRETS: usize = 1000;
+
 /// An Ingress that is understood.
 #[derive(Clone, Debug)]
 pub(super) struct Understood {
@@ -64,6 +69,10 @@ pub(super) struct Draft {
 pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Understood> {
     let annotations = &ingress.metadata.annotations;
     let errors = notes.errors();
+    too_many(ingress, notes);
+    if notes.errors() > errors {
+        return None;
+    }
     annotations::review_ingress(annotations, notes);
     refusals::tuning(annotations, notes);
     let (order, order_given) = order(annotations, notes);
@@ -103,6 +112,29 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
         default,
         ..understood
     })
+}
+
+/// Before anything is read: an Ingress must not keep the others waiting.
+fn too_many(ingress: &Ingress, notes: &mut Notes) {
+    let spec = &ingress.spec;
+    let paths: usize = spec.rules.iter().map(|rule| rule.http.paths.len()).sum();
+    for (field, many, most, what) in [
+        (
+            "spec.rules",
+            paths.max(spec.rules.len()),
+            MOST_PATHS,
+            "paths",
+        ),
+        ("spec.tls", spec.tls.len(), MOST_SECRETS, "entries"),
+    ] {
+        if many > most {
+            notes.error(
+                field,
+                format!("has {many} {what}, more than the {most} of one Ingress"),
+                "spread them over several Ingresses",
+            );
+        }
+    }
 }
 
 fn secrets(ingress: &Ingress) -> Vec<TlsSecret> {

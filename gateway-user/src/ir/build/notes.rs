@@ -26,6 +26,8 @@ pub(super) fn alb(key: &str) -> String {
 
 /// Problems shown of one object; how many more there are is counted.
 pub(super) const MOST: usize = 20;
+/// Regular expressions of one object: each may take 64 KiB and some tenths of a millisecond to compile.
+const MOST_EXPRESSIONS: usize = 100;
 
 /// Problems of one object, at most [`MOST`]: errors push warnings out.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,6 +39,7 @@ pub(super) struct Notes {
     more: usize,
     errors: usize,
     restricts: bool,
+    expressions: usize,
 }
 
 impl Notes {
@@ -57,6 +60,7 @@ impl Notes {
             more: 0,
             errors: 0,
             restricts: false,
+            expressions: 0,
         }
     }
 
@@ -104,6 +108,29 @@ impl Notes {
         remedy: impl Into<String>,
     ) {
         self.push(Problem::warning(&self.object, field, message, remedy));
+    }
+
+    /// A warning, made only if it will be shown: to find out what was meant costs something.
+    pub(super) fn warn_if_shown(&mut self, problem: impl FnOnce(&ObjectRef) -> Problem) {
+        if self.problems.len() < MOST {
+            let problem = problem(&self.object);
+            self.problems.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether one more regular expression may be compiled; after the last one an error, once.
+    pub(super) fn one_more_expression(&mut self, field: &str) -> bool {
+        self.expressions += 1;
+        if self.expressions == MOST_EXPRESSIONS + 1 {
+            self.error(
+                field,
+                format!("is one more regular expression than the {MOST_EXPRESSIONS} of one object"),
+                "spread the rules over several Ingresses, or use paths without expressions",
+            );
+        }
+        self.expressions <= MOST_EXPRESSIONS
     }
 
     /// Keeps what was noted on another object.

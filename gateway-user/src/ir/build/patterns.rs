@@ -194,6 +194,8 @@ fn expression(text: &str, ignore_case: bool, field: &str, notes: &mut Notes) -> 
         Err(format!("it is longer than {REGEX_BYTES} bytes"))
     } else if !text.bytes().all(printable) {
         Err("it holds more than printable ASCII characters".to_owned())
+    } else if !notes.one_more_expression(field) {
+        return None;
     } else {
         Regex::new(text, ignore_case)
     };

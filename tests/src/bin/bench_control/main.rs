@@ -177,12 +177,18 @@ fn measure(size: Size) -> Value {
         kernel.push(spent);
         let other = size.steered + at / 2 % (size.services - size.steered);
         proxy.push(control.follow(vec![flip(other)], false).0);
-        let weights = if at % 2 == 0 { "60" } else { "70" };
-        let rest = if at % 2 == 0 { "40" } else { "30" };
+        // Every cluster has a weight, so that each of its pods counts.
         let (_, mut ingress) = size.fleet_ingress(steered);
         let notes = &mut ingress["metadata"]["annotations"];
-        notes["alb.ingress.kubernetes.io/cluster-weight.c0"] = weights.into();
-        notes["alb.ingress.kubernetes.io/cluster-weight.c1"] = rest.into();
+        for (cluster, id) in size.cluster_ids().enumerate() {
+            let weight = match (cluster, at % 2) {
+                (0, 0) => 11,
+                (1, 0) => 9,
+                _ => 100 / size.clusters,
+            };
+            let key = format!("alb.ingress.kubernetes.io/cluster-weight.{id}");
+            notes[key] = weight.to_string().into();
+        }
         let edit = fleet::edit(None, ("Ingress", ingress));
         rules.push(control.follow(vec![edit], false).0);
     }

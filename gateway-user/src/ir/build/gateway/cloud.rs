@@ -153,9 +153,11 @@ fn unknown(
     fields: &mut Vec<String>,
     notes: &mut Notes,
 ) {
-    for key in unknown.keys() {
+    for (index, key) in unknown.keys().enumerate() {
         let field = format!("{field}.{}", short(key));
-        match nearest(key, known.iter().copied()) {
+        // Nobody misspells so many, and to find out what was meant costs something.
+        let meant = (index < MOST).then(|| nearest(key, known.iter().copied()));
+        match meant.flatten() {
             Some(meant) => notes.warning(
                 field,
                 "is not a known field and is ignored",

@@ -55,3 +55,38 @@ fn an_error_is_shown_however_many_warnings_come_before_it() {
         (21, 1)
     );
 }
+
+#[test]
+fn an_ingress_of_too_many_paths_is_one_error_and_reads_none() {
+    let path = "{path: /, pathType: Prefix, backend: {service: {name: svc, port: {number: 80}}}}";
+    let many = ingress("a", "", "/").replace(
+        &format!("[{path}]"),
+        &format!("[{}]", [path; 1001].join(", ")),
+    );
+    let built = compiled(&many);
+    assert_eq!(built.problems.len(), 1, "{:?}", built.problems);
+    let told = built.problems[0].to_string();
+    assert!(told.contains("1001 paths, more than the 1000"), "{told}");
+    assert!(listener(&built).rules.is_empty());
+}
+
+#[test]
+fn an_ingress_of_too_many_expressions_is_one_error() {
+    let path = "{path: /a, pathType: Prefix, backend: {service: {name: svc, port: {number: 80}}}}";
+    let many = |count: usize| {
+        let annotation = ", alb.ingress.kubernetes.io/use-regex: 'true'";
+        ingress("a", annotation, "/a").replace(
+            &format!("[{path}]"),
+            &format!("[{}]", vec![path; count].join(", ")),
+        )
+    };
+    assert_eq!(listener(&compiled(&many(100))).rules.len(), 100);
+    let built = compiled(&many(300));
+    assert_eq!(built.problems.len(), 1, "{:?}", built.problems);
+    let told = built.problems[0].to_string();
+    assert!(
+        told.contains("more regular expression than the 100"),
+        "{told}"
+    );
+    assert!(listener(&built).rules.is_empty());
+}

@@ -1,8 +1,11 @@
 //! AlbConfig. What only a cloud reads is kept as it is written: a wrong type there must not cost the listeners.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::Value;
 
 use super::super::{IntOrString, ObjectMeta, or_default};
@@ -24,9 +27,42 @@ pub struct AlbConfig {
 pub struct AlbConfigSpec {
     /// The cloud's load balancer: name, zones, edition, billing ... An object wherever a cloud accepted it.
     pub config: Option<Value>,
-    /// Listeners.
-    #[serde(deserialize_with = "or_default")]
+    /// Listeners; what follows after [`MOST_LISTENERS`] is not kept.
+    #[serde(deserialize_with = "first_listeners")]
     pub listeners: Vec<AlbListener>,
+}
+
+/// Listeners that are kept of one AlbConfig: one takes more than a hundred times as much memory as it has bytes of text.
+pub const MOST_LISTENERS: usize = 250;
+
+fn first_listeners<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<AlbListener>, D::Error> {
+    struct First;
+    impl<'de> Visitor<'de> for First {
+        type Value = Vec<AlbListener>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a sequence")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut listeners = Vec::new();
+            while listeners.len() < MOST_LISTENERS {
+                match items.next_element()? {
+                    Some(listener) => listeners.push(listener),
+                    None => return Ok(listeners),
+                }
+            }
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(listeners)
+        }
+    }
+    deserializer.deserialize_any(First)
 }
 
 /// `AlbConfig.spec.listeners[]`.
