@@ -5,6 +5,7 @@ mod restart;
 mod scenarios;
 mod secrets;
 mod thousand;
+mod unwell;
 
 use std::time::Duration;
 

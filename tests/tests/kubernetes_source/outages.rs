@@ -85,6 +85,46 @@ fn a_watch_that_is_told_410_costs_one_list_each() {
 }
 
 #[test]
+fn after_refusals_a_server_that_forgot_is_listed_as_soon_as_it_answers() {
+    let mut world = World::new(&["c1"]);
+    world.timing.backoff_first = Duration::from_millis(20);
+    world.timing.backoff_longest = Duration::from_secs(1);
+    world.follow();
+    world.until_followed();
+    world.pass(Duration::from_secs(1));
+    world.clear();
+    let member = world.member("c1");
+    member.fail_requests(Failure {
+        verb: Some(Verb::Watch),
+        resource: Some(Resource::Services),
+        ..Failure::all(503, 6)
+    });
+    member.end_watches(Some(Resource::Services));
+    while member.count(Verb::Watch, Resource::Services) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    member.put(service("web", 81)).unwrap();
+    member.compact();
+    world.until("the change arrives", |snapshot| {
+        port(snapshot, "c1", "web") == Some(81)
+    });
+    let asked = world.member("c1").requests();
+    let asked: Vec<_> = asked
+        .iter()
+        .filter(|it| it.resource == Resource::Services)
+        .collect();
+    let list = asked.iter().position(|it| it.verb == Verb::List);
+    let list = list.expect("a list");
+    assert!(list > 0, "{asked:#?}");
+    let waited = asked[list].at - asked[list - 1].at;
+    assert!(
+        waited < Duration::from_millis(300),
+        "{waited:?}\n{asked:#?}"
+    );
+    assert_eq!(lists(world.member("c1"), &MEMBER), [1, 0]);
+}
+
+#[test]
 fn a_frozen_server_is_noticed_and_comes_back_without_a_list() {
     let mut world = World::new(&["c1", "c2"]);
     world.follow();

@@ -54,6 +54,7 @@ pub(super) async fn follow<S: Sink>(
         lineage: Lineage::default(),
         url: None,
         opened: None,
+        listed: None,
     };
     let mut backoff = Backoff::new(server.timing.backoff_first, server.timing.backoff_longest);
     loop {
@@ -77,7 +78,15 @@ pub(super) async fn follow<S: Sink>(
         let Some(ended) = ended else { continue };
         let mut wait = jittered(backoff.next());
         match ended {
-            Err(Failure::Gone) => following.lineage.lost(),
+            Err(Failure::Gone) => {
+                following.lineage.lost();
+                // The server answers: what it refused before holds the list back no longer. Unless that was read just
+                // now: who forgets each list at once is not to be listed over and over.
+                let longest = server.timing.backoff_longest;
+                if following.listed.is_none_or(|at| at.elapsed() >= longest) {
+                    wait = jittered(server.timing.backoff_first);
+                }
+            }
             Err(Failure::Unreachable(_) | Failure::Kubeconfig(_)) => {
                 tokio::select! {
                     () = sleep(wait) => continue,
@@ -111,6 +120,8 @@ struct Following<'a, S> {
     /// The server that the lineage is of.
     url: Option<Uri>,
     opened: Option<Instant>,
+    /// When the last list was complete.
+    listed: Option<Instant>,
 }
 
 impl<S: Sink> Following<'_, S> {
@@ -123,6 +134,7 @@ impl<S: Sink> Following<'_, S> {
         }
         if self.lineage.version().is_none() {
             let (version, items) = self.list(&live).await?;
+            self.listed = Some(Instant::now());
             let changes = self.lineage.listed(version, items);
             let edits = self.sink.take(changes);
             self.server.listed(self.resource, edits);
