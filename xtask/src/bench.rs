@@ -19,8 +19,8 @@ const SIZES: [&str; 3] = ["1000", "10000", "100000"];
 const BARS: [(&str, &str, f64); 4] = [
     ("cold build, ms", "/pure/2/cold_ms", 3_000.0),
     (
-        "endpoint change to flipped ring, ms (p90)",
-        "/live/change_to_flip_ms/p90",
+        "endpoint change to flipped ring, ms (p99)",
+        "/live/change_to_flip_ms/p99",
         50.0,
     ),
     ("memory of the agent, MiB", "/live/peak_memory_mib", 600.0),

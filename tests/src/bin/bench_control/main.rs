@@ -22,6 +22,7 @@ use gateway_user::{
     proxy::Router,
 };
 use serde_json::{Value, json};
+use xtask::console;
 
 const VIPS: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
 const SEED: u64 = 7;
@@ -255,6 +256,6 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{result}");
+    console::say(&result);
     ExitCode::SUCCESS
 }
