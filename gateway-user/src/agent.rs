@@ -3,6 +3,8 @@
 //! Invariant: the only room that knows all others. One task owns the maps and carries every change
 //! through; whatever ends that task leaves the kernel steering as it is.
 
+mod applying;
+mod configuring;
 mod gateway;
 mod options;
 mod publishing;
@@ -155,7 +157,7 @@ where
 
     let mut look = interval(LOOK_AGAIN);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut refresh = interval(gateway::SHOW);
+    let mut refresh = interval(applying::SHOW);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard: Option<Change> = None;
     let mut settled = Instant::now();

@@ -50,8 +50,10 @@ fn every_command_is_in_the_readme() {
 #[test]
 fn the_docs_stand_alone() {
     for page in all() {
-        for word in ["../shared", "/work/", "/tmp/wt"] {
-            assert!(!read(&page).contains(word), "{page} holds {word}");
+        // A path out of the repository, or of somebody's machine.
+        for word in ["](../../", "](/", "/home/", "/root/"] {
+            let found = read(&page).contains(word) && !page.starts_with("deploy/");
+            assert!(!found, "{page} holds {word}");
         }
     }
 }

@@ -26,13 +26,13 @@ use crate::{
         load::load,
         pins::Pins,
         ports,
-        record::{ClusterRecord, Part, Record, Recorder},
+        record::{Part, Record, Recorder},
         tables::Tables,
     },
-    ir::{self, ClusterId, Compiler, LastGood, ListenerName, Remembered, Touched},
-    manifest::{Changes, ClusterObjects, Edit, Reach, Snapshot},
+    ir::{self, Compiler, LastGood, Remembered},
+    manifest::Snapshot,
     network::{Interface, Network, Path},
-    plan::{self, Inputs, Plan, Planner},
+    plan::{self, Planner},
     proxy::{Proxy, ProxyConfig, ProxyStats, Router},
     source::kubernetes::Board,
     status,
@@ -78,16 +78,16 @@ pub(super) struct Gateway {
     /// Where the next partial look at the paths goes on.
     pub(super) looked: Option<IpAddr>,
     pub(super) proxy: Proxy,
-    router: Router,
+    pub(super) router: Router,
     pub(super) snapshot: Snapshot,
     pub(super) compiler: Compiler,
-    planner: Planner,
+    pub(super) planner: Planner,
     /// The planner has seen every listener since it was made.
-    planned: bool,
-    recorder: Recorder,
+    pub(super) planned: bool,
+    pub(super) recorder: Recorder,
     /// Parts of the record that are newer than what the map holds.
     pub(super) unsaved: BTreeSet<Part>,
-    shown: Instant,
+    pub(super) shown: Instant,
     /// Backends that have flows; `None` until a sweep has told since the last change.
     pub(super) busy: Option<BTreeSet<u32>>,
     /// When the maps were last changed: a sweep that began before says nothing about it.
@@ -101,9 +101,9 @@ pub(super) struct Gateway {
     /// Warnings of the surroundings in the record.
     pub(super) told: Vec<String>,
     /// Manifests have been taken in.
-    configured: bool,
+    pub(super) configured: bool,
     /// The source has said something.
-    published: bool,
+    pub(super) published: bool,
     pub(super) publishing: Option<Publishing>,
 }
 
@@ -111,12 +111,6 @@ pub(super) struct Gateway {
 const MEASURE: Duration = Duration::from_millis(50);
 /// Pause between two looks at the samples.
 const FLUSH: Duration = Duration::from_millis(50);
-/// Problems logged by one configuration; all of them are in `fleetgate status`.
-const LOGGED_PROBLEMS: usize = 20;
-/// A record with fewer groups and backends is shown after each change.
-const SMALL: usize = 2_000;
-/// A larger one at most this often: a copy takes milliseconds.
-pub(super) const SHOW: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Loads programs onto new or pinned maps and takes up what an earlier agent left. Packets
@@ -267,131 +261,6 @@ impl Gateway {
         Ok(())
     }
 
-    /// Goes on with what the last agent served, as long as the source says nothing.
-    pub(super) async fn carry_on(&mut self) {
-        if self.record.ir.listeners.is_empty() {
-            warn!(source = %self.options.source, "nothing is known of the configuration yet");
-            return;
-        }
-        // The last agent followed them; this one does not yet.
-        for cluster in &mut self.record.clusters {
-            if cluster.is_known() {
-                cluster.reach = ClusterRecord::LOST.to_owned();
-            }
-        }
-        let all = Touched::all(&self.record.ir);
-        self.route(&all);
-        self.find_paths().await;
-        // Also completes what the last agent may have left half done.
-        self.reconcile(None);
-    }
-
-    /// Takes in what changed in the manifests.
-    pub(super) async fn configure(&mut self, edits: Vec<Edit>) {
-        self.published = true;
-        let mut changes = Changes::default();
-        for edit in edits {
-            self.snapshot.apply(edit, &mut changes);
-        }
-        if self.withheld().is_some() {
-            let problems = self.snapshot.problems.values().flatten();
-            self.record.problems = problems.cloned().collect();
-            self.unsaved.insert(Part::Problems);
-            return self.carry_on().await;
-        }
-        let mut touched = Touched::default();
-        if !self.configured {
-            self.configured = true;
-            changes = Changes::all(&self.snapshot);
-            // What only the last agent knew goes.
-            touched = Touched::all(&self.record.ir);
-        }
-        if changes.is_empty() {
-            return;
-        }
-        let new = self.compiler.update(&self.snapshot, &changes);
-        touched.listeners.extend(new.listeners);
-        touched.groups.extend(new.groups);
-        self.record.ir.follow(self.compiler.ir(), &touched);
-        self.unsaved.extend(Part::of_model(&touched));
-        if new.problems {
-            self.tell_problems();
-        }
-        if changes.clusters {
-            let before = std::mem::take(&mut self.record.clusters);
-            let clusters = self.snapshot.clusters.iter();
-            let clusters = clusters.map(|(id, it)| cluster(id, it, &before));
-            self.record.clusters = clusters.collect();
-        }
-        self.record.generation += 1;
-        // The proxy first: it may be handed a listener that the kernel had.
-        self.route(&touched);
-        if self.planned {
-            self.find_new_paths(&touched).await;
-        } else {
-            self.find_paths().await;
-        }
-        self.reconcile(Some(&touched.listeners));
-        if new.problems || !touched.listeners.is_empty() || changes.clusters || says(&changes) {
-            self.publish();
-        }
-        self.tell_ready();
-        info!(
-            generation = self.record.generation,
-            listeners = touched.listeners.len(),
-            groups = touched.groups.len(),
-            problems = self.record.problems.len(),
-            "configuration applied"
-        );
-    }
-
-    fn route(&mut self, touched: &Touched) {
-        if touched.is_empty() && self.router.is_used() {
-            return;
-        }
-        let (ir, vips) = (&self.record.ir, &self.record.vips);
-        self.proxy.update(self.router.update(ir, touched, vips));
-    }
-
-    fn tell_problems(&mut self) {
-        let mut problems = self.compiler.problems();
-        problems.extend(self.snapshot.problems.values().flatten().cloned());
-        problems.sort();
-        problems.dedup();
-        let new = problems
-            .iter()
-            .filter(|p| self.record.problems.binary_search(p).is_err());
-        for problem in new.take(LOGGED_PROBLEMS) {
-            warn!(object = %problem.object, field = %problem.field, "{}; {}", problem.message, problem.remedy);
-        }
-        self.record.problems = problems;
-        self.unsaved.insert(Part::Problems);
-    }
-
-    /// Why the manifests of a start are not taken at their word: an earlier agent knew listeners,
-    /// and these hold nothing, or could not be read whole.
-    fn withheld(&self) -> Option<String> {
-        let known = self.record.ir.listeners.len();
-        if self.configured || known == 0 {
-            return None;
-        }
-        let snapshot = &self.snapshot;
-        let empty = snapshot.gateways.is_empty() && snapshot.ingresses.is_empty();
-        let cut = !snapshot.whole;
-        (empty || cut).then(|| {
-            let what = match (self.published, cut) {
-                (false, _) => "was not read yet",
-                (true, true) => "cannot be read whole",
-                (true, false) => "holds no gateway and no Ingress",
-            };
-            format!(
-                "{} {what}: until that changes, the {known} listeners of the last agent go on; `fleetgate \
-                 unload` ends them",
-                self.options.source
-            )
-        })
-    }
-
     /// Takes in which backends still have flows.
     pub(super) fn swept(&mut self, sweep: Sweep) {
         self.shared
@@ -419,7 +288,7 @@ impl Gateway {
         }
     }
 
-    fn tell_ready(&self) {
+    pub(super) fn tell_ready(&self) {
         let known = self.published || !self.record.ir.listeners.is_empty();
         let ready = known && !self.attached.is_empty() && self.record.applying.is_none();
         if ready && !self.shared.ready.swap(true, Ordering::AcqRel) {
@@ -433,149 +302,6 @@ impl Gateway {
             publishing.stop();
         }
         self.proxy.shutdown(drain);
-    }
-
-    /// Plans for these listeners (all with `None`), and brings the maps to the plan.
-    pub(super) fn reconcile(&mut self, listeners: Option<&BTreeSet<ListenerName>>) {
-        let inputs = Inputs {
-            vips: &self.record.vips,
-            pool: &self.options.snat,
-            routes: &self.routes,
-            node_ports: self.record.node_ports,
-            // Before the first sweep every backend may have flows.
-            busy: self.busy.as_ref(),
-        };
-        let listeners = listeners.filter(|_| self.planned && !self.rewrite);
-        let delta = self
-            .planner
-            .update(&self.record.ir, listeners, &inputs, &self.record.plan);
-        self.planned = true;
-        if listeners.is_none() {
-            self.told = self.unreachable();
-        }
-        let mut warnings = self.planner.left_out();
-        warnings.extend(self.told.iter().cloned());
-        warnings.extend(self.withheld());
-        if self.record.warnings != warnings {
-            warnings.iter().for_each(|warning| warn!("{warning}"));
-            self.record.warnings = warnings;
-        }
-        self.record.applied_at = now();
-        let mut steps = plan::steps(&self.record.plan, &delta);
-        if steps.is_empty() && !self.rewrite {
-            self.planner.commit();
-            let _ = self.save();
-            return;
-        }
-        let mut replaced = self.record.plan.apply(&delta);
-        if self.rewrite {
-            steps = plan::diff(&Plan::default(), &self.record.plan);
-            // What the interrupted change replaced is not free before everything is written.
-            replaced.regions.append(&mut self.record.plan.reserved);
-        }
-        self.record.applying = Some(replaced);
-        let parts = Part::of_delta(&delta);
-        if !self.save_parts(parts) {
-            // A crash in the middle would leave the next agent without a trace of this plan.
-            warn!("the plan is not applied before it is on record; trying again");
-            return self.interrupted();
-        }
-        self.changed = Instant::now();
-        self.busy = None;
-        let context = apply::Context {
-            want: &self.record.plan,
-            ring_seed: plan::ring_seed(&self.options.ring_secret),
-            hops: self.hops.by_backend(),
-        };
-        match apply::apply(&mut self.tables, &steps, context) {
-            Ok(()) => {
-                if self.rewrite {
-                    let plan = &self.record.plan;
-                    let removed = apply::remove_unknown_services(&mut self.tables, plan);
-                    info!(removed, "took up an interrupted change");
-                    self.rewrite = false;
-                }
-                self.planner.commit();
-                self.record.applying = None;
-                let _ = self.save();
-            }
-            Err(error) => {
-                warn!(%error, "the plan is in the kernel only in part; trying again");
-                self.interrupted();
-            }
-        }
-    }
-
-    /// What the maps hold is a mix: everything is written again, and nothing where packets may still look.
-    fn interrupted(&mut self) {
-        if let Some(replaced) = &self.record.applying {
-            self.record.plan.interrupted(replaced);
-        }
-        self.planner = Planner::new(&self.record.plan);
-        self.planned = false;
-        self.rewrite = true;
-        self.unsaved.extend(self.record.parts());
-    }
-
-    /// Writes what of the record is newer than the map; false if the map holds an older one.
-    pub(super) fn save(&mut self) -> bool {
-        let parts = std::mem::take(&mut self.unsaved);
-        let saved = self.save_parts(parts.clone());
-        if !saved {
-            self.unsaved.extend(parts);
-        }
-        self.show();
-        saved
-    }
-
-    fn save_parts(&mut self, mut parts: BTreeSet<Part>) -> bool {
-        parts.insert(Part::Head);
-        let saved = self.recorder.save(&mut self.tables, &self.record, &parts);
-        if let Err(error) = &saved {
-            warn!(%error, "the CLI shows an older state");
-            self.unsaved.extend(parts);
-        }
-        saved.is_ok()
-    }
-
-    /// Shows the record to the admin server: at once while it is small, at most once a second when it is large.
-    pub(super) fn show(&mut self) {
-        let entries = self.record.ir.groups.len() + self.record.plan.backends.len();
-        if entries > SMALL && self.shown.elapsed() < SHOW {
-            self.shared.stale.store(true, Ordering::Release);
-            return;
-        }
-        self.shown = Instant::now();
-        self.shared.stale.store(false, Ordering::Release);
-        self.shared.record.store(Arc::new(self.record.clone()));
-    }
-
-    /// Shows the record if it is newer than what is shown.
-    pub(super) fn show_again(&mut self) {
-        if self.shared.stale.load(Ordering::Acquire) {
-            self.show();
-        }
-    }
-}
-
-/// Whether objects that have a status changed.
-fn says(changes: &Changes) -> bool {
-    !(changes.gateways.is_empty() && changes.ingresses.is_empty() && changes.classes.is_empty())
-}
-
-/// What is known of a cluster, given what was known before.
-fn cluster(id: &ClusterId, it: &ClusterObjects, before: &[ClusterRecord]) -> ClusterRecord {
-    let known = |had: &ClusterRecord| *had.id == *id.0 && had.is_known();
-    let reach = match it.reach {
-        Reach::Connected => "connected",
-        Reach::Lost => ClusterRecord::LOST,
-        // An earlier agent listed it: what it said last serves on.
-        Reach::Unknown if before.iter().any(known) => ClusterRecord::LOST,
-        Reach::Unknown => ClusterRecord::UNKNOWN,
-    };
-    ClusterRecord {
-        id: id.to_string(),
-        reach: reach.to_owned(),
     }
 }
 
@@ -605,7 +331,7 @@ fn vips(options: &Options, interfaces: &[Interface]) -> Result<Vec<IpAddr>, Erro
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs())

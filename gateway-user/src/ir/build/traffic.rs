@@ -5,7 +5,6 @@ mod rewrite;
 
 use std::collections::BTreeMap;
 
-#[allow(unused_imports, reason = "named where rules are put together")]
 pub(super) use self::rewrite::RewriteTarget;
 pub(super) use self::{cors::cors, rewrite::rewrite_target};
 use super::{
@@ -57,7 +56,6 @@ fn rate(annotations: &BTreeMap<String, String>, key: &str, notes: &mut Notes) ->
     rate
 }
 
-#[allow(dead_code, reason = "asked where rules are put together")]
 /// Paths of type Prefix are regular expressions. The cloud takes any value for yes, even `false`; here only `true` counts.
 pub(super) fn use_regex(annotations: &BTreeMap<String, String>) -> bool {
     annotations::on(annotations, "use-regex")

@@ -53,7 +53,6 @@ pub(in crate::ir::build) fn rewrite_target(
     None
 }
 
-#[allow(dead_code, reason = "asked where rules are put together")]
 impl RewriteTarget {
     /// "Turns Prefix paths into regex (unless the value equals the path itself)", and never `/` (contract section 5.4).
     pub(in crate::ir::build) fn makes_regex(&self, path: &str) -> bool {
