@@ -11,6 +11,7 @@ pub mod parse;
 pub mod snapshot;
 mod yaml;
 
+pub use decode::{MOST_WEIGHT, too_heavy_text};
 pub use edit::{Changes, Edit, Key, Reach};
 pub use object::*;
 pub use parse::{Broken, Limits, Object, Origin, Parsed, object as object_of, parse};

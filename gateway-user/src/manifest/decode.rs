@@ -31,7 +31,7 @@ pub(super) fn names(
 
 /// Most that one object of an API server may weigh: a slice of 1000 endpoints with 100 addresses each, all it may hold,
 /// weighs 160 thousand.
-const MOST_WEIGHT: usize = 200_000;
+pub const MOST_WEIGHT: usize = 200_000;
 
 /// Whether an object holds so many values that its copies take more memory than one object may: a value counts one, and
 /// a map, which takes some 700 bytes, eight.
@@ -48,6 +48,25 @@ pub(super) fn too_heavy(value: &Value) -> bool {
         }
     }
     room_after(value, MOST_WEIGHT).is_none()
+}
+
+/// The same of an object's JSON text, before it is read; never less than what the object will weigh.
+pub fn too_heavy_text(json: &str) -> bool {
+    let (mut weight, mut quoted, mut escaped) = (1, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            // With the first value inside; a comma stands for each further one.
+            b'{' => weight += 9,
+            b'[' => weight += 2,
+            b',' => weight += 1,
+            _ => {}
+        }
+    }
+    weight > MOST_WEIGHT
 }
 
 /// RFC 1123 subdomain, loosely: what cannot break a log line, a label or a path.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json, value::RawValue};
 
 use super::access::sentence;
-use crate::manifest::NamespacedName;
+use crate::manifest::{self, NamespacedName};
 
 /// One page of a list.
 #[derive(Debug, Default, Deserialize)]
@@ -14,13 +14,56 @@ use crate::manifest::NamespacedName;
 pub(super) struct Page {
     pub(super) metadata: PageMeta,
     /// As they are: one that cannot be decoded breaks no list.
-    items: Option<Vec<Value>>,
+    items: Option<Vec<Light>>,
 }
 
 impl Page {
-    pub(super) fn into_items(self) -> Vec<Value> {
-        self.items.unwrap_or_default()
+    pub(super) fn into_items(self) -> impl Iterator<Item = Value> {
+        self.items.into_iter().flatten().map(|Light(value)| value)
     }
+}
+
+/// An object that is not held in memory if its many small values would take more than one object may: then only what
+/// names it is, with a weight that has it refused by name.
+#[derive(Debug)]
+struct Light(Value);
+
+impl<'de> Deserialize<'de> for Light {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if !manifest::too_heavy_text(raw.get()) {
+            let value = serde_json::from_str(raw.get()).map_err(Error::custom)?;
+            return Ok(Self(value));
+        }
+        let Named { metadata } = serde_json::from_str(raw.get()).unwrap_or_default();
+        let weight = vec![Value::Null; manifest::MOST_WEIGHT + 1];
+        Ok(Self(json!({
+            "metadata": {
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "resourceVersion": metadata.resource_version,
+            },
+            "weight": weight,
+        })))
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Named {
+    metadata: NamedMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct NamedMeta {
+    name: String,
+    namespace: String,
+    resource_version: String,
+}
+
+fn light<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Light::deserialize(deserializer).map(|Light(value)| value)
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -36,6 +79,7 @@ pub(super) struct PageMeta {
 pub(super) struct Line {
     #[serde(rename = "type")]
     pub(super) kind: String,
+    #[serde(deserialize_with = "light")]
     pub(super) object: Value,
 }
 
@@ -191,10 +235,29 @@ mod tests {
         .unwrap();
         assert_eq!(page.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(
-            page.into_items().iter().map(Meta::of).collect::<Vec<_>>(),
+            page.into_items()
+                .map(|it| Meta::of(&it))
+                .collect::<Vec<_>>(),
             [Meta::default(), Meta::default()]
         );
         let empty: Page = serde_json::from_str(r#"{"metadata":{},"items":null}"#).unwrap();
-        assert!(empty.into_items().is_empty());
+        assert_eq!(empty.into_items().count(), 0);
+    }
+
+    #[test]
+    fn an_object_of_too_many_values_is_refused_by_name_and_breaks_no_list() {
+        let heavy = format!(
+            r#"{{"metadata":{{"name":"a","namespace":"b","resourceVersion":"7"}},"spec":[{}{{}}]}}"#,
+            r#"{"a":0},"#.repeat(150_000)
+        );
+        let page =
+            format!(r#"{{"metadata":{{}},"items":[{heavy},{{"metadata":{{"name":"c"}}}}]}}"#);
+        let page: Page = serde_json::from_str(&page).unwrap();
+        let items: Vec<Value> = page.into_items().collect();
+        let meta = Meta::of(&items[0]);
+        assert_eq!((meta.name.name.as_str(), meta.version.as_str()), ("a", "7"));
+        let refused = manifest::object_of("Service", None, items[0].clone()).unwrap_err();
+        assert_eq!(refused.object.name, "a");
+        assert_eq!(Meta::of(&items[1]).name.name, "c");
     }
 }
