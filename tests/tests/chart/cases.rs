@@ -59,10 +59,6 @@ pub(crate) const CASES: &[Case] = &[
     ),
     main("tls_secrets", "rbac: {tlsSecrets: {enabled: true}}"),
     main(
-        "tls_secrets_of_namespaces",
-        "rbac: {tlsSecrets: {enabled: true, namespaces: [shop, pay]}}",
-    ),
-    main(
         "no_rbac",
         "rbac: {create: false}\nserviceAccount: {create: false, name: mine}",
     ),

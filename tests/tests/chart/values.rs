@@ -33,10 +33,6 @@ fn wrong_values_are_refused_with_their_place() {
             "manifests: {enabled: true, hostPath: /a, fleet: {a.yaml: ''}}",
             "give one of them",
         ),
-        (
-            "rbac: {tlsSecrets: {namespaces: [a]}}",
-            "needs rbac.tlsSecrets.enabled",
-        ),
     ] {
         match render("fleetgate", values) {
             Ok(_) => panic!("{values} was taken"),

@@ -111,7 +111,4 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.manifests.enabled (not .Values.manifests.hostPath) (not .Values.manifests.fleet) -}}
 {{- fail "manifests.enabled needs manifests.hostPath, or texts in manifests.fleet" -}}
 {{- end -}}
-{{- if and .Values.rbac.tlsSecrets.namespaces (not .Values.rbac.tlsSecrets.enabled) -}}
-{{- fail "rbac.tlsSecrets.namespaces needs rbac.tlsSecrets.enabled" -}}
-{{- end -}}
 {{- end -}}
