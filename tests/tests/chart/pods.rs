@@ -209,6 +209,20 @@ fn the_agent_understands_the_arguments_that_it_is_given() {
         Ok(Asked::Run(run)) => assert_eq!(run.admin.to_string(), "[fd00::1]:9620"),
         other => panic!("{other:?}"),
     }
+    for fleet in [
+        "defaults",
+        "cluster_secrets",
+        "cluster_files",
+        "remote_fleet",
+        "metrics",
+    ] {
+        let given = arguments(by_name(fleet), "gw-1", &[("ADMIN_IP", "192.0.2.1")]);
+        let cli = Cli::try_parse_from(["fleetgate".to_owned()].into_iter().chain(given));
+        match cli.map(|cli| cli.command) {
+            Ok(Asked::Run(run)) => assert!(run.fleet.is_some(), "{fleet}: {run:?}"),
+            other => panic!("{fleet}: {other:?}"),
+        }
+    }
 }
 
 #[test]
