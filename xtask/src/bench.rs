@@ -60,7 +60,7 @@ impl Drop for Namespace {
 
 /// Builds, measures, prints; fails where a bar does not hold.
 pub fn control(json: bool) -> Result<ExitCode> {
-    setup::run()?;
+    setup::ensure(setup::LAB)?;
     ebpf::build(&ebpf::Options::default())?;
     let step = Step::start("building agent and benchmark");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
