@@ -158,7 +158,7 @@ impl<'a> Drafting<'a> {
         let mut filters = Vec::new();
         let mut needs = Vec::new();
         if known.direction == Direction::Request {
-            self.annotated(&target, path, &mut filters, &mut needs)?;
+            self.annotated(&mut filters, &mut needs);
         }
         filters.extend(known.actions.filters.iter().cloned());
         // "TrafficLimit first", whatever asked for it.
@@ -204,14 +204,7 @@ impl<'a> Drafting<'a> {
     }
 
     /// Filters that annotations of the whole Ingress ask for, in the order of execution: limit, CORS.
-    fn annotated(
-        &mut self,
-        target: &Target,
-        path: Option<&PathPattern>,
-        filters: &mut Vec<Filter>,
-        needs: &mut Vec<(String, String)>,
-    ) -> Option<()> {
-        let _ = (target, path);
+    fn annotated(&self, filters: &mut Vec<Filter>, needs: &mut Vec<(String, String)>) {
         if let Some(limit) = self.limit {
             filters.push(Filter::TrafficLimit(limit));
             needs.push((alb("traffic-limit-qps"), "request rate limits".to_owned()));
@@ -220,7 +213,6 @@ impl<'a> Drafting<'a> {
             filters.push(Filter::Cors(cors.clone()));
             needs.push((alb("enable-cors"), "CORS".to_owned()));
         }
-        Some(())
     }
 
     /// Notes each need once; says them together.
