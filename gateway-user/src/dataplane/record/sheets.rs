@@ -3,6 +3,9 @@
 //! A chunk holds which sheet it belongs to, the change that wrote it, and its part. Of a sheet the last version counts
 //! that is not newer than the header's change. Older versions are removed after the header was written, so a crash
 //! leaves either change whole.
+//!
+//! The header also holds a digest of all chunks that count. The map cannot be read at one moment: a reader may have met
+//! a chunk just before it was removed, and come too late for the one that replaced it. The digest tells.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -73,11 +76,68 @@ impl Stamp {
     }
 }
 
+/// What the header says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Header {
+    /// Chunks of newer changes do not count.
+    change: u64,
+    /// [`digest`] of the chunks that count; 0 in one written before there were digests.
+    digest: u64,
+}
+
+impl Header {
+    fn chunk(self) -> Chunk {
+        let mut chunk = [0; METADATA_CHUNK];
+        chunk[..8].copy_from_slice(&self.change.to_le_bytes());
+        chunk[8..16].copy_from_slice(&self.digest.to_le_bytes());
+        chunk
+    }
+
+    fn of(chunk: &Chunk) -> Self {
+        let long = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&chunk[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        Self {
+            change: long(0),
+            digest: long(8),
+        }
+    }
+
+    /// Whether these are all the chunks that it makes valid, and no others.
+    fn covers(self, valid: &BTreeMap<u32, Valid>) -> bool {
+        let marks = valid.values().map(|it| marks(&it.keys, it.change));
+        self.digest == 0 || self.digest == digest(marks.fold(0, u64::wrapping_add))
+    }
+}
+
+/// The valid version of a sheet.
+#[derive(Debug, Eq, PartialEq)]
+struct Valid {
+    change: u64,
+    /// Keys of its chunks, in order.
+    keys: Vec<u32>,
+}
+
+/// A sum over chunks, so that it can be kept up to date by the chunks that come and go.
+fn marks(keys: &[u32], change: u64) -> u64 {
+    let mark = |key: &u32| hash::name(change, &key.to_le_bytes());
+    keys.iter().map(mark).fold(0, u64::wrapping_add)
+}
+
+/// A sum of marks as the header holds it, where 0 means none.
+fn digest(marks: u64) -> u64 {
+    marks.max(1)
+}
+
 /// Writes the record of one agent.
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// The number of the next change. One that failed keeps its own: what it may have left is never taken for the next.
     next_change: u64,
+    /// [`marks`] of all sheets.
+    marks: u64,
     sheets: HashMap<String, Stored>,
     next_sheet: u32,
     /// Keys that hold nothing.
@@ -88,6 +148,7 @@ pub struct Recorder {
 #[derive(Clone, Debug)]
 struct Stored {
     number: u32,
+    change: u64,
     content: u64,
     keys: Vec<u32>,
 }
@@ -104,7 +165,7 @@ struct Writing {
 impl Recorder {
     /// Takes up what an earlier agent left, and clears what it left half written.
     pub fn open(tables: &mut Tables) -> Result<Self, Error> {
-        let change = header(tables)?.unwrap_or(0);
+        let change = header(tables)?.map_or(0, |header| header.change);
         let chunks = chunks(tables);
         let valid = versions(&chunks, change);
         let mut recorder = Self {
@@ -113,15 +174,17 @@ impl Recorder {
             ..Self::default()
         };
         let mut used = BTreeSet::new();
-        for (number, keys) in &valid {
-            let text = text(&chunks, keys);
+        for (number, Valid { change, keys }) in valid {
+            let text = text(&chunks, &keys);
             let (name, content) = split(&text);
-            let stored = Stored {
-                number: *number,
-                content: hash::name(0, content),
-                keys: keys.clone(),
-            };
             used.extend(keys.iter().copied());
+            recorder.marks = recorder.marks.wrapping_add(marks(&keys, change));
+            let stored = Stored {
+                number,
+                change,
+                content: hash::name(0, content),
+                keys,
+            };
             recorder.next_sheet = recorder.next_sheet.max(number + 1);
             recorder.sheets.insert(name, stored);
         }
@@ -209,14 +272,18 @@ impl Recorder {
         if written.is_empty() {
             return Ok(());
         }
-        let mut head = [0; METADATA_CHUNK];
-        head[..8].copy_from_slice(&change.to_le_bytes());
-        if let Err(error) = put(tables, HEADER, &head) {
+        let marks = self.marks_after(change, &written);
+        let header = Header {
+            change,
+            digest: digest(marks),
+        };
+        if let Err(error) = put(tables, HEADER, &header.chunk()) {
             for writing in written {
                 self.clear(tables, writing.keys);
             }
             return Err(error);
         }
+        self.marks = marks;
         for writing in written {
             if let Some(old) = self.sheets.remove(&writing.name) {
                 self.clear(tables, old.keys);
@@ -228,12 +295,23 @@ impl Recorder {
             }
             let stored = Stored {
                 number: writing.number,
+                change,
                 content: writing.content,
                 keys: writing.keys,
             };
             self.sheets.insert(writing.name, stored);
         }
         Ok(())
+    }
+
+    /// The sum of marks once these are valid in place of what they replace. Costs what they are, not what there is.
+    fn marks_after(&self, change: u64, written: &[Writing]) -> u64 {
+        written.iter().fold(self.marks, |sum, it| {
+            let old = self.sheets.get(&it.name);
+            let old = old.map_or(0, |old| marks(&old.keys, old.change));
+            let new = if it.gone { 0 } else { marks(&it.keys, change) };
+            sum.wrapping_sub(old).wrapping_add(new)
+        })
     }
 
     fn put(
@@ -292,15 +370,15 @@ impl Recorder {
 /// Every valid sheet by name; `None` if no agent has finished writing one.
 pub(super) fn read(tables: &Tables) -> Result<Option<Vec<Sheet>>, Error> {
     for _ in 0..ATTEMPTS {
-        let Some(change) = header(tables)? else {
+        let Some(before) = header(tables)? else {
             return Ok(None);
         };
         let chunks = chunks(tables);
+        let valid = versions(&chunks, before.change);
         // What a header names stays in place until the next header is written.
-        if header(tables)? == Some(change) {
-            let valid = versions(&chunks, change);
-            let sheet = |keys: &Vec<u32>| {
-                let text = text(&chunks, keys);
+        if header(tables)? == Some(before) && before.covers(&valid) {
+            let sheet = |valid: &Valid| {
+                let text = text(&chunks, &valid.keys);
                 let (name, content) = split(&text);
                 (name, content.to_vec())
             };
@@ -312,15 +390,12 @@ pub(super) fn read(tables: &Tables) -> Result<Option<Vec<Sheet>>, Error> {
     ))
 }
 
-fn header(tables: &Tables) -> Result<Option<u64>, Error> {
-    let chunk = match tables.metadata.get(&HEADER, 0) {
-        Ok(chunk) => chunk,
-        Err(aya::maps::MapError::KeyNotFound) => return Ok(None),
-        Err(error) => return Err(failed("METADATA")(error)),
-    };
-    let mut change = [0; 8];
-    change.copy_from_slice(&chunk[..8]);
-    Ok(Some(u64::from_le_bytes(change)))
+fn header(tables: &Tables) -> Result<Option<Header>, Error> {
+    match tables.metadata.get(&HEADER, 0) {
+        Ok(chunk) => Ok(Some(Header::of(&chunk))),
+        Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed("METADATA")(error)),
+    }
 }
 
 fn chunks(tables: &Tables) -> BTreeMap<u32, Chunk> {
@@ -330,8 +405,8 @@ fn chunks(tables: &Tables) -> BTreeMap<u32, Chunk> {
     chunks.collect()
 }
 
-/// Keys of the chunks of each sheet's last version that is complete and not newer than `change`.
-fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Vec<u32>> {
+/// Each sheet's last version that is complete and not newer than `change`.
+fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Valid> {
     let mut found: BTreeMap<u32, BTreeMap<u64, Version>> = BTreeMap::new();
     for (key, chunk) in chunks {
         let stamp = Stamp::of(chunk);
@@ -342,13 +417,14 @@ fn versions(chunks: &BTreeMap<u32, Chunk>, change: u64) -> BTreeMap<u32, Vec<u32
         }
     }
     let last = |(sheet, versions): (u32, BTreeMap<u64, Version>)| {
-        let complete = |parts: &&BTreeMap<u16, (u32, u16)>| {
+        let complete = |(_, parts): &(u64, Version)| {
             let count = parts.values().next().map_or(0, |(_, count)| *count);
             count == 0 || parts.len() == usize::from(count)
         };
-        let parts = versions.values().rev().find(complete)?;
+        let (change, parts) = versions.into_iter().rev().find(complete)?;
         let gone = parts.values().any(|(_, count)| *count == 0);
-        (!gone).then(|| (sheet, parts.values().map(|(key, _)| *key).collect()))
+        let keys = parts.values().map(|(key, _)| *key).collect();
+        (!gone).then_some((sheet, Valid { change, keys }))
     };
     found.into_iter().filter_map(last).collect()
 }
@@ -408,9 +484,40 @@ mod tests {
         // The marker has the lower key.
         let mut chunks = BTreeMap::from([(1, stamp(2, 0).chunk(b"")), (2, stamp(1, 1).chunk(b""))]);
         for key in leftovers(&chunks, &BTreeSet::new()) {
-            assert_eq!(versions(&chunks, 2), BTreeMap::new());
+            assert!(versions(&chunks, 2).is_empty());
             chunks.remove(&key);
         }
         assert!(chunks.is_empty());
+    }
+
+    #[test]
+    fn a_walk_that_met_what_was_removed_since_is_not_taken_for_the_record() {
+        let stamp = |sheet, change, parts| Stamp {
+            change,
+            sheet,
+            part: 0,
+            parts,
+            len: 0,
+        };
+        // Sheet 2 went with change 7: its old version and the marker were removed after the header was written.
+        let whole = BTreeMap::from([(1, stamp(1, 3, 1).chunk(b""))]);
+        let header = Header {
+            change: 7,
+            digest: digest(marks(&[1], 3)),
+        };
+        let header = Header::of(&header.chunk());
+        assert!(header.covers(&versions(&whole, 7)));
+        // The walk passed the old version before it was removed, and the marker's place after.
+        let mut torn = whole.clone();
+        torn.insert(2, stamp(2, 1, 1).chunk(b""));
+        assert!(!header.covers(&versions(&torn, 7)));
+        // Or a walk that was sent astray missed a sheet.
+        assert!(!header.covers(&versions(&BTreeMap::new(), 7)));
+        // A header of before has no digest.
+        let old = Header {
+            digest: 0,
+            ..header
+        };
+        assert!(old.covers(&versions(&torn, 7)));
     }
 }
