@@ -45,4 +45,4 @@ pub const METADATA_CHUNK: usize = 4096;
 
 /// Changes whenever a key or value above changes shape, and so names the pin folder: programs of
 /// one layout never meet maps of another.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;

@@ -33,11 +33,18 @@ pub struct Service {
     pub mode: u8,
     /// 1: the slot is chosen by the client address alone.
     pub affinity: u8,
-    /// Always zero.
-    pub zero: u16,
+    /// Access list that clients must pass; 0 is none.
+    pub acl: u16,
+    /// With `affinity`: ticks for which a client keeps its backend after its last flow was opened; 0: for as long as the
+    /// ring gives it the same.
+    pub affinity_ticks: u32,
+    /// New flows per second that all clients together may open; 0 is no limit.
+    pub flow_rate: u32,
+    /// New flows per second that one client address may open; 0 is no limit.
+    pub source_rate: u32,
 }
 
-const _: () = assert!(size_of::<ServiceKey>() == 24 && size_of::<Service>() == 20);
+const _: () = assert!(size_of::<ServiceKey>() == 24 && size_of::<Service>() == 32);
 
 /// Steering of a service. Append-only; 2 is kept for direct server return.
 pub mod mode {

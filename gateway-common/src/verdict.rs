@@ -37,7 +37,7 @@ pub enum Reason {
 }
 
 /// Size of a table indexed by reason.
-pub const REASONS: u32 = 32;
+pub const REASONS: u32 = 64;
 
 impl Reason {
     /// All reasons that are counted, in numeric order.
@@ -75,9 +75,9 @@ impl Reason {
         }
     }
 
-    /// Whether the packet was dropped; otherwise it was passed to the stack.
+    /// Whether the packet was dropped; otherwise it was passed to the stack. Numbers from 16 to 31 are passes.
     pub const fn dropped(self) -> bool {
-        (self as u32) < Self::Proxy as u32 && !matches!(self, Self::None)
+        !matches!(self as u32, 0 | 16..32)
     }
 }
 

@@ -202,7 +202,7 @@ fn service_entry(service: &plan::Service) -> Service {
         epoch: service.epoch,
         mode,
         affinity: u8::from(service.client_affinity),
-        zero: 0,
+        ..Default::default()
     }
 }
 
