@@ -10,6 +10,7 @@
 
 pub mod apiserver;
 pub mod corpus;
+pub mod costs;
 pub mod e2e;
 pub mod fixtures;
 pub mod fleet;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use xtask::{
     bench, chart,
     client::{self, Job, Pattern},
-    console, demo, ebpf, lab, netns, pod, setup, suite,
+    console, demo, ebpf, lab, netns, pod, setup, suite, verify,
 };
 
 #[derive(Parser)]
@@ -29,6 +29,12 @@ enum Command {
     Setup,
     /// Every test: unit, property and golden, then the privileged ones on the kernel
     Test,
+    /// Load every kernel program and print what it costs the verifier, against its budget
+    Verify {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Lint a Helm chart of deploy/chart and render it (sets up Helm if it can)
     Chart(chart::Options),
     /// Network namespaces: a client, a gateway node, pods of two clusters
@@ -127,6 +133,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf(options) => ebpf::build(&options).map(drop),
         Command::Setup => setup::run(),
         Command::Test => return suite::run(),
+        Command::Verify { json } => return verify::run(json),
         Command::Chart(options) => chart::run(&options),
         Command::Lab(Lab::Up) => lab::up(),
         Command::Lab(Lab::Down) => lab::down(),
