@@ -69,6 +69,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// How evenly rings share, and what a change of backends moves
+    Ring {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// What a configuration and its changes cost, at 1 000, 10 000 and 100 000 pods
     Control {
         /// Print the result as JSON
@@ -140,6 +146,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
+        Command::Bench(Bench::Ring { json }) => return bench::ring::run(json),
         Command::LabPod {
             cluster,
             pod,
