@@ -4,8 +4,13 @@
 
 mod backends;
 mod ends;
+mod handshakes;
+mod headers;
 mod lives;
+mod pieces;
+mod services;
 mod shapes;
+mod sums;
 mod tcp;
 mod udp;
 mod untouched;
@@ -30,6 +35,11 @@ pub fn table() -> Vec<Row> {
         ends::rows(),
         shapes::rows(),
         untouched::rows(),
+        handshakes::rows(),
+        headers::rows(),
+        pieces::rows(),
+        services::rows(),
+        sums::rows(),
     ]
     .concat()
 }

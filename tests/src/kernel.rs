@@ -15,8 +15,8 @@ use gateway_common::verdict::Action;
 
 use crate::world::{Counters, Flows, Hook, World};
 
-pub use tables::FLOWS;
 use tables::Maps;
+pub use tables::{FLOWS, Saved};
 
 /// Map sizes of tests: enough for every world, and quick to make.
 const SIZES: [(&str, u32); 9] = [
@@ -204,6 +204,22 @@ impl Kernel {
     /// When a map cannot be read.
     pub fn counters(&self) -> Result<Counters> {
         self.maps.counters()
+    }
+
+    /// What packets change, as it is now.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn save(&self) -> Result<Saved> {
+        self.maps.save()
+    }
+
+    /// Puts back what packets have changed since.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn restore(&mut self, saved: &Saved) -> Result<()> {
+        self.maps.restore(saved)
     }
 
     /// Instructions the verifier walked through to accept a program, where the kernel tells.

@@ -16,6 +16,7 @@ use gateway_common::{
 };
 
 use crate::{
+    ledger::Books,
     row::{INGRESS, Row, Seen, judge},
     world::{AGE_STEP, Counters, Flows, Hook, World},
 };
@@ -46,6 +47,16 @@ impl Slices {
         slices.memory.now = u32::MAX - 2 * AGE_STEP;
         slices.apply(world);
         slices
+    }
+
+    /// The same state once more: what happens to one is not seen in the other.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            hook: self.hook,
+            memory: self.memory.fork(),
+            counters: self.counters.clone(),
+        }
     }
 
     /// Replaces all tables but the flows.
@@ -119,6 +130,7 @@ pub fn run_row(row: &Row, hook: Hook) -> Vec<Seen> {
         }
         slices.wait(step.wait * AGE_STEP);
         let before = slices.counters();
+        let books = Books::of(&slices);
         let (verdict, frame) = slices.run(&step.frame, step.segmented);
         let seen = Seen {
             action: verdict.action(),
@@ -127,6 +139,8 @@ pub fn run_row(row: &Row, hook: Hook) -> Vec<Seen> {
             counters: slices.counters(),
         };
         judge(row, at, &world, hook, &before, &seen);
+        let place = format!("row \"{}\", step {}, {hook:?}", row.name, at + 1);
+        books.balance(&place, &step.frame, seen.action, &Books::of(&slices));
         all.push(seen);
     }
     if let Some(law) = row.law {

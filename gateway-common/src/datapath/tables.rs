@@ -104,6 +104,27 @@ impl Memory {
         all
     }
 
+    /// The same tables once more, with flows of their own: what happens to one is not seen in the other.
+    pub fn fork(&self) -> Self {
+        let fork = Self {
+            config: self.config,
+            now: self.now,
+            services: self.services.clone(),
+            rings: self.rings.clone(),
+            backends: self.backends.clone(),
+            hops: self.hops.clone(),
+            neighbours: self.neighbours.clone(),
+            snats: self.snats.clone(),
+            max_flows: self.max_flows,
+            flows: RefCell::default(),
+            slab: RefCell::default(),
+        };
+        for (key, flow) in self.flows() {
+            fork.insert_flow(key, flow);
+        }
+        fork
+    }
+
     /// Puts a flow entry in, as read from a kernel map.
     pub fn insert_flow(&self, key: FlowKey, flow: Flow) {
         let mut slab = self.slab.borrow_mut();

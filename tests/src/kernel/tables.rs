@@ -1,6 +1,10 @@
 //! A world in kernel maps, and back.
 
-use std::{borrow::Borrow, collections::BTreeMap, ops::AddAssign};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet},
+    ops::AddAssign,
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -42,9 +46,18 @@ pub(super) struct Maps {
     /// What was written last, so that it can be taken back.
     written: World,
     /// Counters that may not be zero, by id.
-    used: (Vec<u32>, Vec<u32>),
+    used: (BTreeSet<u32>, BTreeSet<u32>),
+    /// What the counters held when they were last told to start from something else.
+    base: Counters,
     /// Size of the flow table, in entries.
     room: u32,
+}
+
+/// What packets change, to be put back.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    flows: Flows,
+    counters: Counters,
 }
 
 impl Maps {
@@ -63,7 +76,8 @@ impl Maps {
             backend_stats: take(ebpf, "BACKEND_STATS")?,
             reason_stats: take(ebpf, "REASON_STATS")?,
             written: World::default(),
-            used: (Vec::new(), Vec::new()),
+            used: (BTreeSet::new(), BTreeSet::new()),
+            base: Counters::default(),
             room,
         })
     }
@@ -84,6 +98,7 @@ impl Maps {
         for reason in 0..REASONS {
             zero(&mut self.reason_stats, reason)?;
         }
+        self.base = Counters::default();
         Ok(())
     }
 
@@ -100,7 +115,7 @@ impl Maps {
         replace_slots(&mut self.snats, &slots(&old.snats), &slots(&world.snats))?;
         self.config.set(0, world.config, 0).context("CONFIG")?;
         self.used.0.extend(world.services.values().map(|s| s.id));
-        self.used.1.extend(world.backends.keys());
+        self.used.1.extend(world.backends.keys().copied());
         Ok(())
     }
 
@@ -155,12 +170,36 @@ impl Maps {
     }
 
     pub(super) fn counters(&self) -> Result<Counters> {
-        let reasons: Vec<u32> = (0..REASONS).collect();
+        Ok(self.counted()?.minus(&self.base))
+    }
+
+    fn counted(&self) -> Result<Counters> {
         Ok(Counters {
             services: sums(&self.service_stats, &self.used.0)?,
             backends: sums(&self.backend_stats, &self.used.1)?,
-            reasons: sums(&self.reason_stats, &reasons)?,
+            reasons: sums(&self.reason_stats, &(0..REASONS).collect())?,
         })
+    }
+
+    /// What packets change: flow entries as they lie in the map, and what counters tell.
+    pub(super) fn save(&self) -> Result<Saved> {
+        Ok(Saved {
+            flows: self.real_flows()?,
+            counters: self.counters()?,
+        })
+    }
+
+    /// Puts back what packets have changed since.
+    pub(super) fn restore(&mut self, saved: &Saved) -> Result<()> {
+        let now = self.real_flows()?;
+        for (key, _) in now.iter().filter(|entry| !saved.flows.contains(entry)) {
+            self.flows.remove(key).context("FLOWS: remove")?;
+        }
+        for (key, flow) in saved.flows.iter().filter(|entry| !now.contains(entry)) {
+            self.flows.insert(key, flow, 0).context("FLOWS: restore")?;
+        }
+        self.base = self.counted()?.minus(&saved.counters);
+        Ok(())
     }
 }
 
@@ -214,7 +253,7 @@ fn zero<V: Pod + Default>(map: &mut PerCpuArray<MapData, V>, at: u32) -> Result<
 
 fn sums<V: Pod + Default + PartialEq + AddAssign>(
     map: &PerCpuArray<MapData, V>,
-    ids: &[u32],
+    ids: &BTreeSet<u32>,
 ) -> Result<BTreeMap<u32, V>> {
     let mut all = BTreeMap::new();
     for id in ids {
