@@ -48,6 +48,21 @@ fn a_dropped_lab_leaves_no_namespace_and_no_process() -> Result<()> {
 }
 
 #[test]
+fn a_lab_leaves_the_namespaces_of_others_alone() -> Result<()> {
+    struct Other(String);
+    impl Drop for Other {
+        fn drop(&mut self) {
+            let _ = netns::ip_batch(None, &[format!("netns del {}", self.0)]);
+        }
+    }
+    let other = Other(format!("{}other-{}", topology::PREFIX, std::process::id()));
+    netns::ip_batch(None, &[format!("netns add {}", other.0)])?;
+    drop(Lab::up()?);
+    assert!(fs::exists(format!("/run/netns/{}", other.0))?);
+    Ok(())
+}
+
+#[test]
 fn a_lab_is_removed_when_its_command_is_killed() -> Result<()> {
     // An agent that never gets ready keeps the demo waiting with its lab up.
     let dir = tempfile::tempdir()?;

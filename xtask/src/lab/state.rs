@@ -65,15 +65,11 @@ impl State {
     }
 }
 
-/// Namespaces of a lab that exist now.
+/// Namespaces of a lab that exist now. Others with the same prefix belong to whoever made them.
 pub fn existing() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/run/netns") else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(topology::PREFIX))
-        .collect();
+    let namespaces = topology::namespaces().into_iter();
+    let there = |name: &String| Path::new("/run/netns").join(name).exists();
+    let mut names: Vec<String> = namespaces.map(|one| one.name).filter(there).collect();
     names.sort();
     names
 }
