@@ -97,6 +97,9 @@ impl Verdict {
     /// Go on with the established path.
     pub const CONTINUE: Self = Self(5);
 
+    /// None of the source ports tried was free: look at all of them.
+    pub const SCAN: Self = Self(7);
+
     /// A new flow has a backend; claim it.
     #[inline(always)]
     pub const fn open(choice: Choice) -> Self {

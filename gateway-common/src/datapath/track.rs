@@ -43,8 +43,13 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
             || matches!(life.state, state::UDP_OPENING | state::UDP_ESTABLISHED))
         && gone(tables, flow.nat().backend, life.generation);
     if silent || anew || lost {
-        tables.forget(&sibling_key);
-        tables.forget(&head.key);
+        let (requests, replies) = if reply {
+            (&sibling_key, &head.key)
+        } else {
+            (&head.key, &sibling_key)
+        };
+        tables.forget(requests);
+        tables.free(replies);
         return Verdict::MISS;
     }
     let peer_flags = match sibling {
