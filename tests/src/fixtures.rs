@@ -4,6 +4,7 @@
 
 mod backends;
 mod ends;
+mod l4;
 mod lives;
 mod shapes;
 mod tcp;
@@ -25,6 +26,7 @@ pub fn table() -> Vec<Row> {
     [
         tcp::rows(),
         udp::rows(),
+        l4::rows(),
         lives::rows(),
         backends::rows(),
         ends::rows(),
