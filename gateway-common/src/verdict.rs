@@ -139,6 +139,12 @@ impl Verdict {
         Self(reason.dropped() as u64 | (reason as u64) << 32)
     }
 
+    /// Passed to the stack, which refuses it; counted under what would else be a drop.
+    #[inline(always)]
+    pub const fn refused(reason: Reason) -> Self {
+        Self((reason as u64) << 32)
+    }
+
     /// For entry points.
     #[inline(always)]
     pub const fn action(self) -> Action {
@@ -206,6 +212,9 @@ mod tests {
             };
             assert_eq!(verdict.action(), action);
         }
+        let refused = Verdict::refused(Reason::NoBackend);
+        assert_eq!(refused.action(), Action::Pass);
+        assert_eq!(refused.reason(), Reason::NoBackend as u32);
         assert_eq!(Verdict::PASS.reason(), 0);
         let choice = Choice {
             service: 0x3fff,

@@ -66,7 +66,7 @@ type Weights = BTreeMap<BackendKey, u32>;
 
 fn meaning(plan: &Plan) -> Meaning {
     let weights = |mode: &Mode| match mode {
-        Mode::Request => None,
+        Mode::Request | Mode::Empty => None,
         Mode::Connection(ring) => {
             let members = ring.members.iter();
             Some(
@@ -244,6 +244,7 @@ impl Control {
             counted.insert(match service.mode {
                 Mode::Connection(_) => "steered by the kernel",
                 Mode::Request => "steered by the proxy",
+                Mode::Empty => "of nobody",
             });
         }
         counted.extend(left_out.first().map(|_| "left out"));

@@ -140,6 +140,7 @@ fn put(record: &mut Record, port: u16, said: u64) {
         mode: Mode::Request,
         client_affinity: false,
         epoch: 1,
+        l4: false,
     };
     let ir = &mut record.ir;
     ir.listeners.insert(name(port), Arc::new(listener));

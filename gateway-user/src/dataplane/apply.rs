@@ -191,9 +191,15 @@ fn entry(backend: &plan::Backend, hop: u16) -> Backend {
 }
 
 fn service_entry(service: &plan::Service) -> Service {
+    let steered = if service.l4 {
+        service::mode::L4
+    } else {
+        service::mode::NAT
+    };
     let (mode, ring_off, ring_len) = match &service.mode {
-        Mode::Connection(ring) => (service::mode::NAT, ring.region.offset, ring.region.len),
+        Mode::Connection(ring) => (steered, ring.region.offset, ring.region.len),
         Mode::Request => (service::mode::L7, 0, 0),
+        Mode::Empty => (steered, 0, 0),
     };
     Service {
         id: service.id,

@@ -17,6 +17,7 @@ mod gateway;
 mod groups;
 mod ingress;
 mod json;
+mod l4;
 mod linking;
 mod notes;
 mod patterns;

@@ -8,11 +8,13 @@ mod actions;
 mod conditions;
 mod policy;
 mod tls;
+mod transport;
 
 pub use actions::*;
 pub use conditions::*;
 pub use policy::*;
 pub use tls::*;
+pub use transport::*;
 
 use super::build::Touched;
 pub use crate::manifest::ClusterId;
@@ -91,6 +93,10 @@ pub enum ListenerProtocol {
     Https,
     /// HTTP/3.
     Quic,
+    /// Any protocol over TCP.
+    Tcp,
+    /// Any protocol over UDP.
+    Udp,
 }
 
 impl fmt::Display for ListenerProtocol {
@@ -99,6 +105,8 @@ impl fmt::Display for ListenerProtocol {
             Self::Http => "HTTP",
             Self::Https => "HTTPS",
             Self::Quic => "QUIC",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
         })
     }
 }
@@ -323,7 +331,7 @@ pub struct ServiceName {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// As the Ingress wrote it: number or name.
+    /// As the Ingress wrote it, number or name; `/UDP` behind it where datagrams are meant.
     pub port: String,
 }
 

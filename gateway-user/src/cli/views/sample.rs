@@ -217,6 +217,7 @@ fn plan() -> Plan {
             mode,
             client_affinity: false,
             epoch,
+            l4: false,
         };
         plan.services.insert(service_addr(at), service);
     }

@@ -11,7 +11,9 @@ use super::{
     notes::{Notes, alb},
 };
 use crate::{
-    ir::model::{Affinity, Backend, Group, GroupName, Ir, ServiceName, Split, WEIGHT_UNIT},
+    ir::model::{
+        Affinity, Backend, Group, GroupName, Ir, ServiceName, Split, Transport, WEIGHT_UNIT,
+    },
     manifest::{
         ClusterId, ClusterObjects, EndpointSlice, NamespacedName, Reach, SERVICE_NAME, Service,
         ServicePort, Snapshot,
@@ -112,12 +114,13 @@ impl Members<'_> {
                     continue;
                 };
                 found = true;
-                let Some(port) = port(it, &service.port, id, place, notes) else {
+                let Some(port) = port(it, service.port(), id, place, notes) else {
                     continue;
                 };
                 if it.spec.session_affinity.as_deref() == Some("ClientIP") {
                     affinity = Affinity::ClientIp;
                 }
+                let port = (port, service.port().1);
                 self.pods(objects, id, &name, port, notes)
             };
             let share = match &split {
@@ -179,7 +182,7 @@ impl Members<'_> {
         objects: &ClusterObjects,
         id: &ClusterId,
         service: &NamespacedName,
-        port: &ServicePort,
+        (port, transport): (&ServicePort, Transport),
         notes: &mut Notes,
     ) -> Pods {
         let mut pods = Pods::default();
@@ -219,9 +222,7 @@ impl Members<'_> {
             let numbers = slice
                 .ports
                 .iter()
-                .filter(|it| {
-                    it.name == port.name && it.protocol.as_deref().unwrap_or("TCP") == "TCP"
-                })
+                .filter(|it| it.name == port.name && speaks(it.protocol.as_deref(), transport))
                 .filter_map(|it| {
                     it.port
                         .and_then(|number| u16::try_from(number).ok())
@@ -237,7 +238,7 @@ impl Members<'_> {
             told.warning(
                 "spec.ports",
                 format!(
-                    "no EndpointSlice of it has a TCP port named {}, so it has no pods",
+                    "no EndpointSlice of it has a {transport} port named {}, so it has no pods",
                     shown(&port.name)
                 ),
                 "give the port of the EndpointSlice the name of the Service port",
@@ -357,9 +358,14 @@ fn split(
     Split::Clusters(known)
 }
 
+/// "The IP protocol for this port. Supports TCP, UDP, and SCTP. Default is TCP."
+fn speaks(protocol: Option<&str>, transport: Transport) -> bool {
+    protocol.unwrap_or("TCP") == transport.to_string()
+}
+
 fn port<'a>(
     service: &'a Service,
-    wanted: &str,
+    (wanted, transport): (&str, Transport),
     id: &ClusterId,
     place: &str,
     notes: &mut Notes,
@@ -379,8 +385,8 @@ fn port<'a>(
         Ok(number) => it.port == number,
         Err(_) => it.name == wanted,
     };
-    let tcp = |it: &&ServicePort| it.protocol.as_deref().unwrap_or("TCP") == "TCP";
-    let found = spec.ports.iter().filter(is).find(tcp);
+    let speaks = |it: &&ServicePort| speaks(it.protocol.as_deref(), transport);
+    let found = spec.ports.iter().filter(is).find(speaks);
     if found.is_none() {
         let list: Vec<_> = spec
             .ports
@@ -397,7 +403,7 @@ fn port<'a>(
             .collect();
         notes.warning(
             field,
-            format!("Service {name} in cluster {id} has no TCP port {wanted}, so its pods there get nothing"),
+            format!("Service {name} in cluster {id} has no {transport} port {wanted}, so its pods there get nothing"),
             format!("use a port of the Service (it has {}), or add it", list.join(", ")),
         );
     }

@@ -116,7 +116,7 @@ pub(super) fn listeners(gateway: &Gateway, notes: &mut Notes) -> BTreeMap<Key, S
             .get(key)
             .map_or("spec.listeners", String::as_str);
         let (port, protocol) = key;
-        if *protocol != ListenerProtocol::Http {
+        if matches!(protocol, ListenerProtocol::Https | ListenerProtocol::Quic) {
             notes.error(
                 format!("{place}.protocol"),
                 format!("listener {protocol} {port} is not served yet and is left out"),

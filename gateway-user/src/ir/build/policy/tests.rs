@@ -79,6 +79,7 @@ fn grpc_needs_tls_and_no_plain_listener_but_one_that_redirects() {
         https: [443].into(),
         quic: quic.iter().copied().collect(),
         explicit: true,
+        ..Ports::default()
     };
     let errors = |pairs: &[_], ports: &Ports, tls| on_ports(pairs, ports, tls).1;
     assert_eq!(errors(&[grpc], &ports(&[], &[]), true), 0);
