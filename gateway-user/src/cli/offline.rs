@@ -68,7 +68,7 @@ fn planned(ir: &Ir, vips: &[IpAddr]) -> (Plan, Vec<String>) {
     let routes: BTreeMap<IpAddr, IpAddr> = ir
         .groups
         .values()
-        .flat_map(|group| group.backends.iter().chain(&group.idle))
+        .flat_map(|group| group.pods())
         .map(|backend| (backend.address.ip(), node))
         .collect();
     let inputs = Inputs {

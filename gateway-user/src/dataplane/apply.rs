@@ -179,6 +179,7 @@ fn entry(backend: &plan::Backend, hop: u16) -> Backend {
         state: match backend.state {
             BackendState::Active => backend::state::ACTIVE,
             BackendState::Draining => backend::state::DRAINING,
+            BackendState::Quarantined => backend::state::QUARANTINED,
             BackendState::Down => backend::state::DOWN,
         },
         zero: 0,

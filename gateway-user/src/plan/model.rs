@@ -175,6 +175,8 @@ pub enum BackendState {
     Active,
     /// Has no weight, or is not ready: keeps the flows it has.
     Draining,
+    /// Fails its health checks: keeps the TCP flows it has, UDP flows move at once.
+    Quarantined,
     /// Its pod is gone: UDP flows move at once, TCP flows are left to end.
     Down,
 }

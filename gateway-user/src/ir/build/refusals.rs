@@ -16,8 +16,7 @@ use crate::{
 };
 
 /// Tune; serving without them gives nobody more than the Ingress says.
-const TUNING: [&str; 4] = [
-    "healthcheck-enabled",
+const TUNING: [&str; 3] = [
     "backend-keepalive",
     "slow-start-enabled",
     "connection-drain-enabled",
@@ -36,6 +35,15 @@ pub(super) fn tuning(annotations: &BTreeMap<String, String>, notes: &mut Notes) 
                 shown(get(annotations, key).unwrap_or_default())
             ),
             "nothing needs to be done, or remove the annotation to silence this",
+        );
+    }
+    let key = "healthcheck-protocol";
+    let spoken = get(annotations, key).filter(|it| matches!(*it, "HTTPS" | "GRPC"));
+    if let Some(spoken) = spoken.filter(|_| on(annotations, "healthcheck-enabled")) {
+        notes.warning(
+            alb(key),
+            format!("no probes are sent: {spoken} is not spoken by them yet, so readiness of the pods decides"),
+            "write HTTP or TCP, or remove healthcheck-enabled to silence this",
         );
     }
 }

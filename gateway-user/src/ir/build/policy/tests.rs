@@ -42,7 +42,10 @@ fn health(pairs: &[(&str, &str)]) -> (HealthCheck, usize) {
     let all = [&[("healthcheck-enabled", "true")], pairs].concat();
     let (policy, errors, warnings) = read(&all);
     assert_eq!(errors, 0, "{pairs:?}");
-    (policy.health.unwrap(), warnings)
+    (
+        std::sync::Arc::unwrap_or_clone(policy.health.unwrap()),
+        warnings,
+    )
 }
 
 #[test]
