@@ -9,6 +9,7 @@ mod established;
 mod opening;
 mod parse;
 mod rewrite;
+mod scanning;
 #[cfg(any(test, feature = "user"))]
 pub mod tables;
 mod track;
@@ -18,12 +19,14 @@ use crate::{
     config::Config,
     flow::{Flow, FlowKey},
     pod::{Pod, Shared},
+    ports::{Mark, Pool},
     service::{Service, ServiceKey},
     verdict::{Reason, Verdict},
 };
 
 pub use parse::{Head, parse};
 pub use rewrite::patched_l4;
+pub use scanning::Search;
 
 /// Outside the frame, or the frame could not be written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,6 +70,12 @@ pub enum Claim {
     Full,
 }
 
+/// Something that is done again and again.
+pub trait Step {
+    /// Does it once; whether to go on.
+    fn step(&mut self) -> bool;
+}
+
 /// The tables. All by shared reference: map values are shared memory.
 pub trait Tables {
     /// Whether a packet without a resolved next hop must be left alone (XDP), or is rewritten and
@@ -95,6 +104,45 @@ pub trait Tables {
     fn neighbour(&self, key: &NeighbourKey) -> u32;
     /// A source address.
     fn snat(&self, index: u32) -> Option<&Snat>;
+    /// Notes about full port ranges in a slot; tables without them search each time.
+    #[inline(always)]
+    fn mark(&self, _slot: u32) -> Option<&Shared<Mark>> {
+        None
+    }
+    /// Counts that a port of the areas in a slot was freed; atomic, after its entry is gone.
+    #[inline(always)]
+    fn freed(&self, _slot: u32) {}
+    /// When the agent last freed ports of the areas in a slot.
+    #[inline(always)]
+    fn swept(&self, _slot: u32) -> u64 {
+        0
+    }
+    /// Lends memory for a search; `None` if there is none.
+    #[inline(always)]
+    fn search<R>(&self, go: impl FnOnce(&mut Search) -> R) -> Option<R> {
+        Some(go(&mut Search::default()))
+    }
+    /// Repeats a step until it has enough, at most this often.
+    #[inline(always)]
+    fn repeat<S: Step>(&self, times: u32, state: &mut S) {
+        for _ in 0..times {
+            if !state.step() {
+                break;
+            }
+        }
+    }
+    /// Removes a reply entry: its source port is free again.
+    #[inline(always)]
+    fn free(&self, reply: &FlowKey) {
+        self.forget(reply);
+        let seed = match self.config() {
+            Some(config) => config.seed,
+            None => 0,
+        };
+        for area in Pool::of(seed, reply).areas(reply.dst_port.host()) {
+            self.freed(area.slot());
+        }
+    }
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
     /// Counts an opened flow.
@@ -115,7 +163,11 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
         verdict = opening::opening(packet, tables);
     }
     if verdict.opens() {
-        verdict = claiming::claiming(packet, tables, verdict);
+        let choice = verdict;
+        verdict = claiming::claiming(packet, tables, choice);
+        if verdict == Verdict::SCAN {
+            verdict = scanning::scanning(packet, tables, choice);
+        }
         if verdict == Verdict::CONTINUE {
             return settle(established::established(packet, tables, true));
         }

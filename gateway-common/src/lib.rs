@@ -16,6 +16,7 @@ pub mod hash;
 pub mod maglev;
 pub mod maps;
 pub mod pod;
+pub mod ports;
 pub mod service;
 pub mod stats;
 pub mod verdict;

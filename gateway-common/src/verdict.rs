@@ -97,6 +97,9 @@ impl Verdict {
     /// Go on with the established path.
     pub const CONTINUE: Self = Self(5);
 
+    /// None of the source ports tried was free: look at all of them.
+    pub const SCAN: Self = Self(7);
+
     /// A new flow has a backend; claim it.
     #[inline(always)]
     pub const fn open(choice: Choice) -> Self {
@@ -134,6 +137,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn because(reason: Reason) -> Self {
         Self(reason.dropped() as u64 | (reason as u64) << 32)
+    }
+
+    /// Passed to the stack, which refuses it; counted under what would else be a drop.
+    #[inline(always)]
+    pub const fn refused(reason: Reason) -> Self {
+        Self((reason as u64) << 32)
     }
 
     /// For entry points.
@@ -203,6 +212,9 @@ mod tests {
             };
             assert_eq!(verdict.action(), action);
         }
+        let refused = Verdict::refused(Reason::NoBackend);
+        assert_eq!(refused.action(), Action::Pass);
+        assert_eq!(refused.reason(), Reason::NoBackend as u32);
         assert_eq!(Verdict::PASS.reason(), 0);
         let choice = Choice {
             service: 0x3fff,

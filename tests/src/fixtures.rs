@@ -6,6 +6,7 @@ mod backends;
 mod ends;
 mod handshakes;
 mod headers;
+mod l4;
 mod lives;
 mod pieces;
 mod services;
@@ -30,6 +31,7 @@ pub fn table() -> Vec<Row> {
     [
         tcp::rows(),
         udp::rows(),
+        l4::rows(),
         lives::rows(),
         backends::rows(),
         ends::rows(),

@@ -11,7 +11,7 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
-use gateway_common::verdict::Action;
+use gateway_common::{flow::FlowKey, verdict::Action};
 
 use crate::world::{Counters, Flows, Hook, World};
 
@@ -195,6 +195,14 @@ impl Kernel {
     pub fn flows(&mut self) -> Result<Flows> {
         let now = self.ticks()?;
         self.maps.flows(now)
+    }
+
+    /// Removes one flow entry as the agent does.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn sweep(&mut self, key: &FlowKey) -> Result<()> {
+        self.maps.sweep(key)
     }
 
     /// All counters, summed over the CPUs.

@@ -9,6 +9,7 @@
 //! The end-to-end tests ([`e2e`]) run the agent itself, as a process, on the lab's real connections.
 
 pub mod apiserver;
+pub mod chaos;
 pub mod corpus;
 pub mod costs;
 pub mod e2e;

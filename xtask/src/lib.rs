@@ -3,6 +3,7 @@
 //! Nothing here ends up in the product.
 
 pub mod bench;
+pub mod chaos;
 pub mod chart;
 pub mod client;
 pub mod console;

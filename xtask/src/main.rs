@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use xtask::{
-    bench, chart,
+    bench, chaos, chart,
     client::{self, Job, Pattern},
     console, demo, ebpf, lab, netns, pod, setup, suite, verify,
 };
@@ -46,6 +46,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Everything changes at once: nothing may be reset or misrouted
+    Chaos(chaos::Options),
     /// Measurements of one part, with their bars
     #[command(subcommand)]
     Bench(Bench),
@@ -145,6 +147,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Down) => lab::down(),
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
+        Command::Chaos(options) => return chaos::run(options),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
         Command::Bench(Bench::Ring { json }) => return bench::ring::run(json),
         Command::LabPod {

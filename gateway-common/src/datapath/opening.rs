@@ -33,7 +33,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     };
     let service = *service;
     match service.mode {
-        mode::NAT => {}
+        mode::NAT | mode::L4 => {}
         mode::L7 => return Verdict::because(Reason::Proxy),
         _ => return Verdict::PASS,
     }
@@ -52,6 +52,10 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
         None => 0,
     };
     let Some(id) = select(tables, &service, &head, seed) else {
+        // Not the proxy's, so `sk_lookup` refuses it and the stack answers RST: the client knows at once.
+        if service.mode == mode::L4 && head.key.proto == TCP {
+            return Verdict::refused(Reason::NoBackend);
+        }
         return Verdict::because(Reason::NoBackend);
     };
     // The kernel may give the memory of a replaced entry to another service at once: what was read

@@ -50,6 +50,11 @@ pub fn run(args: &TraceArgs) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
+/// By the kernel.
+const fn steered(mode: u8) -> bool {
+    matches!(mode, mode::NAT | mode::L4)
+}
+
 fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
     let transport = Transport::from(args.proto);
     let address = ServiceAddr {
@@ -60,7 +65,7 @@ fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
     let mut view = TraceView::new(args.from, address, listener.map(|l| l.name.to_string()));
     let entry = live.tables.services.get(&service_key(&address), 0).ok();
     view.steering = entry.and_then(|entry| match entry.mode {
-        mode::NAT => Some(SteeringMode::Connection),
+        mode::NAT | mode::L4 => Some(SteeringMode::Connection),
         mode::L7 => Some(SteeringMode::Request),
         _ => None,
     });
@@ -131,7 +136,7 @@ fn through_the_kernel(
     let look = |key: &FlowKey| live.tables.flows.get(key, 0).ok();
     let before = look(&packet::flow_key(transport, client, to));
     let ring = match entry {
-        Some(entry) if entry.mode == mode::NAT => live.region(&entry)?,
+        Some(entry) if steered(entry.mode) => live.region(&entry)?,
         _ => Vec::new(),
     };
     let readings = readings(live, &ring, before.as_ref(), entry, view)?;
@@ -183,7 +188,7 @@ fn scene(readings: &Readings, ring: &[u32]) -> Memory {
     memory.max_flows = usize::MAX;
     for (address, (entry, _)) in &readings.services {
         memory.services.insert(service_key(address), *entry);
-        if entry.mode == mode::NAT {
+        if steered(entry.mode) {
             memory.rings = vec![0; entry.ring_off.min(maps::RINGS.1) as usize];
             memory.rings.extend_from_slice(ring);
         }

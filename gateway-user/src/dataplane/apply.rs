@@ -179,6 +179,7 @@ fn entry(backend: &plan::Backend, hop: u16) -> Backend {
         state: match backend.state {
             BackendState::Active => backend::state::ACTIVE,
             BackendState::Draining => backend::state::DRAINING,
+            BackendState::Quarantined => backend::state::QUARANTINED,
             BackendState::Down => backend::state::DOWN,
         },
         zero: 0,
@@ -191,9 +192,15 @@ fn entry(backend: &plan::Backend, hop: u16) -> Backend {
 }
 
 fn service_entry(service: &plan::Service) -> Service {
+    let steered = if service.l4 {
+        service::mode::L4
+    } else {
+        service::mode::NAT
+    };
     let (mode, ring_off, ring_len) = match &service.mode {
-        Mode::Connection(ring) => (service::mode::NAT, ring.region.offset, ring.region.len),
+        Mode::Connection(ring) => (steered, ring.region.offset, ring.region.len),
         Mode::Request => (service::mode::L7, 0, 0),
+        Mode::Empty => (steered, 0, 0),
     };
     Service {
         id: service.id,

@@ -15,7 +15,7 @@ use super::{
     ids::Ids,
     model::{
         Backend, BackendKey, BackendState, Member, Mode, Plan, Region, Ring, Service, ServiceAddr,
-        Source, Transport,
+        Source,
     },
 };
 use crate::ir::{Affinity, Group, Ir, Listener, ListenerName};
@@ -296,19 +296,26 @@ impl Planner {
         left_out: &mut Vec<String>,
     ) {
         let old = update.have.services.get(&address);
+        let l4 = listener.name.protocol.is_l4();
+        let without = if l4 { Mode::Empty } else { Mode::Request };
         let mode = match members {
             Some(members) if !members.is_empty() => match self.ring(members, old, update) {
                 Some(ring) => Mode::Connection(ring),
                 None => {
+                    let instead = if l4 {
+                        "it takes no connections"
+                    } else {
+                        "the proxy steers it"
+                    };
                     left_out.push(format!(
-                        "listener {}: no room for a ring of {} backends; the proxy steers it",
+                        "listener {}: no room for a ring of {} backends; {instead}",
                         listener.name,
                         members.len()
                     ));
-                    Mode::Request
+                    without
                 }
             },
-            _ => Mode::Request,
+            _ => without,
         };
         let Some(id) = old.map(|s| s.id).or_else(|| self.service_ids.take()) else {
             left_out.push(format!(
@@ -325,6 +332,7 @@ impl Planner {
             mode,
             client_affinity: group.is_some_and(|g| g.affinity == Affinity::ClientIp),
             epoch: old.map_or(1, |s| s.epoch),
+            l4,
         };
         self.own(address, &service.listener);
         if let Some(old) = old {
@@ -398,7 +406,7 @@ fn wanted(ir: &Ir, name: &ListenerName, inputs: &Inputs<'_>) -> BTreeSet<Service
         &listener.addresses
     };
     let address = |ip: &IpAddr| ServiceAddr {
-        transport: Transport::Tcp,
+        transport: name.protocol.transport(),
         address: SocketAddr::new(*ip, name.port),
     };
     addresses.iter().map(address).collect()

@@ -16,6 +16,7 @@ use gateway_common::{
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
     flow::{Flow, FlowKey},
+    ports::Pool,
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
     verdict::REASONS,
@@ -40,6 +41,9 @@ pub(super) struct Maps {
     snats: Array<MapData, Snat>,
     config: Array<MapData, Config>,
     clock: Array<MapData, Clock>,
+    ports_swept: Array<MapData, u64>,
+    /// Ports freed so far.
+    frees: u64,
     service_stats: PerCpuArray<MapData, Traffic>,
     backend_stats: PerCpuArray<MapData, Traffic>,
     reason_stats: PerCpuArray<MapData, Count>,
@@ -72,6 +76,8 @@ impl Maps {
             snats: take(ebpf, "SNATS")?,
             config: take(ebpf, "CONFIG")?,
             clock: take(ebpf, "CLOCK")?,
+            ports_swept: take(ebpf, "PORTS_SWEPT")?,
+            frees: 0,
             service_stats: take(ebpf, "SERVICE_STATS")?,
             backend_stats: take(ebpf, "BACKEND_STATS")?,
             reason_stats: take(ebpf, "REASON_STATS")?,
@@ -86,7 +92,7 @@ impl Maps {
     pub(super) fn clear(&mut self) -> Result<()> {
         let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
         for key in keys {
-            self.flows.remove(&key).context("FLOWS: remove")?;
+            self.sweep(&key)?;
         }
         let (services, backends) = std::mem::take(&mut self.used);
         for id in services {
@@ -99,6 +105,19 @@ impl Maps {
             zero(&mut self.reason_stats, reason)?;
         }
         self.base = Counters::default();
+        Ok(())
+    }
+
+    /// Removes a flow entry and tells the programs that its source port is free again, as the agent does.
+    pub(super) fn sweep(&mut self, key: &FlowKey) -> Result<()> {
+        self.flows.remove(key).context("FLOWS: remove")?;
+        self.frees += 1;
+        let pool = Pool::of(self.written.config.seed, key);
+        for area in pool.areas(key.dst_port.host()) {
+            self.ports_swept
+                .set(area.slot(), self.frees, 0)
+                .context("PORTS_SWEPT")?;
+        }
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod broken;
+mod chaos;
 mod crash;
 mod fleet;
 mod inspection;

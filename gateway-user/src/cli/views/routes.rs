@@ -14,7 +14,7 @@ use crate::{
         Affinity, Backend, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split,
         SteeringMode, Target,
     },
-    plan::{Mode, Plan, ServiceAddr, Transport},
+    plan::{Mode, Plan, ServiceAddr},
 };
 
 /// One element for each listener and address.
@@ -137,7 +137,7 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
     let service = plan
         .services
         .get(&ServiceAddr {
-            transport: Transport::Tcp,
+            transport: listener.name.protocol.transport(),
             address,
         })
         .filter(|service| service.listener == name);
@@ -152,6 +152,14 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
                 "no room for its ring, so the proxy steers"
             };
             (SteeringMode::Request, why.to_owned())
+        }
+        Some(Mode::Empty)
+            if ir
+                .kernel_group(listener)
+                .is_some_and(|it| !it.backends.is_empty()) =>
+        {
+            let why = "no room for its ring, so it takes no connections";
+            (SteeringMode::Connection, why.to_owned())
         }
         _ => (wished, listener.steering.reason.clone()),
     };

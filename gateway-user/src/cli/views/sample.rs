@@ -77,8 +77,10 @@ fn group(ingress: &str, name: &str, split: Split, backends: Vec<Backend>) -> Arc
         policy: Arc::default(),
         split,
         affinity: Affinity::None,
+        affinity_seconds: 0,
         backends,
         idle: Vec::new(),
+        failing: Vec::new(),
     })
 }
 
@@ -217,6 +219,7 @@ fn plan() -> Plan {
             mode,
             client_affinity: false,
             epoch,
+            l4: false,
         };
         plan.services.insert(service_addr(at), service);
     }
