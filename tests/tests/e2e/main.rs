@@ -4,6 +4,7 @@ mod admin;
 mod broken;
 mod crash;
 mod fleet;
+mod health;
 mod inspection;
 mod lifecycle;
 mod live;
