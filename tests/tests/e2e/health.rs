@@ -217,7 +217,7 @@ fn the_proxy_leaves_a_pod_out_that_fails_and_takes_it_back() -> Result<()> {
         vitals.answer("c2-p3", 404);
         reach("it is taken out", &EVERY[..4])?;
         let routes = gateway.json(&["routes"])?;
-        let failing = &routes[0]["rules"][0]["group"]["failing"];
+        let failing = &routes[0]["rules"][0]["failing"];
         assert_eq!(failing[0]["pod"], "c2-p3", "{routes}");
         assert_eq!(failing[0]["why"], "answers 404", "{routes}");
         vitals.answer("c2-p3", 200);
