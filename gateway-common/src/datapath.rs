@@ -4,6 +4,7 @@
 //! other and never one from within another: each is a function of its own and not inlined, because
 //! the kernel adds the stacks of nested calls up to one limit of 512 bytes.
 
+mod affinity;
 mod claiming;
 mod established;
 mod opening;
@@ -14,6 +15,7 @@ pub mod tables;
 mod track;
 
 use crate::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
@@ -95,6 +97,10 @@ pub trait Tables {
     fn neighbour(&self, key: &NeighbourKey) -> u32;
     /// A source address.
     fn snat(&self, index: u32) -> Option<&Snat>;
+    /// The backend that a client had last.
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>>;
+    /// Notes the backend that a client has now.
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity);
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
     /// Counts an opened flow.
@@ -113,6 +119,9 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     }
     if verdict == Verdict::MISS {
         verdict = opening::opening(packet, tables);
+    }
+    if verdict.sticks() {
+        verdict = affinity::affinity(packet, tables, verdict);
     }
     if verdict.opens() {
         verdict = claiming::claiming(packet, tables, verdict);

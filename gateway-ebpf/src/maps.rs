@@ -4,9 +4,10 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, SockMap},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap},
 };
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
     datapath::{Claim, Tables},
@@ -36,6 +37,9 @@ static NEIGHBOURS: HashMap<NeighbourKey, u32> =
     HashMap::with_max_entries(spec::NEIGHBOURS.1, BPF_F_NO_PREALLOC);
 #[map]
 static SNATS: Array<Snat> = Array::with_max_entries(spec::SNATS.1, 0);
+#[map]
+static AFFINITY: LruHashMap<AffinityKey, Affinity> =
+    LruHashMap::with_max_entries(spec::AFFINITY.1, 0);
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(spec::CONFIG.1, 0);
 #[map]
@@ -127,6 +131,19 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     #[inline(always)]
     fn snat(&self, index: u32) -> Option<&Snat> {
         SNATS.get(index)
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>> {
+        let entry = AFFINITY.get_ptr(key)?;
+        // SAFETY: as in `flow`.
+        Some(unsafe { &*entry.cast::<Shared<Affinity>>() })
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        // A client that finds no room goes where the ring says.
+        let _ = AFFINITY.insert(key, affinity, 0);
     }
 
     #[inline(always)]

@@ -68,6 +68,8 @@ pub(super) struct Gateway {
     // Holds the programs; the links are pinned.
     pub(super) ebpf: Ebpf,
     pub(super) tables: Tables,
+    /// Of the kernel's clock.
+    pub(super) ticks_per_second: u32,
     pub(super) network: Network,
     pub(super) interfaces: Vec<Interface>,
     /// Index of each interface when it was attached; empty before.
@@ -205,6 +207,7 @@ impl Gateway {
             pins,
             ebpf,
             tables,
+            ticks_per_second: rate,
             network,
             interfaces,
             attached: BTreeMap::new(),

@@ -218,6 +218,7 @@ fn plan() -> Plan {
             group: group.to_owned(),
             mode,
             client_affinity: false,
+            affinity_seconds: 0,
             epoch,
         };
         plan.services.insert(service_addr(at), service);
