@@ -4,6 +4,7 @@
 //! other and never one from within another: each is a function of its own and not inlined, because
 //! the kernel adds the stacks of nested calls up to one limit of 512 bytes.
 
+mod affinity;
 mod claiming;
 mod established;
 mod opening;
@@ -15,6 +16,7 @@ pub mod tables;
 mod track;
 
 use crate::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
@@ -143,6 +145,10 @@ pub trait Tables {
             self.freed(area.slot());
         }
     }
+    /// The backend that a client had last.
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>>;
+    /// Notes the backend that a client has now.
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity);
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
     /// Counts an opened flow.
@@ -161,6 +167,9 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     }
     if verdict == Verdict::MISS {
         verdict = opening::opening(packet, tables);
+    }
+    if verdict.sticks() {
+        verdict = affinity::affinity(packet, tables, verdict);
     }
     if verdict.opens() {
         let choice = verdict;

@@ -6,6 +6,7 @@
 #![cfg_attr(not(any(test, feature = "rings")), no_std)]
 
 pub mod addr;
+pub mod affinity;
 pub mod backend;
 pub mod config;
 pub mod csum;

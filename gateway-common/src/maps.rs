@@ -42,6 +42,8 @@ maps! {
     REASON_STATS = crate::verdict::REASONS;
     /// Listening sockets of the proxy; any one of a reuseport group stands for all.
     SOCKETS = 8;
+    /// `AffinityKey -> Affinity`, LRU hash: a client that is forgotten goes where the ring says.
+    AFFINITY = 1 << 17;
     /// Chunks of the agent's metadata (names, routes, problems), so that the pins tell all.
     METADATA = 1 << 16;
 }

@@ -117,6 +117,18 @@ impl Verdict {
         self.0 & 0xff == 6
     }
 
+    /// [`Verdict::open`], where the client may stay with the backend that it had.
+    #[inline(always)]
+    pub const fn sticky(self) -> Self {
+        Self(self.0 | STICKY)
+    }
+
+    /// Whether this is [`Verdict::sticky`].
+    #[inline(always)]
+    pub const fn sticks(self) -> bool {
+        self.opens() && self.0 & STICKY != 0
+    }
+
     /// What [`Verdict::open`] packed.
     #[inline(always)]
     pub const fn choice(self) -> Choice {
@@ -167,6 +179,9 @@ impl Verdict {
         (self.0 >> 32) as u32 & (REASONS - 1)
     }
 }
+
+/// Behind what [`Verdict::open`] packs.
+const STICKY: u64 = 1 << 52;
 
 /// Where a new flow goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -221,6 +236,9 @@ mod tests {
             backend: 0x1_fffe,
             back: 0xffd,
         };
-        assert_eq!(Verdict::open(choice).choice(), choice);
+        let open = Verdict::open(choice);
+        assert_eq!((open.choice(), open.sticky().choice()), (choice, choice));
+        assert!(open.opens() && !open.sticks());
+        assert!(open.sticky().opens() && open.sticky().sticks());
     }
 }

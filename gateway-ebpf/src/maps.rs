@@ -6,9 +6,10 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, SockMap},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap},
 };
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
     datapath::{Claim, Search, Step, Tables},
@@ -45,6 +46,9 @@ static PORT_MARKS: Array<Mark> = Array::with_max_entries(spec::PORT_MARKS.1, 0);
 static PORTS_SWEPT: Array<u64> = Array::with_max_entries(spec::PORTS_SWEPT.1, 0);
 #[map]
 static SEARCH: PerCpuArray<Search> = PerCpuArray::with_max_entries(spec::SEARCH.1, 0);
+#[map]
+static AFFINITY: LruHashMap<AffinityKey, Affinity> =
+    LruHashMap::with_max_entries(spec::AFFINITY.1, 0);
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(spec::CONFIG.1, 0);
 #[map]
@@ -181,6 +185,19 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
         let round: unsafe extern "C" fn(u64, *mut c_void) -> i64 = round::<S>;
         // SAFETY: the kernel calls `round` with the pointer given here, on this stack, and keeps neither.
         unsafe { bpf_loop(times, round as *mut c_void, (&raw mut *state).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>> {
+        let entry = AFFINITY.get_ptr(key)?;
+        // SAFETY: as in `flow`.
+        Some(unsafe { &*entry.cast::<Shared<Affinity>>() })
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        // A client that finds no room goes where the ring says.
+        let _ = AFFINITY.insert(key, affinity, 0);
     }
 
     #[inline(always)]

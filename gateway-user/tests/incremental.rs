@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use gateway_common::affinity::members;
 use gateway_user::{
     ir::{
         self, Compiler, Group, Ir, LastGood, Listener, Options, Probe, ProbeFailure, Remembered,
@@ -106,7 +107,8 @@ fn meaning(plan: &Plan) -> Meaning {
 }
 
 fn apart(one: &Region, other: &Region) -> bool {
-    one.offset + one.len <= other.offset || other.offset + other.len <= one.offset
+    let end = |region: &Region| region.offset + region.len + members::len(region.len);
+    end(one) <= other.offset || end(other) <= one.offset
 }
 
 impl Control {

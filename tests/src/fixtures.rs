@@ -2,6 +2,7 @@
 //!
 //! `fixtures_slices` and `fixtures_kernel` run every row of [`table`]; a new behaviour is a new row.
 
+mod affinity;
 mod backends;
 mod ends;
 mod handshakes;
@@ -34,6 +35,7 @@ pub fn table() -> Vec<Row> {
         l4::rows(),
         lives::rows(),
         backends::rows(),
+        affinity::rows(),
         ends::rows(),
         shapes::rows(),
         untouched::rows(),

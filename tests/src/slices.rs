@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     datapath::{
@@ -194,6 +195,14 @@ impl<const XDP: bool> Tables for At<'_, XDP> {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.0.memory.snat(index)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>> {
+        self.0.memory.affinity(key)
+    }
+
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.0.memory.remember(key, affinity);
     }
 
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32) {

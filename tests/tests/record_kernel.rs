@@ -141,6 +141,7 @@ fn put(record: &mut Record, port: u16, said: u64) {
         group: said.to_string(),
         mode: Mode::Request,
         client_affinity: false,
+        affinity_seconds: 0,
         epoch: 1,
         l4: false,
     };

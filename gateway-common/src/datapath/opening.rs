@@ -80,11 +80,15 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     {
         return Verdict::because(Reason::NextHop);
     }
-    Verdict::open(Choice {
+    let chosen = Verdict::open(Choice {
         service: service.id,
         backend: id,
         back,
-    })
+    });
+    match service.affinity_ticks {
+        0 => chosen,
+        _ => chosen.sticky(),
+    }
 }
 
 /// Backend id for a new flow.
@@ -105,7 +109,7 @@ fn select<T: Tables>(tables: &T, service: &Service, head: &Head, seed: u32) -> O
 }
 
 #[inline(always)]
-fn resolved<T: Tables>(tables: &T, id: u32, ifindex: u32) -> bool {
+pub(super) fn resolved<T: Tables>(tables: &T, id: u32, ifindex: u32) -> bool {
     match tables.hop(id) {
         Some(hop) => usable::<T>(hop, ifindex),
         None => false,

@@ -6,12 +6,13 @@ pub mod view;
 
 use std::{
     collections::BTreeSet,
-    net::{SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr, SocketAddrV4},
 };
 
 use gateway_common::{
+    affinity::{AffinityKey, members},
     backend::Backend,
-    datapath::tables::Memory,
+    datapath::{Tables, tables::Memory},
     flow::{Flow, FlowKey, state},
     maps,
     service::{Service, mode},
@@ -148,6 +149,16 @@ fn through_the_kernel(
         .map_err(|e| Error::Map(maps::CONFIG.0, e.to_string()))?;
     let ticks = live.ticks()?;
     memory.now = ticks.now;
+    if let Some(entry) = entry {
+        let key = AffinityKey {
+            client: IpAddr::V4(*client.ip()).into(),
+            service: entry.id,
+            zero: 0,
+        };
+        if let Ok(had) = live.tables.affinity.get(&key, 0) {
+            memory.remember(&key, &had);
+        }
+    }
     let steered = packet::steer(memory, &look, transport, client, to);
     describe(view, &live.record, &readings, &ring, entry, &steered);
     if let (Some(flow), Some(kernel)) = (&before, view.kernel.as_mut()) {
@@ -191,6 +202,8 @@ fn scene(readings: &Readings, ring: &[u32]) -> Memory {
         if steered(entry.mode) {
             memory.rings = vec![0; entry.ring_off.min(maps::RINGS.1) as usize];
             memory.rings.extend_from_slice(ring);
+            let ids: BTreeSet<u32> = ring.iter().copied().collect();
+            memory.rings.extend(members::build(ids, entry.ring_len));
         }
     }
     for (id, (backend, _)) in &readings.backends {

@@ -85,6 +85,9 @@ pub struct Service {
     pub mode: Mode,
     /// Connections of one client address stay together.
     pub client_affinity: bool,
+    /// For so long after it opened its last one, whatever becomes of the ring.
+    #[serde(default)]
+    pub affinity_seconds: u32,
     /// Counts replacements of the entry.
     pub epoch: u32,
     /// Of a listener of protocol TCP or UDP: the proxy never gets a connection.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use gateway_common::{maglev, maps};
+use gateway_common::{affinity, maglev, maps};
 
 use super::{
     delta::Delta,
@@ -331,6 +331,7 @@ impl Planner {
             group: group.map(|g| g.service.to_string()).unwrap_or_default(),
             mode,
             client_affinity: group.is_some_and(|g| g.affinity == Affinity::ClientIp),
+            affinity_seconds: group.map_or(0, |group| group.affinity_seconds),
             epoch: old.map_or(1, |s| s.epoch),
             l4,
         };
@@ -376,14 +377,16 @@ impl Planner {
             return Some(ring.clone());
         }
         let len = maglev::ring_len(members.len());
+        // Behind the slots lies the set of members.
+        let room = |len| len + affinity::members::len(len);
         let mut offset = 0;
         for region in &self.regions {
-            if offset + len <= region.offset {
+            if offset + room(len) <= region.offset {
                 break;
             }
-            offset = offset.max(region.offset + region.len);
+            offset = offset.max(region.offset + room(region.len));
         }
-        let fits = offset.checked_add(len)? <= maps::RINGS.1;
+        let fits = offset.checked_add(room(len))? <= maps::RINGS.1;
         let region = Region { offset, len };
         fits.then(|| {
             self.regions.insert(region);

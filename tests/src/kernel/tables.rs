@@ -13,6 +13,7 @@ use aya::{
     util::nr_cpus,
 };
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
     flow::{Flow, FlowKey},
@@ -39,6 +40,7 @@ pub(super) struct Maps {
     hops: Array<MapData, NextHop>,
     neighbours: HashMap<MapData, NeighbourKey, u32>,
     snats: Array<MapData, Snat>,
+    affinity: HashMap<MapData, AffinityKey, Affinity>,
     config: Array<MapData, Config>,
     clock: Array<MapData, Clock>,
     ports_swept: Array<MapData, u64>,
@@ -74,6 +76,7 @@ impl Maps {
             hops: take(ebpf, "HOPS")?,
             neighbours: take(ebpf, "NEIGHBOURS")?,
             snats: take(ebpf, "SNATS")?,
+            affinity: take(ebpf, "AFFINITY")?,
             config: take(ebpf, "CONFIG")?,
             clock: take(ebpf, "CLOCK")?,
             ports_swept: take(ebpf, "PORTS_SWEPT")?,
@@ -93,6 +96,10 @@ impl Maps {
         let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
         for key in keys {
             self.sweep(&key)?;
+        }
+        let clients: Vec<AffinityKey> = self.affinity.keys().collect::<Result<_, _>>()?;
+        for client in clients {
+            self.affinity.remove(&client).context("AFFINITY: remove")?;
         }
         let (services, backends) = std::mem::take(&mut self.used);
         for id in services {
@@ -159,6 +166,13 @@ impl Maps {
         for (key, mut flow) in self.real_flows()? {
             flow.life.last_seen = flow.life.last_seen.wrapping_sub(ticks);
             self.flows.insert(key, flow, 0).context("FLOWS: age")?;
+        }
+        let clients: Vec<(AffinityKey, Affinity)> =
+            self.affinity.iter().collect::<Result<_, _>>()?;
+        for (client, mut had) in clients {
+            had.last = had.last.wrapping_sub(ticks);
+            let aged = self.affinity.insert(client, had, 0);
+            aged.context("AFFINITY: age")?;
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! The whole program on real connections: every test runs the agent as a process in the lab.
 
 mod admin;
+mod affinity;
 mod broken;
 mod chaos;
 mod crash;
 mod fleet;
+mod health;
 mod inspection;
 mod lifecycle;
 mod live;

@@ -11,7 +11,7 @@ use crate::{
         units,
     },
     ir::{
-        Affinity, Backend, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split,
+        Affinity, Backend, Failing, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split,
         SteeringMode, Target,
     },
     plan::{Mode, Plan, ServiceAddr},
@@ -88,6 +88,9 @@ pub struct GroupView {
     pub backends: Vec<ServerView>,
     /// Pods that get nothing new.
     pub idle: Vec<ServerView>,
+    /// Pods that fail their health checks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<FailingView>,
 }
 
 /// A path pattern.
@@ -98,6 +101,19 @@ pub struct PathView {
     pub kind: &'static str,
     /// As in the Ingress; `/` covers everything as a prefix.
     pub path: String,
+}
+
+/// A pod that fails its health checks.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailingView {
+    /// Member cluster.
+    pub cluster: String,
+    /// Pod.
+    pub pod: String,
+    /// Pod address and port.
+    pub address: SocketAddr,
+    /// What the probe met.
+    pub why: String,
 }
 
 /// One pod of a group.
@@ -215,6 +231,17 @@ fn group(group: &Group, weight: u32) -> GroupView {
         affinity: group.affinity,
         backends: servers(group),
         idle: group.idle.iter().map(|b| server(b, 0)).collect(),
+        failing: group.failing.iter().map(failing).collect(),
+    }
+}
+
+fn failing(failing: &Failing) -> FailingView {
+    let Failing { backend, why } = failing;
+    FailingView {
+        cluster: backend.cluster.to_string(),
+        pod: backend.pod.to_string(),
+        address: backend.address,
+        why: why.to_string(),
     }
 }
 
@@ -367,6 +394,15 @@ fn pods(group: &GroupView, named: bool, table: &mut Table) {
             format!("{}/{}", server.cluster, server.pod).into(),
             server.address.to_string().into(),
             units::percent(server.share).into(),
+        ]);
+    }
+    for failing in &group.failing {
+        table.row([
+            "".into(),
+            "".into(),
+            format!("{}/{}", failing.cluster, failing.pod).into(),
+            failing.address.to_string().into(),
+            Cell::toned(Tone::Bad, failing.why.as_str()),
         ]);
     }
 }

@@ -218,6 +218,7 @@ fn plan() -> Plan {
             group: group.to_owned(),
             mode,
             client_affinity: false,
+            affinity_seconds: 0,
             epoch,
             l4: false,
         };

@@ -1,6 +1,6 @@
 //! Which of a group's pods take traffic, and how much each.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::Pods;
 use crate::{
@@ -52,7 +52,8 @@ pub(super) fn choose(
         } else {
             (Some(leaving), [is_ready, Default::default()])
         };
-        let rest = rest.into_iter().chain([idle]).flatten();
+        let rest: BTreeMap<_, _> = rest.into_iter().chain([idle]).flatten().collect();
+        let rest = rest.into_iter();
         choice.idle.extend(rest.map(|pod| backend(id, pod, 0)));
         let wanted = wanted.into_iter().flatten();
         let wanted: Vec<_> = wanted.map(|pod| (fails(pod.0), pod)).collect();
