@@ -2,8 +2,11 @@
 //!
 //! `fixtures_slices` and `fixtures_kernel` run every row of [`table`]; a new behaviour is a new row.
 
+mod answers;
 mod backends;
 mod ends;
+mod icmp;
+mod ipv6;
 mod lives;
 mod shapes;
 mod tcp;
@@ -28,6 +31,9 @@ pub fn table() -> Vec<Row> {
         lives::rows(),
         backends::rows(),
         ends::rows(),
+        ipv6::rows(),
+        icmp::rows(),
+        answers::rows(),
         shapes::rows(),
         untouched::rows(),
     ]

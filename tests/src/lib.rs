@@ -16,5 +16,6 @@ pub mod kernel;
 pub mod packets;
 pub mod render;
 pub mod row;
+pub mod six;
 pub mod slices;
 pub mod world;
