@@ -6,7 +6,7 @@ mod answers;
 mod backends;
 mod ends;
 mod icmp;
-mod ipv6;
+pub mod ipv6;
 mod lives;
 mod shapes;
 mod tcp;
