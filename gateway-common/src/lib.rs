@@ -21,3 +21,4 @@ pub mod ports;
 pub mod service;
 pub mod stats;
 pub mod verdict;
+pub mod vip;

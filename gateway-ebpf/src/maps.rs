@@ -9,10 +9,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap},
 };
 use gateway_common::{
+    addr::Addr,
     affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
-    datapath::{Claim, Search, Step, Tables},
+    datapath::{Answers, Claim, Search, Step, Tables},
     flow::{Flow, FlowKey},
     hash::scale,
     maps as spec,
@@ -20,6 +21,7 @@ use gateway_common::{
     ports::Mark,
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
+    vip::{ANSWERS_PER_TICK, Budget, VipKey},
 };
 
 #[map]
@@ -29,6 +31,12 @@ static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(spec::FLOWS.1, 
 #[map]
 pub static SERVICES: HashMap<ServiceKey, Service> =
     HashMap::with_max_entries(spec::SERVICES.1, BPF_F_NO_PREALLOC);
+/// Addresses of listeners.
+#[map]
+static VIPS: HashMap<VipKey, u32> = HashMap::with_max_entries(spec::VIPS.1, BPF_F_NO_PREALLOC);
+/// What this CPU has answered lately, by kind.
+#[map]
+static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(spec::ANSWERS.1, 0);
 #[map]
 static RINGS: Array<u32> = Array::with_max_entries(spec::RINGS.1, 0);
 #[map]
@@ -198,6 +206,29 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
         // A client that finds no room goes where the ring says.
         let _ = AFFINITY.insert(key, affinity, 0);
+    }
+
+    #[inline(always)]
+    fn vip(&self, addr: &Addr) -> bool {
+        VIPS.get_ptr(VipKey { addr: *addr }).is_some()
+    }
+
+    #[inline(always)]
+    fn may_answer(&self, kind: Answers) -> bool {
+        let Some(budget) = ANSWERS.get_ptr_mut(kind as u32) else {
+            return false;
+        };
+        // SAFETY: this CPU's own value, and programs of one CPU do not interrupt each other.
+        let budget = unsafe { &mut *budget };
+        let now = self.now();
+        if budget.tick != now {
+            *budget = Budget {
+                tick: now,
+                count: 0,
+            };
+        }
+        budget.count += 1;
+        budget.count <= ANSWERS_PER_TICK
     }
 
     #[inline(always)]

@@ -3,10 +3,13 @@
 //! `fixtures_slices` and `fixtures_kernel` run every row of [`table`]; a new behaviour is a new row.
 
 mod affinity;
+mod answers;
 mod backends;
 mod ends;
 mod handshakes;
 mod headers;
+mod icmp;
+pub mod ipv6;
 mod l4;
 mod lives;
 mod pieces;
@@ -37,6 +40,9 @@ pub fn table() -> Vec<Row> {
         backends::rows(),
         affinity::rows(),
         ends::rows(),
+        ipv6::rows(),
+        icmp::rows(),
+        answers::rows(),
         shapes::rows(),
         untouched::rows(),
         handshakes::rows(),

@@ -21,5 +21,6 @@ pub mod lockstep;
 pub mod packets;
 pub mod render;
 pub mod row;
+pub mod six;
 pub mod slices;
 pub mod world;

@@ -23,10 +23,10 @@ pub(super) fn claiming<P: Packet, T: Tables>(
     tables: &T,
     choice: Verdict,
 ) -> Verdict {
-    let Ok(head) = parse(packet) else {
+    let mut key = FlowKey::default();
+    if read_key(packet, &mut key) == 0 {
         return Verdict::PASS;
-    };
-    let key = head.key;
+    }
     let Some(backend) = tables.backend(choice.choice().backend) else {
         return Verdict::because(Reason::NoBackend);
     };
@@ -41,6 +41,12 @@ pub(super) fn claiming<P: Packet, T: Tables>(
     };
     if backend.snat_count == 0 || snat.port_count == 0 {
         return Verdict::because(Reason::SnatExhausted);
+    }
+    // NAT does not translate between families (that would be RFC 6145): configuration refuses it, and
+    // a client with a v4-mapped address in an IPv6 header is told apart here.
+    let v4 = key.dst.is_v4();
+    if key.src.is_v4() != v4 || backend.addr.is_v4() != v4 || snat.addr.is_v4() != v4 {
+        return Verdict::because(Reason::Family);
     }
     let (mut reply, mut flow) = answer(tables, &key, backend, &choice.choice(), snat);
     let start = hash::mix(spread);
@@ -70,11 +76,8 @@ pub(super) fn spread(seed: u32, key: &FlowKey) -> u32 {
 
 /// What addresses add to checksums on the way to the pod.
 #[inline(always)]
-pub(super) fn addr_delta(client: Addr, vip: Addr, snat: Addr, pod: Addr) -> u16 {
-    csum::fold(
-        csum::change32(client.v4_word(), snat.v4_word())
-            + csum::change32(vip.v4_word(), pod.v4_word()),
-    )
+pub(super) fn addr_delta(client: &Addr, vip: &Addr, snat: &Addr, pod: &Addr) -> u16 {
+    csum::fold(changed(client, snat) + changed(vip, pod))
 }
 
 /// The reply entry of a new flow, without its port. Its deltas are the complement of the forward ones; that of the
@@ -93,7 +96,7 @@ pub(super) fn answer<T: Tables>(
             dst: key.src,
             src_port: key.dst_port,
             dst_port: key.src_port,
-            addr_delta: !addr_delta(key.src, key.dst, snat.addr, backend.addr),
+            addr_delta: !addr_delta(&key.src, &key.dst, &snat.addr, &backend.addr),
             port_delta: 0,
             backend: choice.backend,
             service: choice.service as u16,
@@ -163,4 +166,27 @@ pub(super) fn link<T: Tables>(
             Verdict::because(Reason::FlowTableFull)
         }
     }
+}
+
+/// Puts the key of a packet into memory; 0 if it has none. A function of its own: inlined, each word
+/// of the key would be a value on the stack, of eight bytes, beside the key.
+#[inline(never)]
+pub(super) fn read_key<P: Packet>(packet: &P, key: &mut FlowKey) -> u32 {
+    match parse(packet) {
+        Ok(head) => {
+            *key = head.key;
+            1
+        }
+        Err(_) => 0,
+    }
+}
+
+/// `~old + new` over an address; the prefix of a v4-mapped one cancels. A function of its own, for
+/// the same reason.
+#[inline(never)]
+fn changed(old: &Addr, new: &Addr) -> u64 {
+    csum::change32(old.0[0], new.0[0])
+        + csum::change32(old.0[1], new.0[1])
+        + csum::change32(old.0[2], new.0[2])
+        + csum::change32(old.0[3], new.0[3])
 }

@@ -10,7 +10,7 @@ use crate::{
     flow::TCP,
     hash,
     service::{Service, ServiceKey, mode},
-    verdict::{Choice, Reason, Verdict},
+    verdict::{Choice, Reason, Refusal, Verdict},
 };
 
 /// Offset of the source MAC address in an Ethernet header.
@@ -42,7 +42,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     }
     // The flow would not get its first packet.
     if head.ttl <= 1 {
-        return Verdict::because(Reason::TtlExpired);
+        return Verdict::refuse(Refusal::TtlExpired);
     }
     if head.key.proto == TCP && head.flags & (SYN | ACK | RST) != SYN {
         return Verdict::because(Reason::NoFlow);
@@ -54,7 +54,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     let Some(id) = select(tables, &service, &head, seed) else {
         // Not the proxy's, so `sk_lookup` refuses it and the stack answers RST: the client knows at once.
         if service.mode == mode::L4 && head.key.proto == TCP {
-            return Verdict::refused(Reason::NoBackend);
+            return Verdict::left(Reason::NoBackend);
         }
         return Verdict::because(Reason::NoBackend);
     };

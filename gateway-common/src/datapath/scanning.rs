@@ -6,8 +6,7 @@
 
 use super::{
     Claim, Packet, Step, Tables,
-    claiming::{addr_delta, answer, link, spread},
-    parse::parse,
+    claiming::{addr_delta, answer, link, read_key, spread},
 };
 use crate::{
     addr::Port,
@@ -30,10 +29,10 @@ pub(super) fn scanning<P: Packet, T: Tables>(
     tables: &T,
     choice: Verdict,
 ) -> Verdict {
-    let Ok(head) = parse(packet) else {
+    let mut key = FlowKey::default();
+    if read_key(packet, &mut key) == 0 {
         return Verdict::PASS;
-    };
-    let key = head.key;
+    }
     let Some(backend) = tables.backend(choice.choice().backend) else {
         return Verdict::because(Reason::NoBackend);
     };
@@ -167,7 +166,8 @@ impl<T: Tables> Scan<'_, T> {
             return true;
         };
         let count = snat.port_count as u32;
-        if count == 0 {
+        // One of the other family leads to no pod of this one.
+        if count == 0 || snat.addr.is_v4() != self.search.reply.src.is_v4() {
             return true;
         }
         self.search.first = snat.port_first as u32;
@@ -178,13 +178,9 @@ impl<T: Tables> Scan<'_, T> {
         if self.full(Pool(self.search.pool).whole(), self.search.pool_freed) {
             return true;
         }
-        let nat = &mut self.search.flow.nat;
-        nat.addr_delta = !addr_delta(
-            nat.dst,
-            nat.src,
-            self.search.reply.dst,
-            self.search.reply.src,
-        );
+        let (nat, reply) = (&self.search.flow.nat, &self.search.reply);
+        let delta = addr_delta(&nat.dst, &nat.src, &reply.dst, &reply.src);
+        self.search.flow.nat.addr_delta = !delta;
         let (first, last) = self.blocks();
         self.search.blocks_left = last - first + 1;
         self.search.block =

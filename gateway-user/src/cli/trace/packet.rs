@@ -7,11 +7,12 @@ use std::{
 };
 
 use gateway_common::{
+    addr::Addr,
     affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     datapath::{
-        Claim, Tables, process,
+        Answers, Claim, Tables, process,
         tables::{Frame, Memory},
     },
     flow::{Flow, FlowKey},
@@ -74,7 +75,7 @@ pub fn steer(
 
 /// Key of the packets from a client.
 pub fn flow_key(transport: Transport, client: SocketAddrV4, service: SocketAddrV4) -> FlowKey {
-    use gateway_common::addr::{Addr, Port};
+    use gateway_common::addr::Port;
     let addr = |ip: Ipv4Addr| Addr::v4(u32::from_ne_bytes(ip.octets()));
     FlowKey {
         src: addr(*client.ip()),
@@ -191,6 +192,14 @@ impl Tables for Overlay<'_> {
 
     fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
         self.memory.remember(key, affinity);
+    }
+
+    fn vip(&self, addr: &Addr) -> bool {
+        self.memory.vip(addr)
+    }
+
+    fn may_answer(&self, kind: Answers) -> bool {
+        self.memory.may_answer(kind)
     }
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}
