@@ -11,3 +11,4 @@ mod network;
 mod proxy;
 mod two;
 mod udp;
+mod vips;
