@@ -70,10 +70,19 @@ pub fn fleetgate_tc(ctx: TcContext) -> i32 {
 /// for; everything else takes the usual lookup.
 #[sk_lookup]
 pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
-    // SAFETY: the kernel hands a valid context; these fields are readable.
-    let (family, proto, port) = unsafe {
-        let lookup = &*ctx.lookup;
-        (lookup.family, lookup.protocol, lookup.local_port)
+    // VERIFIER (all kernels): fields of the context are read at fixed offsets only. Volatile, or the
+    // compiler makes one load at a variable offset of the two addresses. Drop when it does not.
+    // SAFETY: the kernel hands a valid context; these fields are readable, and those of the other family
+    // read as zero.
+    let (family, proto, port, v4, v6) = unsafe {
+        let lookup = ctx.lookup;
+        (
+            (*lookup).family,
+            (*lookup).protocol,
+            (*lookup).local_port,
+            (&raw const (*lookup).local_ip4).read_volatile(),
+            [0, 1, 2, 3].map(|at| (&raw const (*lookup).local_ip6[at]).read_volatile()),
+        )
     };
     const AF_INET: u32 = 2;
     const AF_INET6: u32 = 10;
@@ -82,10 +91,8 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     }
     // A socket of IPv4 cannot take a connection of IPv6, so each family has its own.
     let (addr, socket) = match family {
-        // SAFETY: as above.
-        AF_INET => (Addr::v4(unsafe { (*ctx.lookup).local_ip4 }), 0),
-        // SAFETY: as above.
-        AF_INET6 => (Addr(unsafe { (*ctx.lookup).local_ip6 }), 1),
+        AF_INET => (Addr::v4(v4), 0),
+        AF_INET6 => (Addr(v6), 1),
         _ => return SK_PASS,
     };
     let key = ServiceKey {

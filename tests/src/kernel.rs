@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp},
+    programs::{SchedClassifier, SkLookup, TcAttachType, TestRun, TestRunOptions, Xdp},
 };
 use gateway_common::{flow::FlowKey, verdict::Action};
 
@@ -116,6 +116,9 @@ impl Kernel {
                 .load()
                 .with_context(|| format!("the kernel refused {name}"))?;
         }
+        program::<SkLookup>(&mut ebpf, "fleetgate_sk_lookup")?
+            .load()
+            .context("the kernel refused fleetgate_sk_lookup")?;
         let maps = Maps::take(&mut ebpf, flows)?;
         Ok(Self { ebpf, maps })
     }

@@ -14,3 +14,4 @@ mod network;
 mod proxy;
 mod two;
 mod udp;
+mod vips;
