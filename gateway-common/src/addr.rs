@@ -21,6 +21,12 @@ impl Addr {
     pub const fn v4_word(self) -> u32 {
         self.0[3]
     }
+
+    /// Whether this is an IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        self.0[0] | self.0[1] | (self.0[2] ^ MAPPED) == 0
+    }
 }
 
 /// TCP or UDP port in network order, held as it lies in memory.

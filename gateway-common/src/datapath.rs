@@ -4,16 +4,20 @@
 //! other and never one from within another: each is a function of its own and not inlined, because
 //! the kernel adds the stacks of nested calls up to one limit of 512 bytes.
 
+mod answer;
 mod claiming;
 mod established;
 mod opening;
+mod other;
 mod parse;
+mod relay;
 mod rewrite;
 #[cfg(any(test, feature = "user"))]
 pub mod tables;
 mod track;
 
 use crate::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
@@ -33,8 +37,9 @@ pub struct Outside;
 pub trait Packet {
     /// Length of the frame in bytes; of a GSO super-packet, all of it.
     fn frame_len(&self) -> u32;
-    /// Whether the frame will be cut into smaller ones when it is sent.
-    fn segmented(&self) -> bool;
+    /// Bytes of payload in each of the smaller frames it will be cut into when it is sent; 0 if it
+    /// will not be cut.
+    fn segment(&self) -> u32;
     /// Interface it came in on.
     fn ifindex(&self) -> u32;
     /// Reads a value at a byte offset known at compile time.
@@ -51,9 +56,46 @@ pub trait Packet {
     fn store_l4<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
         self.store(at, value)
     }
+    /// Reads a value whose offset depends on more than one header.
+    #[inline(always)]
+    fn load_far<T: Pod>(&self, at: usize) -> Result<T, Outside> {
+        self.load(at)
+    }
+    /// Writes a value whose offset depends on more than one header.
+    #[inline(always)]
+    fn store_far<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
+        self.store(at, value)
+    }
     /// Brings the TCP or UDP checksum at a byte offset up to date after addresses and ports have
     /// changed by these folded differences. The last write of a packet.
     fn patch_l4(&mut self, at: usize, addrs: u16, ports: u16, udp: bool) -> Result<(), Outside>;
+    /// Makes this many bytes accessible, or all if there are fewer.
+    #[inline(always)]
+    fn reach(&mut self, _bytes: u32) {}
+    /// Forgets what was learnt of the frame.
+    #[inline(always)]
+    fn look(&mut self) {}
+    /// What the TCP or UDP checksum field at a byte offset holds, if that is only the pseudo header's
+    /// part, to which the card adds the rest; None if it is complete.
+    #[inline(always)]
+    fn pending(&mut self, _at: usize) -> Result<Option<u16>, Outside> {
+        Ok(None)
+    }
+    /// Puts `front` bytes before the frame and cuts it off, so that `len` bytes are left of all, and
+    /// those are accessible. It is no super-packet after that.
+    fn make_room(&mut self, front: usize, len: usize) -> Result<(), Outside>;
+}
+
+/// What is sent in answer to a packet; each kind has a budget of its own, so that a flood of one does
+/// not silence another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answers {
+    /// Echo replies.
+    Echo = 0,
+    /// Errors about packets whose time ends here.
+    TtlExpired = 1,
+    /// Errors about packets of flows that are too long for the way out.
+    TooBig = 2,
 }
 
 /// Result of inserting a flow that must not exist yet.
@@ -95,6 +137,11 @@ pub trait Tables {
     fn neighbour(&self, key: &NeighbourKey) -> u32;
     /// A source address.
     fn snat(&self, index: u32) -> Option<&Snat>;
+    /// Whether an address is that of a listener.
+    fn vip(&self, addr: &Addr) -> bool;
+    /// Takes one from the budget of a kind of answer, if there is one left (RFC 1812 section 4.3.2.8,
+    /// RFC 4443 section 2.4 (f)).
+    fn may_answer(&self, kind: Answers) -> bool;
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
     /// Counts an opened flow.
@@ -104,21 +151,35 @@ pub trait Tables {
 /// Runs the whole pipeline over one frame and rewrites it in place.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let mut verdict = steer(packet, tables);
+    if verdict == Verdict::OTHER {
+        verdict = other::other(packet, tables);
+        if verdict == Verdict::ERROR {
+            verdict = relay::relay(packet, tables);
+        }
+    }
+    if verdict.refused().is_some() {
+        verdict = answer::answer(packet, tables, verdict);
+    }
+    verdict
+}
+
+/// TCP and UDP.
+#[inline(always)]
+fn steer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let mut verdict = established::established(packet, tables, false);
     if verdict == Verdict::TRACK {
         verdict = track::track(packet, tables);
-        if verdict == Verdict::CONTINUE {
-            return settle(established::established(packet, tables, true));
-        }
     }
     if verdict == Verdict::MISS {
         verdict = opening::opening(packet, tables);
     }
     if verdict.opens() {
         verdict = claiming::claiming(packet, tables, verdict);
-        if verdict == Verdict::CONTINUE {
-            return settle(established::established(packet, tables, true));
-        }
+    }
+    // One place for both that come here: what is called twice is verified twice.
+    if verdict == Verdict::CONTINUE {
+        verdict = settle(established::established(packet, tables, true));
     }
     verdict
 }

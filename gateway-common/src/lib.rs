@@ -19,3 +19,4 @@ pub mod pod;
 pub mod service;
 pub mod stats;
 pub mod verdict;
+pub mod vip;

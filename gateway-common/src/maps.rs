@@ -14,6 +14,10 @@ maps! {
     FLOWS = 1 << 20;
     /// `ServiceKey -> Service`, hash.
     SERVICES = 1 << 14;
+    /// `VipKey -> 1`, hash: addresses of listeners.
+    VIPS = 1 << 14;
+    /// `Budget` by kind of answer, per CPU.
+    ANSWERS = 3;
     /// Slab of all rings, `BackendId` each.
     RINGS = 1 << 22;
     /// `BackendId -> Backend`.

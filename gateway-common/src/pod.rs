@@ -19,7 +19,7 @@ macro_rules! pod {
         unsafe impl Pod for $type {}
     )* };
 }
-pod!(u8, u16, u32, u64, [u8; 6], [u16; 3], [u16; 2]);
+pod!(u8, u16, u32, u64, [u8; 6], [u16; 3], [u16; 2], [u32; 4]);
 
 /// Map memory that other CPUs and the agent write at any time.
 ///
@@ -55,7 +55,7 @@ macro_rules! shared_read {
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{addr, backend, config, flow, service, stats};
+    use crate::{addr, backend, config, flow, service, stats, vip};
 
     macro_rules! map_pod {
         ($($type:ty),*) => { $(
@@ -80,6 +80,8 @@ mod user {
         service::Service,
         service::ServiceKey,
         stats::Traffic,
-        stats::Count
+        stats::Count,
+        vip::VipKey,
+        vip::Budget
     );
 }

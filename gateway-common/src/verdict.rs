@@ -34,6 +34,25 @@ pub enum Reason {
     NoFlow = 17,
     /// Passed by XDP: no resolved next hop, the TC program goes on.
     NextHop = 18,
+    /// Passed: a fragment to one of our addresses that has no ports where the pipeline looks: a later one, or any of
+    /// IPv6.
+    LaterFragment = 20,
+    /// Passed: an IPv6 packet to one of our addresses with extension headers before TCP, UDP or ICMP.
+    Extensions = 21,
+    /// Passed: an ICMP error to one of our addresses about no flow.
+    IcmpNoFlow = 22,
+    /// Dropped: client, listener, pod and source address are not of one family.
+    Family = 32,
+    /// Dropped: an answer (echo, too big, time exceeded) was due, but this CPU has sent all it may at the moment.
+    AnswerRate = 33,
+    /// Answered: an echo to one of our addresses.
+    EchoAnswered = 36,
+    /// Answered: longer than the outgoing interface sends; the sender was told what it sends.
+    TooBigAnswered = 37,
+    /// Answered: its time to live ends here; the sender was told.
+    TtlAnswered = 38,
+    /// Sent: an ICMP error about a packet of a flow, translated.
+    IcmpTranslated = 39,
 }
 
 /// Size of a table indexed by reason.
@@ -41,7 +60,7 @@ pub const REASONS: u32 = 64;
 
 impl Reason {
     /// All reasons that are counted, in numeric order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 21] = [
         Self::Fragment,
         Self::TtlExpired,
         Self::NoBackend,
@@ -54,6 +73,15 @@ impl Reason {
         Self::Proxy,
         Self::NoFlow,
         Self::NextHop,
+        Self::LaterFragment,
+        Self::Extensions,
+        Self::IcmpNoFlow,
+        Self::Family,
+        Self::AnswerRate,
+        Self::EchoAnswered,
+        Self::TooBigAnswered,
+        Self::TtlAnswered,
+        Self::IcmpTranslated,
     ];
 
     /// Name in metrics and tables.
@@ -72,12 +100,26 @@ impl Reason {
             Self::Proxy => "proxy",
             Self::NoFlow => "no_flow",
             Self::NextHop => "next_hop",
+            Self::LaterFragment => "later_fragment",
+            Self::Extensions => "extensions",
+            Self::IcmpNoFlow => "icmp_no_flow",
+            Self::Family => "family",
+            Self::AnswerRate => "answer_rate",
+            Self::EchoAnswered => "echo_answered",
+            Self::TooBigAnswered => "too_big_answered",
+            Self::TtlAnswered => "ttl_answered",
+            Self::IcmpTranslated => "icmp_translated",
         }
     }
 
-    /// Whether the packet was dropped; otherwise it was passed to the stack. Numbers from 16 to 31 are passes.
+    /// Whether the packet was dropped. Numbers from 16 to 31 are passes to the stack.
     pub const fn dropped(self) -> bool {
-        !matches!(self as u32, 0 | 16..32)
+        !matches!(self as u32, 0 | 16..32) && !self.answered()
+    }
+
+    /// Whether something was sent because of the packet: an answer, or its translation.
+    pub const fn answered(self) -> bool {
+        matches!(self as u32, 36..40)
     }
 }
 
@@ -96,6 +138,10 @@ impl Verdict {
     pub const TRACK: Self = Self(4);
     /// Go on with the established path.
     pub const CONTINUE: Self = Self(5);
+    /// Not TCP or UDP behind a plain header: a look outside of the hot path is due.
+    pub const OTHER: Self = Self(7);
+    /// An ICMP error: translate it by the packet it quotes.
+    pub const ERROR: Self = Self(10);
 
     /// A new flow has a backend; claim it.
     #[inline(always)]
@@ -130,6 +176,37 @@ impl Verdict {
         Self(2 | (hop as u64) << 32)
     }
 
+    /// Rewritten; send by this next hop, and count it under a reason.
+    #[inline(always)]
+    pub const fn forward_as(reason: Reason, hop: u16) -> Self {
+        Self(2 | (hop as u64) << 32 | (reason as u64) << 48)
+    }
+
+    /// The frame is an answer now: back out of the interface it came in on; counted.
+    #[inline(always)]
+    pub const fn answer(reason: Reason) -> Self {
+        Self(9 | (reason as u64) << 32)
+    }
+
+    /// Cannot go on; its sender is to be told why, see `datapath::answer`.
+    #[inline(always)]
+    pub const fn refuse(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooBig(mtu) => Self(8 | (mtu as u64) << 32),
+            Refusal::TtlExpired => Self(8),
+        }
+    }
+
+    /// What [`Verdict::refuse`] packed, if it was that.
+    #[inline(always)]
+    pub const fn refused(self) -> Option<Refusal> {
+        match (self.0 & 0xff, (self.0 >> 32) as u16) {
+            (8, 0) => Some(Refusal::TtlExpired),
+            (8, mtu) => Some(Refusal::TooBig(mtu)),
+            _ => None,
+        }
+    }
+
     /// Dropped or passed, as the reason says; counted.
     #[inline(always)]
     pub const fn because(reason: Reason) -> Self {
@@ -142,6 +219,7 @@ impl Verdict {
         match self.0 & 0xff {
             1 => Action::Drop,
             2 => Action::Forward,
+            9 => Action::Answer,
             _ => Action::Pass,
         }
     }
@@ -152,11 +230,21 @@ impl Verdict {
         (self.0 >> 32) as u32 & 0xffff
     }
 
-    /// Reason number of any other packet; 0 is nothing to count.
+    /// Reason number; 0 is nothing to count.
     #[inline(always)]
     pub const fn reason(self) -> u32 {
-        (self.0 >> 32) as u32 & (REASONS - 1)
+        let at = if self.0 & 0xff == 2 { 48 } else { 32 };
+        (self.0 >> at) as u32 & (REASONS - 1)
     }
+}
+
+/// Why a packet cannot go on although its flow is known or could be opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// Longer than the outgoing interface sends: this many bytes of IP packet, never 0.
+    TooBig(u16),
+    /// Its time to live, or hop limit, ends here.
+    TtlExpired,
 }
 
 /// Where a new flow goes.
@@ -183,6 +271,8 @@ pub enum Action {
     Drop,
     /// Send it by a next hop.
     Forward,
+    /// Send it back out of the interface it came in on.
+    Answer,
 }
 
 #[cfg(test)]
@@ -193,7 +283,19 @@ mod tests {
     fn a_packed_verdict_keeps_action_reason_and_hop() {
         assert_eq!(Verdict::forward(7).action(), Action::Forward);
         assert_eq!(Verdict::forward(7).hop(), 7);
+        assert_eq!(Verdict::forward(7).reason(), 0);
         for reason in Reason::ALL {
+            let noted = Verdict::forward_as(reason, 0xfff);
+            assert_eq!(
+                (noted.action(), noted.hop(), noted.reason()),
+                (Action::Forward, 0xfff, reason as u32)
+            );
+            if reason.answered() {
+                let verdict = Verdict::answer(reason);
+                assert_eq!(verdict.action(), Action::Answer);
+                assert_eq!(verdict.reason(), reason as u32);
+                continue;
+            }
             let verdict = Verdict::because(reason);
             assert_eq!(verdict.reason(), reason as u32);
             let action = if reason.dropped() {
@@ -204,6 +306,10 @@ mod tests {
             assert_eq!(verdict.action(), action);
         }
         assert_eq!(Verdict::PASS.reason(), 0);
+        assert_eq!(Verdict::PASS.refused(), None);
+        for refusal in [Refusal::TtlExpired, Refusal::TooBig(1280)] {
+            assert_eq!(Verdict::refuse(refusal).refused(), Some(refusal));
+        }
         let choice = Choice {
             service: 0x3fff,
             backend: 0x1_fffe,

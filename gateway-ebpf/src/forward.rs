@@ -22,9 +22,13 @@ use gateway_common::{
 use crate::maps::{Kernel, count_reason};
 
 const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+/// EtherType of IPv6 as the kernel keeps it in a socket buffer.
+const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 /// `bpf_fib_lookup` results (uapi/linux/bpf.h).
 const FIB_SUCCESS: i64 = 0;
 const FIB_NO_NEIGH: i64 = 7;
+const FIB_FRAG_NEEDED: i64 = 8;
 
 /// Action of the XDP program.
 #[inline(always)]
@@ -39,7 +43,12 @@ pub fn xdp(ctx: &XdpContext, verdict: Verdict) -> u32 {
             count_reason(verdict.reason(), bytes);
             XDP_DROP
         }
+        Action::Answer => {
+            count_reason(verdict.reason(), bytes);
+            XDP_TX
+        }
         Action::Forward => {
+            count_reason(verdict.reason(), bytes);
             let ifindex = match Kernel::<true>.hop(verdict.hop()) {
                 Some(hop) => hop.ifindex,
                 None => 0,
@@ -65,11 +74,19 @@ pub fn tc(ctx: &TcContext, verdict: Verdict) -> i32 {
             count_reason(verdict.reason(), ctx.len());
             TC_ACT_SHOT as i32
         }
-        Action::Forward => match Kernel::<false>.hop(verdict.hop()) {
-            // SAFETY: takes numbers only.
-            Some(hop) if hop.ifindex != 0 => unsafe { bpf_redirect(hop.ifindex, 0) as i32 },
-            _ => unresolved(ctx.as_ptr().cast()),
-        },
+        Action::Answer => {
+            count_reason(verdict.reason(), ctx.len());
+            // SAFETY: valid context; the helper takes numbers only.
+            unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32 }
+        }
+        Action::Forward => {
+            count_reason(verdict.reason(), ctx.len());
+            match Kernel::<false>.hop(verdict.hop()) {
+                // SAFETY: takes numbers only.
+                Some(hop) if hop.ifindex != 0 => unsafe { bpf_redirect(hop.ifindex, 0) as i32 },
+                _ => unresolved(ctx.as_ptr().cast()),
+            }
+        }
     }
 }
 
@@ -77,20 +94,30 @@ pub fn tc(ctx: &TcContext, verdict: Verdict) -> i32 {
 /// neighbour table are asked, and resolve it if need be.
 #[inline(never)]
 fn unresolved(skb: *mut __sk_buff) -> i32 {
-    /// Offsets of source and destination address behind an Ethernet header.
-    const ADDRESSES: u32 = 14 + 12;
-    let mut pair = [0_u32; 2];
+    /// Offset of the addresses, source first, behind an Ethernet header.
+    const ADDRESSES: (u32, u32) = (14 + 12, 14 + 8);
     // SAFETY: all zero is a valid value of this C struct.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
-    // SAFETY: valid context; `pair` and `fib` are on this stack with the sizes given.
+    // SAFETY: valid context; all of `fib` is on this stack, and the addresses read go to members of it
+    // with the sizes given.
     let found = unsafe {
-        if bpf_skb_load_bytes(skb.cast(), ADDRESSES, (&raw mut pair).cast(), 8) != 0 {
+        fib.ifindex = (*skb).ifindex;
+        let failed = if (*skb).protocol == ETH_P_IPV6 {
+            fib.family = AF_INET6 as u8;
+            let src = (&raw mut fib.__bindgen_anon_3).cast();
+            let dst = (&raw mut fib.__bindgen_anon_4).cast();
+            bpf_skb_load_bytes(skb.cast(), ADDRESSES.1, src, 16) != 0
+                || bpf_skb_load_bytes(skb.cast(), ADDRESSES.1 + 16, dst, 16) != 0
+        } else {
+            fib.family = AF_INET as u8;
+            let src = (&raw mut fib.__bindgen_anon_3).cast();
+            let dst = (&raw mut fib.__bindgen_anon_4).cast();
+            bpf_skb_load_bytes(skb.cast(), ADDRESSES.0, src, 4) != 0
+                || bpf_skb_load_bytes(skb.cast(), ADDRESSES.0 + 4, dst, 4) != 0
+        };
+        if failed {
             return drop(skb, Reason::Rewrite);
         }
-        fib.family = AF_INET as u8;
-        fib.ifindex = (*skb).ifindex;
-        fib.__bindgen_anon_3.ipv4_src = pair[0];
-        fib.__bindgen_anon_4.ipv4_dst = pair[1];
         bpf_fib_lookup(skb.cast(), &raw mut fib, size_of::<FibLookup>() as i32, 0)
     };
     match found {
@@ -110,16 +137,19 @@ fn unresolved(skb: *mut __sk_buff) -> i32 {
             unsafe { bpf_redirect(fib.ifindex, 0) as i32 }
         }
         FIB_NO_NEIGH => {
-            // SAFETY: all zero is a valid value; the lookup left the gateway in ipv4_dst.
+            // SAFETY: all zero is a valid value; the lookup left the gateway's address in the place of the
+            // destination, and its family, which for an IPv4 route may be IPv6 (RFC 5549).
             let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
-            neighbour.nh_family = AF_INET;
-            // SAFETY: the union's IPv4 member was written by the lookup; sizes are given.
+            neighbour.nh_family = fib.family as u32;
+            // SAFETY: all 16 bytes of both unions are plain and were written; sizes are given.
             unsafe {
-                neighbour.__bindgen_anon_1.ipv4_nh = fib.__bindgen_anon_4.ipv4_dst;
+                neighbour.__bindgen_anon_1.ipv6_nh = fib.__bindgen_anon_4.ipv6_dst;
                 let size = size_of::<bpf_redir_neigh>() as i32;
                 bpf_redirect_neigh(fib.ifindex, &raw mut neighbour, size, 0) as i32
             }
         }
+        // Translated already, so its sender cannot be told; it can once the agent knows the hop.
+        FIB_FRAG_NEEDED => drop(skb, Reason::OverMtu),
         _ => drop(skb, Reason::NoRoute),
     }
 }

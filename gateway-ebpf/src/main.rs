@@ -71,21 +71,25 @@ pub fn fleetgate_tc(ctx: TcContext) -> i32 {
 #[sk_lookup]
 pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     // SAFETY: the kernel hands a valid context; these fields are readable.
-    let (family, proto, addr, port) = unsafe {
+    let (family, proto, port) = unsafe {
         let lookup = &*ctx.lookup;
-        (
-            lookup.family,
-            lookup.protocol,
-            lookup.local_ip4,
-            lookup.local_port,
-        )
+        (lookup.family, lookup.protocol, lookup.local_port)
     };
     const AF_INET: u32 = 2;
-    if family != AF_INET || proto != TCP {
+    const AF_INET6: u32 = 10;
+    if proto != TCP {
         return SK_PASS;
     }
+    // A socket of IPv4 cannot take a connection of IPv6, so each family has its own.
+    let (addr, socket) = match family {
+        // SAFETY: as above.
+        AF_INET => (Addr::v4(unsafe { (*ctx.lookup).local_ip4 }), 0),
+        // SAFETY: as above.
+        AF_INET6 => (Addr(unsafe { (*ctx.lookup).local_ip6 }), 1),
+        _ => return SK_PASS,
+    };
     let key = ServiceKey {
-        addr: Addr::v4(addr),
+        addr,
         port: Port::from_host(port as u16),
         proto: TCP as u16,
         zero: 0,
@@ -97,7 +101,7 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     if unsafe { SERVICES.get(&key) }.is_some() {
         // Without a socket (the agent is down) the connection is refused, and does not end up with
         // whoever listens on that port at any address.
-        if SOCKETS.redirect_sk_lookup(&ctx, 0, 0).is_err() {
+        if SOCKETS.redirect_sk_lookup(&ctx, socket, 0).is_err() {
             return SK_DROP;
         }
     }

@@ -9,13 +9,15 @@ use aya_ebpf::{
 use gateway_common::{
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
-    datapath::{Claim, Tables},
+    addr::Addr,
+    datapath::{Answers, Claim, Tables},
     flow::{Flow, FlowKey},
     hash::scale,
     maps as spec,
     pod::Shared,
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
+    vip::{ANSWERS_PER_TICK, Budget, VipKey},
 };
 
 #[map]
@@ -25,6 +27,12 @@ static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(spec::FLOWS.1, 
 #[map]
 pub static SERVICES: HashMap<ServiceKey, Service> =
     HashMap::with_max_entries(spec::SERVICES.1, BPF_F_NO_PREALLOC);
+/// Addresses of listeners.
+#[map]
+static VIPS: HashMap<VipKey, u32> = HashMap::with_max_entries(spec::VIPS.1, BPF_F_NO_PREALLOC);
+/// What this CPU has answered lately, by kind.
+#[map]
+static ANSWERS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(spec::ANSWERS.1, 0);
 #[map]
 static RINGS: Array<u32> = Array::with_max_entries(spec::RINGS.1, 0);
 #[map]
@@ -127,6 +135,29 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     #[inline(always)]
     fn snat(&self, index: u32) -> Option<&Snat> {
         SNATS.get(index)
+    }
+
+    #[inline(always)]
+    fn vip(&self, addr: &Addr) -> bool {
+        VIPS.get_ptr(VipKey { addr: *addr }).is_some()
+    }
+
+    #[inline(always)]
+    fn may_answer(&self, kind: Answers) -> bool {
+        let Some(budget) = ANSWERS.get_ptr_mut(kind as u32) else {
+            return false;
+        };
+        // SAFETY: this CPU's own value, and programs of one CPU do not interrupt each other.
+        let budget = unsafe { &mut *budget };
+        let now = self.now();
+        if budget.tick != now {
+            *budget = Budget {
+                tick: now,
+                count: 0,
+            };
+        }
+        budget.count += 1;
+        budget.count <= ANSWERS_PER_TICK
     }
 
     #[inline(always)]

@@ -4,7 +4,10 @@ use core::{arch::asm, mem::size_of};
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data},
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
+        bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    },
     programs::{TcContext, XdpContext},
 };
 use gateway_common::{
@@ -61,9 +64,28 @@ impl View {
     }
 }
 
+/// VERIFIER (all kernels): of an offset that is the sum of several, the compiler computes one sum for
+/// the check and another for the access, and the check of one proves nothing about the other. A copy it
+/// cannot see through makes it use one. Drop when programs load without it.
+#[inline(always)]
+fn firm(mut at: usize) -> usize {
+    // SAFETY: as in `View::opaque`.
+    unsafe { asm!("{0} = {0}", inout(reg) at, options(nomem, nostack, preserves_flags)) };
+    at
+}
+
 /// Accesses by the view, the same for both hooks.
 macro_rules! access {
     () => {
+        /// Takes the pointers anew, also after a helper that may have moved the frame.
+        #[inline(always)]
+        fn look(&mut self) {
+            self.view = View {
+                start: self.ctx.data(),
+                end: self.ctx.data_end(),
+            };
+        }
+
         #[inline(always)]
         fn ifindex(&self) -> u32 {
             self.ifindex
@@ -88,38 +110,67 @@ macro_rules! access {
         fn store_l4<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
             self.view.opaque().store(at, value)
         }
+
+        #[inline(always)]
+        fn load_far<T: Pod>(&self, at: usize) -> Result<T, Outside> {
+            let View { start, end } = self.view.opaque();
+            let start = firm(start + at);
+            View { start, end }.load(0)
+        }
+
+        #[inline(always)]
+        fn store_far<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
+            let View { start, end } = self.view.opaque();
+            let start = firm(start + at);
+            View { start, end }.store(0, value)
+        }
     };
 }
 
 /// A frame at XDP.
-pub struct XdpPacket {
+pub struct XdpPacket<'a> {
+    ctx: &'a XdpContext,
     view: View,
     ifindex: u32,
 }
 
-impl XdpPacket {
+impl<'a> XdpPacket<'a> {
     #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> Self {
+    pub fn new(ctx: &'a XdpContext) -> Self {
         let view = View {
             start: ctx.data(),
             end: ctx.data_end(),
         };
         Self {
+            ctx,
             view,
             ifindex: ctx.ingress_ifindex() as u32,
         }
     }
 }
 
-impl Packet for XdpPacket {
+impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         (self.view.end - self.view.start) as u32
     }
 
     #[inline(always)]
-    fn segmented(&self) -> bool {
-        false
+    fn segment(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, front: usize, len: usize) -> Result<(), Outside> {
+        let before = self.view.end - self.view.start;
+        let ctx = self.ctx.ctx;
+        // SAFETY: valid context; pointers are taken anew below.
+        let failed = unsafe {
+            bpf_xdp_adjust_head(ctx, -(front as i32)) != 0
+                || bpf_xdp_adjust_tail(ctx, len as i32 - (before + front) as i32) != 0
+        };
+        self.look();
+        if failed { Err(Outside) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -136,7 +187,7 @@ pub struct TcPacket<'a> {
     ctx: &'a TcContext,
     view: View,
     len: u32,
-    segmented: bool,
+    segment: u32,
     ifindex: u32,
 }
 
@@ -162,7 +213,7 @@ impl<'a> TcPacket<'a> {
             ctx,
             view,
             len,
-            segmented: gso_size != 0,
+            segment: gso_size,
             ifindex,
         }
     }
@@ -175,8 +226,45 @@ impl Packet for TcPacket<'_> {
     }
 
     #[inline(always)]
-    fn segmented(&self) -> bool {
-        self.segmented
+    fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    #[inline(always)]
+    fn reach(&mut self, bytes: u32) {
+        let wanted = if self.len < bytes { self.len } else { bytes };
+        // SAFETY: valid context; pointers are taken anew. A failed pull leaves the head short.
+        unsafe { bpf_skb_pull_data(self.ctx.skb.skb, wanted) };
+        self.look();
+    }
+
+    /// The helper leaves a field alone that the card completes, if ports are all that changed.
+    #[inline(always)]
+    fn pending(&mut self, at: usize) -> Result<Option<u16>, Outside> {
+        let old: u16 = self.load_l4(at)?;
+        // SAFETY: valid context; pointers are taken anew below.
+        let failed = unsafe { bpf_l4_csum_replace(self.ctx.skb.skb, at as u32, 0, 1, 0) } != 0;
+        self.look();
+        let new: u16 = self.load_l4(at)?;
+        self.store_l4(at, old)?;
+        match failed {
+            true => Err(Outside),
+            false => Ok(if new == old { Some(old) } else { None }),
+        }
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, front: usize, len: usize) -> Result<(), Outside> {
+        let skb = self.ctx.skb.skb;
+        // The tail first: that also makes an ordinary packet of a super-packet.
+        // SAFETY: valid context; pointers are taken anew below.
+        let failed = unsafe {
+            bpf_skb_change_tail(skb, (len - front) as u32, 0) != 0
+                || bpf_skb_change_head(skb, front as u32, 0) != 0
+        };
+        self.len = len as u32;
+        self.reach(len as u32);
+        if failed { Err(Outside) } else { Ok(()) }
     }
 
     /// The helper knows whether the field holds a whole checksum or only the pseudo header's part,

@@ -15,10 +15,19 @@ pub fn before<C: EbpfContext, P: Packet>(ctx: &C, packet: &P) -> bool {
     if !sampled() {
         return false;
     }
-    if let Ok(head) = parse(packet) {
-        log_packet(ctx, &head, packet.frame_len());
-    }
+    log(ctx, packet);
     true
+}
+
+/// Not inlined: what `parse` finds would lie on the entry point's stack, below every stage, and each
+/// way through it would be one more state for the verifier.
+#[inline(never)]
+fn log<C: EbpfContext, P: Packet>(ctx: &C, packet: &P) {
+    match parse(packet) {
+        Ok(head) if head.v6 => log_packet_v6(ctx, &head, packet.frame_len()),
+        Ok(head) => log_packet(ctx, &head, packet.frame_len()),
+        Err(_) => {}
+    }
 }
 
 /// Logs what became of a sampled packet.
@@ -38,6 +47,20 @@ fn log_packet<C: EbpfContext>(ctx: &C, head: &Head, len: u32) {
         u32::from_be(head.key.src.v4_word()),
         head.key.src_port.host(),
         u32::from_be(head.key.dst.v4_word()),
+        head.key.dst_port.host(),
+        head.flags,
+        len
+    );
+}
+
+/// Without addresses: eight more words would not fit beside the entry point on the stack.
+#[inline(never)]
+fn log_packet_v6<C: EbpfContext>(ctx: &C, head: &Head, len: u32) {
+    info!(
+        ctx,
+        "packet proto {} IPv6 {} > {} flags {:x} length {}",
+        head.key.proto,
+        head.key.src_port.host(),
         head.key.dst_port.host(),
         head.flags,
         len

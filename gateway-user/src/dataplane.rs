@@ -15,5 +15,6 @@ pub mod pins;
 pub mod ports;
 pub mod record;
 pub mod tables;
+pub mod vips;
 
 pub use error::Error;

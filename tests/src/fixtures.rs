@@ -2,10 +2,13 @@
 //!
 //! `fixtures_slices` and `fixtures_kernel` run every row of [`table`]; a new behaviour is a new row.
 
+mod answers;
 mod backends;
 mod ends;
 mod handshakes;
 mod headers;
+mod icmp;
+mod ipv6;
 mod lives;
 mod pieces;
 mod services;
@@ -33,6 +36,9 @@ pub fn table() -> Vec<Row> {
         lives::rows(),
         backends::rows(),
         ends::rows(),
+        ipv6::rows(),
+        icmp::rows(),
+        answers::rows(),
         shapes::rows(),
         untouched::rows(),
         handshakes::rows(),

@@ -13,15 +13,19 @@ use aya::{
 };
 use gateway_common::verdict::Action;
 
-use crate::world::{Counters, Flows, Hook, World};
+use crate::{
+    row::SEGMENT,
+    world::{Counters, Flows, Hook, World},
+};
 
 use tables::Maps;
 pub use tables::{FLOWS, Saved};
 
 /// Map sizes of tests: enough for every world, and quick to make.
-pub(crate) const SIZES: [(&str, u32); 9] = [
+pub(crate) const SIZES: [(&str, u32); 10] = [
     ("FLOWS", FLOWS),
     ("SERVICES", 1024),
+    ("VIPS", 1024),
     ("RINGS", 65_537),
     ("BACKENDS", 1024),
     ("HOPS", 4096),
@@ -147,14 +151,21 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses to run it.
     pub fn run(&mut self, hook: Hook, frame: &[u8], segmented: bool) -> Result<Option<Ran>> {
+        self.run_cut(hook, frame, if segmented { SEGMENT } else { 0 })
+    }
+
+    /// The same with a super-packet of segments with this many bytes of payload; 0 is an ordinary frame.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run it.
+    pub fn run_cut(&mut self, hook: Hook, frame: &[u8], segment: u32) -> Result<Option<Ran>> {
         let mut out = vec![0; frame.len() + 64];
-        // 100 bytes a segment: any size makes a super-packet.
         let mut context = [0_u8; GSO_SIZE.1];
-        context[GSO_SIZE.0..].copy_from_slice(&100_u32.to_ne_bytes());
+        context[GSO_SIZE.0..].copy_from_slice(&segment.to_ne_bytes());
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
-            ctx_in: segmented.then_some(&context[..]),
+            ctx_in: (segment != 0).then_some(&context[..]),
             ..TestRunOptions::new()
         };
         let result = match hook {
@@ -238,10 +249,11 @@ pub fn code(hook: Hook, action: Action, same_interface: bool) -> u32 {
         (Hook::Xdp, Action::Drop) => 1,
         (Hook::Xdp, Action::Pass) => 2,
         (Hook::Xdp, Action::Forward) if same_interface => 3, // XDP_TX
-        (Hook::Xdp, Action::Forward) => 4,                   // XDP_REDIRECT
-        (Hook::Tc, Action::Drop) => 2,                       // TC_ACT_SHOT
-        (Hook::Tc, Action::Pass) => u32::MAX,                // TCX_NEXT, -1
-        (Hook::Tc, Action::Forward) => 7,                    // TC_ACT_REDIRECT
+        (Hook::Xdp, Action::Answer) => 3,
+        (Hook::Xdp, Action::Forward) => 4,    // XDP_REDIRECT
+        (Hook::Tc, Action::Drop) => 2,        // TC_ACT_SHOT
+        (Hook::Tc, Action::Pass) => u32::MAX, // TCX_NEXT, -1
+        (Hook::Tc, Action::Forward | Action::Answer) => 7, // TC_ACT_REDIRECT
     }
 }
 

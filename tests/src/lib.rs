@@ -20,5 +20,6 @@ pub mod lockstep;
 pub mod packets;
 pub mod render;
 pub mod row;
+pub mod six;
 pub mod slices;
 pub mod world;

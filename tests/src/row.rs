@@ -21,6 +21,10 @@ pub enum Expect {
     Forward(u32, SocketAddrV4, SocketAddrV4),
     /// Sent by a next hop, whatever the ends: a law of the row looks at them.
     Sent(u32),
+    /// Sent by a next hop as the row says ([`Row::becomes`]), and counted under a reason, or not.
+    Noted(u32, Reason),
+    /// Answered with the frame the row says ([`Row::becomes`]), and counted.
+    Answer(Reason),
 }
 
 /// What the agent does to the tables.
@@ -37,6 +41,10 @@ pub struct Step {
     pub frame: Vec<u8>,
     /// Whether it is a super-packet that will be cut when it is sent; only TC sees those.
     pub segmented: bool,
+    /// Bytes of payload in each segment of a super-packet; 0 is [`SEGMENT`].
+    pub cut: u32,
+    /// The frame that leaves, where the row says it byte for byte.
+    pub out: Option<Vec<u8>>,
     /// What TC does.
     pub tc: Expect,
     /// What XDP does.
@@ -105,10 +113,19 @@ impl Row {
             wait,
             frame,
             segmented: false,
+            cut: 0,
+            out: None,
             tc,
             xdp,
             flows: None,
         });
+        self
+    }
+
+    /// The last frame leaves like this.
+    #[must_use]
+    pub fn becomes(mut self, out: Vec<u8>) -> Self {
+        self.last().out = Some(out);
         self
     }
 
@@ -117,6 +134,13 @@ impl Row {
     pub fn segmented(mut self) -> Self {
         self.last().segmented = true;
         self
+    }
+
+    /// The last frame was a super-packet of segments with this many bytes of payload.
+    #[must_use]
+    pub fn cut(mut self, payload: u32) -> Self {
+        self.last().cut = payload;
+        self.segmented()
     }
 
     /// After the last frame there are this many flow entries, all in this state.
@@ -160,6 +184,15 @@ impl Row {
 }
 
 impl Step {
+    /// Bytes of payload in each segment; 0 for an ordinary frame.
+    pub fn segment(&self) -> u32 {
+        match (self.segmented, self.cut) {
+            (false, _) => 0,
+            (true, 0) => SEGMENT,
+            (true, cut) => cut,
+        }
+    }
+
     /// What a hook does.
     pub fn expect(&self, hook: Hook) -> Expect {
         match hook {
@@ -206,12 +239,21 @@ pub fn judge(row: &Row, at: usize, world: &World, hook: Hook, before: &Counters,
             translated(&place, world, hop, &step.frame, &seen.frame);
             Reason::None
         }
+        Expect::Noted(_, reason) | Expect::Answer(reason) => {
+            let action = match expect {
+                Expect::Answer(_) => Action::Answer,
+                _ => Action::Forward,
+            };
+            assert_eq!(seen.action, action, "{place}");
+            assert_eq!(Some(&seen.frame), step.out.as_ref(), "{place}: frame sent");
+            reason
+        }
     };
     let mut reasons = before.reasons.clone();
     if reason != Reason::None {
         let count = reasons.entry(reason as u32).or_default();
         count.packets += 1;
-        count.bytes += step.frame.len() as u64;
+        count.bytes += seen.frame.len() as u64;
     }
     assert_eq!(seen.counters.reasons, reasons, "{place}: counted reasons");
     if let Some((state, entries)) = step.flows {
@@ -259,3 +301,6 @@ pub fn translated(place: &str, world: &World, hop: u32, frame: &[u8], out: &[u8]
 
 /// The interface every frame of the table comes in on.
 pub const INGRESS: u32 = IFINDEX;
+
+/// Bytes of payload in each segment of a super-packet, unless a row says how many.
+pub const SEGMENT: u32 = 100;

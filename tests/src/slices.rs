@@ -3,21 +3,22 @@
 use std::cell::RefCell;
 
 use gateway_common::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     datapath::{
-        Claim, Outside, Packet, Tables, process,
+        Answers, Claim, Outside, Packet, Tables, process,
         tables::{Frame, Memory},
     },
     flow::{Flow, FlowKey},
     pod::{Pod, Shared},
     service::{Service, ServiceKey},
-    verdict::{Action, Verdict},
+    verdict::Verdict,
 };
 
 use crate::{
     ledger::Books,
-    row::{INGRESS, Row, Seen, judge},
+    row::{INGRESS, Row, SEGMENT, Seen, judge},
     world::{AGE_STEP, Counters, Flows, Hook, World},
 };
 
@@ -33,7 +34,7 @@ pub struct Slices {
 struct At<'a, const XDP: bool>(&'a Slices);
 
 /// A frame that may be a super-packet.
-struct Super(Frame, bool);
+struct Super(Frame, u32);
 
 impl Slices {
     /// Empty flow table in a world.
@@ -64,6 +65,7 @@ impl Slices {
         let memory = &mut self.memory;
         memory.config = world.config;
         memory.services = world.services.clone().into_iter().collect();
+        memory.vips = world.services.keys().map(|key| key.addr).collect();
         memory.rings.clone_from(&world.rings);
         memory.backends = world.backends.clone().into_iter().collect();
         memory.hops = world.hops.clone().into_iter().collect();
@@ -79,23 +81,30 @@ impl Slices {
 
     /// Runs one frame; returns it as the pipeline left it.
     pub fn run(&self, frame: &[u8], segmented: bool) -> (Verdict, Vec<u8>) {
+        self.run_cut(frame, if segmented { SEGMENT } else { 0 })
+    }
+
+    /// The same with a super-packet of segments this long; 0 is an ordinary frame.
+    pub fn run_cut(&self, frame: &[u8], segment: u32) -> (Verdict, Vec<u8>) {
         let bytes = frame.to_vec();
         let mut packet = Super(
             Frame {
                 bytes,
                 ifindex: INGRESS,
             },
-            segmented,
+            segment,
         );
+        // Frames of a row come in one after the other, each in a tick of its own.
+        self.memory.answers.replace([0; 3]);
         let verdict = match self.hook {
             Hook::Xdp => process(&mut packet, &At::<true>(self)),
             Hook::Tc => process(&mut packet, &At::<false>(self)),
         };
-        if verdict.action() != Action::Forward && verdict.reason() != 0 {
+        if verdict.reason() != 0 {
             let mut counters = self.counters.borrow_mut();
             let count = counters.reasons.entry(verdict.reason()).or_default();
             count.packets += 1;
-            count.bytes += frame.len() as u64;
+            count.bytes += packet.0.bytes.len() as u64;
         }
         (verdict, packet.0.bytes)
     }
@@ -131,7 +140,7 @@ pub fn run_row(row: &Row, hook: Hook) -> Vec<Seen> {
         slices.wait(step.wait * AGE_STEP);
         let before = slices.counters();
         let books = Books::of(&slices);
-        let (verdict, frame) = slices.run(&step.frame, step.segmented);
+        let (verdict, frame) = slices.run_cut(&step.frame, step.segment());
         let seen = Seen {
             action: verdict.action(),
             frame,
@@ -196,6 +205,14 @@ impl<const XDP: bool> Tables for At<'_, XDP> {
         self.0.memory.snat(index)
     }
 
+    fn vip(&self, addr: &Addr) -> bool {
+        self.0.memory.vip(addr)
+    }
+
+    fn may_answer(&self, kind: Answers) -> bool {
+        self.0.memory.may_answer(kind)
+    }
+
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32) {
         let mut counters = self.0.counters.borrow_mut();
         let Counters {
@@ -227,7 +244,7 @@ impl Packet for Super {
         self.0.frame_len()
     }
 
-    fn segmented(&self) -> bool {
+    fn segment(&self) -> u32 {
         self.1
     }
 
@@ -245,5 +262,9 @@ impl Packet for Super {
 
     fn patch_l4(&mut self, at: usize, addrs: u16, ports: u16, udp: bool) -> Result<(), Outside> {
         self.0.patch_l4(at, addrs, ports, udp)
+    }
+
+    fn make_room(&mut self, front: usize, len: usize) -> Result<(), Outside> {
+        self.0.make_room(front, len)
     }
 }

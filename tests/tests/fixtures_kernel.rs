@@ -63,12 +63,14 @@ fn run_row(kernel: &mut Kernel, row: &Row, hook: Hook, wanted: Vec<Seen>) -> usi
         kernel
             .wait(step.wait * fleetgate_tests::world::AGE_STEP)
             .unwrap();
-        let Some(ran) = kernel.run(hook, &step.frame, step.segmented).unwrap() else {
+        let Some(ran) = kernel.run_cut(hook, &step.frame, step.segment()).unwrap() else {
             refused += 1;
             continue;
         };
         let mut same_interface = false;
-        if let Expect::Forward(hop, ..) | Expect::Sent(hop) = step.expect(hook) {
+        if let Expect::Forward(hop, ..) | Expect::Sent(hop) | Expect::Noted(hop, _) =
+            step.expect(hook)
+        {
             let out = world.hops.get(&hop).map_or(0, |hop| hop.ifindex);
             same_interface = out == INGRESS;
             if hop == 0 {

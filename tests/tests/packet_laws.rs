@@ -75,7 +75,10 @@ proptest! {
                 // Anew, perhaps elsewhere, and perhaps by a frame that went no further.
                 homes.remove(&from.map(|from| (from.src, from.dst, from.proto)));
             }
-            if verdict.action() != Action::Forward {
+            if verdict.action() == Action::Answer {
+                // What answers look like is in the fixtures.
+                prop_assert_ne!(&out, &frame, "answered");
+            } else if verdict.action() != Action::Forward {
                 prop_assert_eq!(&out, &frame, "not sent, so untouched");
             } else {
                 translated("law", &world, verdict.hop(), &frame, &out);

@@ -2,7 +2,7 @@
 
 use super::{Claim, Packet, Tables, parse::parse};
 use crate::{
-    addr::Port,
+    addr::{Addr, Port},
     csum,
     flow::{Flow, FlowKey, Life, Nat, TCP, flag, state},
     hash,
@@ -24,10 +24,10 @@ pub(super) fn claiming<P: Packet, T: Tables>(
     tables: &T,
     choice: Verdict,
 ) -> Verdict {
-    let Ok(head) = parse(packet) else {
+    let mut key = FlowKey::default();
+    if read_key(packet, &mut key) == 0 {
         return Verdict::PASS;
-    };
-    let key = head.key;
+    }
     let Choice {
         service,
         backend: id,
@@ -48,10 +48,13 @@ pub(super) fn claiming<P: Packet, T: Tables>(
     if backend.snat_count == 0 || snat.port_count == 0 {
         return Verdict::because(Reason::SnatExhausted);
     }
-    let addr_delta = csum::fold(
-        csum::change32(key.src.v4_word(), snat.addr.v4_word())
-            + csum::change32(key.dst.v4_word(), backend.addr.v4_word()),
-    );
+    // NAT does not translate between families (that would be RFC 6145): configuration refuses it, and
+    // a client with a v4-mapped address in an IPv6 header is told apart here.
+    let v4 = key.dst.is_v4();
+    if key.src.is_v4() != v4 || backend.addr.is_v4() != v4 || snat.addr.is_v4() != v4 {
+        return Verdict::because(Reason::Family);
+    }
+    let addr_delta = csum::fold(changed(&key.src, &snat.addr) + changed(&key.dst, &backend.addr));
     // The reply entry first. Its deltas are the complement of the forward ones; that of the ports
     // is written below, before any packet can be answered.
     let mut flow = Flow {
@@ -143,4 +146,27 @@ pub(super) fn claiming<P: Packet, T: Tables>(
             Verdict::because(Reason::FlowTableFull)
         }
     }
+}
+
+/// Puts the key of a packet into memory; 0 if it has none. A function of its own: inlined, each word
+/// of the key would be a value on the stack, of eight bytes, beside the key.
+#[inline(never)]
+fn read_key<P: Packet>(packet: &P, key: &mut FlowKey) -> u32 {
+    match parse(packet) {
+        Ok(head) => {
+            *key = head.key;
+            1
+        }
+        Err(_) => 0,
+    }
+}
+
+/// `~old + new` over an address; the prefix of a v4-mapped one cancels. A function of its own, for
+/// the same reason.
+#[inline(never)]
+fn changed(old: &Addr, new: &Addr) -> u64 {
+    csum::change32(old.0[0], new.0[0])
+        + csum::change32(old.0[1], new.0[1])
+        + csum::change32(old.0[2], new.0[2])
+        + csum::change32(old.0[3], new.0[3])
 }

@@ -1,19 +1,22 @@
 //! The hot path: a packet of a known flow costs one hash lookup and a few arrays.
 
+use network_types::udp::UdpHdr;
+
 use super::{
     Packet, Tables,
-    parse::{FIN, RST, SYN, parse},
+    parse::{FIN, L3, RST, SYN, parse},
     rewrite::rewrite,
 };
 use crate::{
     backend::{self, NextHop},
     flow::{Life, UDP, flag, state},
-    verdict::{Reason, Verdict},
+    verdict::{Reason, Refusal, Verdict},
 };
 
 /// Translates a packet of a live flow. `tracked`: its state has been looked at already.
 ///
-/// MISS without a flow, TRACK when the state machine must see the packet first.
+/// MISS without a flow, TRACK when the state machine must see the packet first, OTHER for what has no
+/// ports where they usually are.
 #[inline(never)]
 pub(super) fn established<P: Packet, T: Tables>(
     packet: &mut P,
@@ -21,7 +24,7 @@ pub(super) fn established<P: Packet, T: Tables>(
     tracked: bool,
 ) -> Verdict {
     let Ok(head) = parse(packet) else {
-        return Verdict::PASS;
+        return Verdict::OTHER;
     };
     let Some(flow) = tables.flow(&head.key) else {
         return Verdict::MISS;
@@ -47,7 +50,7 @@ pub(super) fn established<P: Packet, T: Tables>(
         return Verdict::because(Reason::Fragment);
     }
     if head.ttl <= 1 {
-        return Verdict::because(Reason::TtlExpired);
+        return Verdict::refuse(Refusal::TtlExpired);
     }
     let hop = match tables.hop(nat.hop as u32) {
         Some(hop) if usable::<T>(hop, packet.ifindex()) => Some(hop),
@@ -58,10 +61,10 @@ pub(super) fn established<P: Packet, T: Tables>(
     }
     let bytes = packet.frame_len();
     if let Some(hop) = hop
-        && bytes > hop.mtu as u32 + super::parse::L3 as u32
-        && !packet.segmented()
+        && bytes > hop.mtu as u32 + L3 as u32
+        && fits(packet, head.l4, head.key.proto, hop.mtu as u32) == 0
     {
-        return Verdict::because(Reason::OverMtu);
+        return Verdict::refuse(Refusal::TooBig(hop.mtu));
     }
     flow.touch(now, life.bytes.wrapping_add(bytes as u64));
     let reply = life.flags & flag::REPLY != 0;
@@ -70,6 +73,25 @@ pub(super) fn established<P: Packet, T: Tables>(
         Ok(()) => Verdict::forward(if hop.is_some() { nat.hop } else { 0 }),
         Err(_) => Verdict::because(Reason::Rewrite),
     }
+}
+
+/// Whether a frame that is longer than a next hop sends will be cut into ones that are not; 0 is no. Not
+/// inlined: each way through it would be one more through all that follows.
+#[inline(never)]
+fn fits<P: Packet>(packet: &P, l4: usize, proto: u32, mtu: u32) -> u32 {
+    let segment = packet.segment();
+    if segment == 0 || mtu == 0 {
+        return (mtu == 0) as u32;
+    }
+    let header = match proto {
+        UDP => UdpHdr::LEN,
+        // RFC 9293 section 3.1: the data offset counts words.
+        _ => match packet.load_l4::<u8>(l4 + 12) {
+            Ok(offset) => (offset >> 4) as usize * 4,
+            Err(_) => return 0,
+        },
+    };
+    ((l4 - L3 + header) as u32 + segment <= mtu) as u32
 }
 
 /// Whether a frame can be sent by a next hop. XDP reaches only devices that take XDP frames, and

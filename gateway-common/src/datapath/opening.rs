@@ -10,7 +10,7 @@ use crate::{
     flow::TCP,
     hash,
     service::{Service, ServiceKey, mode},
-    verdict::{Choice, Reason, Verdict},
+    verdict::{Choice, Reason, Refusal, Verdict},
 };
 
 /// Offset of the source MAC address in an Ethernet header.
@@ -42,7 +42,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     }
     // The flow would not get its first packet.
     if head.ttl <= 1 {
-        return Verdict::because(Reason::TtlExpired);
+        return Verdict::refuse(Refusal::TtlExpired);
     }
     if head.key.proto == TCP && head.flags & (SYN | ACK | RST) != SYN {
         return Verdict::because(Reason::NoFlow);

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use network_types::{
     eth::{EthHdr, EtherType},
-    ip::Ipv4Hdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
     udp::UdpHdr,
 };
@@ -15,7 +15,7 @@ use crate::{
     flow::{FlowKey, TCP, UDP},
 };
 
-/// Offset of the IPv4 header: 802.1Q-tagged frames are left to the VLAN device above.
+/// Offset of the IP header: 802.1Q-tagged frames are left to the VLAN device above.
 pub(super) const L3: usize = EthHdr::LEN;
 
 /// TCP flags byte: FIN.
@@ -40,20 +40,73 @@ pub struct Head {
     pub check: usize,
     /// TCP flags; 0 for UDP.
     pub flags: u8,
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub ttl: u8,
     /// First fragment of a datagram that has more.
     pub fragment: bool,
+    /// IPv6.
+    pub v6: bool,
 }
 
-/// Reads the headers. `Err` is a frame that is not ours: no IPv4, no TCP or UDP, a later fragment
-/// (it has no ports), or cut short. The stack knows what to do with it.
+/// Reads the headers. `Err` is a frame without TCP or UDP ports behind a plain IP header: another
+/// protocol, a later fragment, extension headers, or cut short. The stage `other` knows what to do
+/// with it.
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P) -> Result<Head, Outside> {
     let ether_type: u16 = packet.load(offset_of!(EthHdr, ether_type))?;
-    if ether_type != EtherType::Ipv4 as u16 {
+    if ether_type == EtherType::Ipv4 as u16 {
+        parse_v4(packet)
+    } else if ether_type == EtherType::Ipv6 as u16 {
+        parse_v6(packet)
+    } else {
+        Err(Outside)
+    }
+}
+
+/// An IPv6 packet whose first header is TCP or UDP.
+#[inline(always)]
+fn parse_v6<P: Packet>(packet: &P) -> Result<Head, Outside> {
+    const L4: usize = L3 + Ipv6Hdr::LEN;
+    let version: u8 = packet.load(L3)?;
+    if version >> 4 != 6 {
         return Err(Outside);
     }
+    let proto = packet.load::<u8>(L3 + offset_of!(Ipv6Hdr, next_hdr))? as u32;
+    let (check, flags) = match proto {
+        TCP => (
+            L4 + offset_of!(TcpHdr, check),
+            packet.load_l4(L4 + TCP_FLAGS)?,
+        ),
+        UDP => (L4 + offset_of!(UdpHdr, check), 0),
+        _ => return Err(Outside),
+    };
+    // As for IPv4: after this load nothing fails half-way.
+    let _: u16 = packet.load_l4(check)?;
+    let key = FlowKey {
+        src: Addr(packet.load(L3 + offset_of!(Ipv6Hdr, src_addr))?),
+        dst: Addr(packet.load(L3 + offset_of!(Ipv6Hdr, dst_addr))?),
+        src_port: Port(packet.load(L4)?),
+        dst_port: Port(packet.load(L4 + 2)?),
+        proto,
+    };
+    // No listener and no source address lies in ::/64, but IPv4 does in our tables, and nobody may
+    // reach it through an IPv6 header.
+    if key.dst.0[0] | key.dst.0[1] == 0 {
+        return Err(Outside);
+    }
+    Ok(Head {
+        key,
+        l4: L4,
+        check,
+        flags,
+        ttl: packet.load(L3 + offset_of!(Ipv6Hdr, hop_limit))?,
+        fragment: false,
+        v6: true,
+    })
+}
+
+#[inline(always)]
+fn parse_v4<P: Packet>(packet: &P) -> Result<Head, Outside> {
     let vihl: u8 = packet.load(L3 + offset_of!(Ipv4Hdr, vihl))?;
     let words = (vihl & 0x0f) as usize;
     if vihl >> 4 != 4 || words < 5 {
@@ -92,5 +145,6 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Head, Outside> {
         flags,
         ttl,
         fragment: frags & 0x2000 != 0,
+        v6: false,
     })
 }

@@ -1,14 +1,19 @@
 //! The pipeline on slices and hash tables: for tests, fuzzers and `fleetgate trace`.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+};
 
-use super::{Claim, Outside, Packet, Tables, patched_l4};
+use super::{Answers, Claim, Outside, Packet, Tables, patched_l4};
 use crate::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
     pod::{Pod, Shared},
     service::{Service, ServiceKey},
+    vip,
 };
 
 /// A frame in memory.
@@ -25,8 +30,8 @@ impl Packet for Frame {
         self.bytes.len() as u32
     }
 
-    fn segmented(&self) -> bool {
-        false
+    fn segment(&self) -> u32 {
+        0
     }
 
     fn ifindex(&self) -> u32 {
@@ -54,6 +59,17 @@ impl Packet for Frame {
         let check = self.load(at)?;
         self.store(at, patched_l4(check, addrs, ports, udp))
     }
+
+    fn make_room(&mut self, front: usize, len: usize) -> Result<(), Outside> {
+        let keep = len.checked_sub(front).ok_or(Outside)?;
+        self.bytes.truncate(keep);
+        self.bytes.splice(0..0, std::iter::repeat_n(0, front));
+        if self.bytes.len() == len {
+            Ok(())
+        } else {
+            Err(Outside)
+        }
+    }
 }
 
 /// All tables in memory. Flows are boxed and never freed while borrowed tables live: a forgotten
@@ -76,6 +92,10 @@ pub struct Memory {
     pub neighbours: HashMap<NeighbourKey, u32>,
     /// Source addresses by index.
     pub snats: Vec<Snat>,
+    /// Addresses of listeners.
+    pub vips: HashSet<Addr>,
+    /// Answers of each kind that were due; more than [`vip::ANSWERS_PER_TICK`] are refused.
+    pub answers: RefCell<[u32; 3]>,
     /// Most flow entries.
     pub max_flows: usize,
     flows: RefCell<HashMap<FlowKey, usize>>,
@@ -115,6 +135,8 @@ impl Memory {
             hops: self.hops.clone(),
             neighbours: self.neighbours.clone(),
             snats: self.snats.clone(),
+            vips: self.vips.clone(),
+            answers: self.answers.clone(),
             max_flows: self.max_flows,
             flows: RefCell::default(),
             slab: RefCell::default(),
@@ -187,6 +209,16 @@ impl Tables for Memory {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.snats.get(index as usize)
+    }
+
+    fn vip(&self, addr: &Addr) -> bool {
+        self.vips.contains(addr)
+    }
+
+    fn may_answer(&self, kind: Answers) -> bool {
+        let count = &mut self.answers.borrow_mut()[kind as usize];
+        *count += 1;
+        *count <= vip::ANSWERS_PER_TICK
     }
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}

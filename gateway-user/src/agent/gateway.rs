@@ -138,6 +138,7 @@ impl Gateway {
             log_samples(&mut ebpf);
         }
         let mut tables = Tables::open(&pins)?;
+        dataplane::vips::adopt(&mut tables)?;
         let rate = Clock::open(&pins)?.rate(&tables, MEASURE)?;
         let seed = plan::ring_seed(&options.ring_secret);
         apply::configure(&mut tables, seed as u32, rate, options.sample_every)?;

@@ -1,6 +1,12 @@
 //! Carries a plan's steps out on the maps.
 
-use std::{collections::BTreeMap, io::ErrorKind::NotFound, net::IpAddr, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind::NotFound,
+    net::IpAddr,
+    thread,
+    time::Duration,
+};
 
 use aya::maps::MapError;
 use gateway_common::{
@@ -17,6 +23,7 @@ use super::{
     Error, batch,
     hops::HopChanges,
     tables::{Tables, failed, service_key, set},
+    vips,
 };
 use crate::plan::{self, BackendState, Mode, Plan, Step};
 
@@ -40,6 +47,8 @@ pub struct Context<'a> {
 
 /// Carries steps out in order; the first failure leaves the rest undone and a working gateway.
 pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Result<(), Error> {
+    // Addresses whose last listener may be gone after these steps.
+    let mut left = BTreeSet::new();
     for step in steps {
         match step {
             Step::Source(at, source) => {
@@ -79,6 +88,7 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
                 if *fresh {
                     clear(&mut tables.service_stats, maps::SERVICE_STATS.0, service.id)?;
                 }
+                vips::add(tables, address.address.ip())?;
                 tables
                     .services
                     .insert(service_key(address), service_entry(service), 0)
@@ -87,6 +97,7 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
             Step::RemoveService(address) => {
                 // Already gone after a crash between this step and the record.
                 let _ = tables.services.remove(&service_key(address));
+                left.insert(address.address.ip());
             }
             Step::Grace => thread::sleep(GRACE),
             Step::RemoveBackend(id) => {
@@ -99,7 +110,7 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
             }
         }
     }
-    Ok(())
+    vips::remove_unused(tables, context.want, &left)
 }
 
 /// Removes service entries that no plan knows, left by a crash. Returns how many.
@@ -111,10 +122,12 @@ pub fn remove_unknown_services(tables: &mut Tables, plan: &Plan) -> usize {
         .flatten()
         .filter(|key| !known.contains(key))
         .collect();
-    unknown
+    let removed = unknown
         .iter()
         .filter(|key| tables.services.remove(key).is_ok())
-        .count()
+        .count();
+    vips::remove_unknown(tables, plan);
+    removed
 }
 
 /// Removes neighbours that are gone, so that there is room; then writes changed next hops, then

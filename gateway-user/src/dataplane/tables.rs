@@ -13,6 +13,7 @@ use gateway_common::{
     maps,
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
+    vip::VipKey,
 };
 
 use super::{Error, pins::Pins};
@@ -26,6 +27,8 @@ pub struct Tables {
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Listeners.
     pub services: HashMap<MapData, ServiceKey, Service>,
+    /// Addresses of listeners.
+    pub vips: HashMap<MapData, VipKey, u32>,
     /// Slab of all rings.
     pub rings: Array<MapData, u32>,
     /// The same map, for writing many slots at once.
@@ -65,6 +68,7 @@ impl Tables {
             flow_table_size: flows.map_or(maps::FLOWS.1, |info| info.max_entries()),
             flows: open(pins, maps::FLOWS.0)?,
             services: open(pins, maps::SERVICES.0)?,
+            vips: open(pins, maps::VIPS.0)?,
             rings: open(pins, maps::RINGS.0)?,
             ring_slab: data(pins, maps::RINGS.0)?,
             backends: open(pins, maps::BACKENDS.0)?,

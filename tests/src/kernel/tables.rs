@@ -19,6 +19,7 @@ use gateway_common::{
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
     verdict::REASONS,
+    vip::{Budget, VipKey},
 };
 
 use crate::world::{AGE_STEP, Counters, Flows, World};
@@ -33,6 +34,8 @@ const FILLER: u32 = 0xffff_ffff;
 pub(super) struct Maps {
     flows: HashMap<MapData, FlowKey, Flow>,
     services: HashMap<MapData, ServiceKey, Service>,
+    vips: HashMap<MapData, VipKey, u32>,
+    answers: PerCpuArray<MapData, Budget>,
     rings: Array<MapData, u32>,
     backends: Array<MapData, Backend>,
     hops: Array<MapData, NextHop>,
@@ -65,6 +68,8 @@ impl Maps {
         Ok(Self {
             flows: take(ebpf, "FLOWS")?,
             services: take(ebpf, "SERVICES")?,
+            vips: take(ebpf, "VIPS")?,
+            answers: take(ebpf, "ANSWERS")?,
             rings: take(ebpf, "RINGS")?,
             backends: take(ebpf, "BACKENDS")?,
             hops: take(ebpf, "HOPS")?,
@@ -95,6 +100,9 @@ impl Maps {
         for id in backends {
             zero(&mut self.backend_stats, id)?;
         }
+        for kind in 0..gateway_common::maps::ANSWERS.1 {
+            zero(&mut self.answers, kind)?;
+        }
         for reason in 0..REASONS {
             zero(&mut self.reason_stats, reason)?;
         }
@@ -106,6 +114,7 @@ impl Maps {
     pub(super) fn write(&mut self, world: &World) -> Result<()> {
         let old = std::mem::replace(&mut self.written, world.clone());
         replace_keys(&mut self.services, &old.services, &world.services)?;
+        replace_keys(&mut self.vips, &vips(&old), &vips(world))?;
         replace_keys(&mut self.neighbours, &old.neighbours, &world.neighbours)?;
         replace_slots(&mut self.backends, &old.backends, &world.backends)?;
         replace_slots(&mut self.hops, &old.hops, &world.hops)?;
@@ -201,6 +210,12 @@ impl Maps {
         self.base = self.counted()?.minus(&saved.counters);
         Ok(())
     }
+}
+
+/// Addresses of listeners.
+fn vips(world: &World) -> BTreeMap<VipKey, u32> {
+    let keys = world.services.keys();
+    keys.map(|key| (VipKey { addr: key.addr }, 1)).collect()
 }
 
 /// Takes a map out of the object.

@@ -7,10 +7,11 @@ use std::{
 };
 
 use gateway_common::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     datapath::{
-        Claim, Tables, process,
+        Answers, Claim, Tables, process,
         tables::{Frame, Memory},
     },
     flow::{Flow, FlowKey},
@@ -73,7 +74,7 @@ pub fn steer(
 
 /// Key of the packets from a client.
 pub fn flow_key(transport: Transport, client: SocketAddrV4, service: SocketAddrV4) -> FlowKey {
-    use gateway_common::addr::{Addr, Port};
+    use gateway_common::addr::Port;
     let addr = |ip: Ipv4Addr| Addr::v4(u32::from_ne_bytes(ip.octets()));
     FlowKey {
         src: addr(*client.ip()),
@@ -182,6 +183,14 @@ impl Tables for Overlay<'_> {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.memory.snat(index)
+    }
+
+    fn vip(&self, addr: &Addr) -> bool {
+        self.memory.vip(addr)
+    }
+
+    fn may_answer(&self, kind: Answers) -> bool {
+        self.memory.may_answer(kind)
     }
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}
