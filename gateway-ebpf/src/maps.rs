@@ -7,9 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, SockMap},
 };
 use gateway_common::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
-    addr::Addr,
     datapath::{Answers, Claim, Tables},
     flow::{Flow, FlowKey},
     hash::scale,

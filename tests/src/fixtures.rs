@@ -8,7 +8,7 @@ mod ends;
 mod handshakes;
 mod headers;
 mod icmp;
-mod ipv6;
+pub mod ipv6;
 mod lives;
 mod pieces;
 mod services;

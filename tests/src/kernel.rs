@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
+    programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp},
 };
 use gateway_common::verdict::Action;
 
@@ -183,6 +183,18 @@ impl Kernel {
             code: result.return_value,
             frame: out,
         }))
+    }
+
+    /// Attaches the TC program to an interface of this thread's network namespace, for as long as this
+    /// value lives.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_tc(&mut self, interface: &str) -> Result<()> {
+        program::<SchedClassifier>(&mut self.ebpf, "fleetgate_tc")?
+            .attach(interface, TcAttachType::Ingress)
+            .with_context(|| format!("attach to {interface}"))?;
+        Ok(())
     }
 
     /// The kernel's tick counter, read as the agent reads it.

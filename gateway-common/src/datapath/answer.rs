@@ -206,8 +206,7 @@ fn header<P: Packet>(packet: &P, at: usize) -> Result<u64, Outside> {
 /// that they can be added up.
 #[inline(always)]
 fn quoted<P: Packet>(packet: &P, told: usize, most: usize) -> usize {
-    let frame = packet.frame_len() as usize;
-    let here = if frame > L3 { frame - L3 } else { 0 };
+    let here = (packet.frame_len() as usize).saturating_sub(L3);
     let len = if told == 0 || told > here { here } else { told };
     (if len > most { most } else { len }) & !3
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use gateway_common::stats::Traffic;
+use gateway_common::{stats::Traffic, verdict::Reason};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Kind, Readings, family};
@@ -15,13 +15,28 @@ pub struct Kernel {
     services: Vec<(String, String, Traffic)>,
     /// Traffic by cluster and pod: several ports of a pod are added up.
     backends: BTreeMap<(String, String), Traffic>,
-    /// (reason, dropped, packets).
-    reasons: Vec<(&'static str, bool, u64)>,
+    /// (reason, family, packets).
+    reasons: Vec<(&'static str, &'static str, u64)>,
     flow_entries: Option<u64>,
     flow_table_size: u64,
     generation: u64,
     errors: u64,
     warnings: u64,
+}
+
+const DROPPED: &str = "dropped_packets";
+const PASSED: &str = "passed_packets";
+const ANSWERED: &str = "answered_packets";
+
+/// Family that packets of a reason are counted in.
+fn fate(reason: Reason) -> &'static str {
+    if reason.answered() {
+        ANSWERED
+    } else if reason.dropped() {
+        DROPPED
+    } else {
+        PASSED
+    }
 }
 
 impl Kernel {
@@ -53,7 +68,7 @@ impl Kernel {
             reasons: readings
                 .reasons
                 .iter()
-                .map(|(reason, count)| (reason.name(), reason.dropped(), count.packets))
+                .map(|(reason, count)| (reason.name(), fate(*reason), count.packets))
                 .collect(),
             flow_entries,
             flow_table_size: readings.flow_table_size,
@@ -88,18 +103,15 @@ impl Kernel {
                 })
             },
         )?;
-        for (name, help, wanted) in [
-            ("dropped_packets", "Packets dropped, by reason", true),
+        for (name, help) in [
+            (DROPPED, "Packets dropped, by reason"),
+            (PASSED, "Packets left to the node's own stack, by reason"),
             (
-                "passed_packets",
-                "Packets left to the node's own stack, by reason",
-                false,
+                ANSWERED,
+                "Packets sent by the kernel programs: answers, and translated errors, by reason",
             ),
         ] {
-            let counts = self
-                .reasons
-                .iter()
-                .filter(|(_, dropped, _)| *dropped == wanted);
+            let counts = self.reasons.iter().filter(|(_, family, _)| *family == name);
             let counts = counts.map(|(reason, _, packets)| ([("reason", *reason)], *packets));
             family(encoder, Counter, (name, help), counts)?;
         }

@@ -34,6 +34,8 @@ pub struct ReasonView {
     pub reason: &'static str,
     /// Dropped; otherwise passed to the node's own stack.
     pub dropped: bool,
+    /// Something was sent because of them: an answer, or their translation.
+    pub answered: bool,
     /// Packets.
     pub packets: u64,
     /// Frame bytes.
@@ -63,6 +65,7 @@ pub fn stats(record: &Record, readings: &Readings) -> StatsView {
             .map(|(reason, count)| ReasonView {
                 reason: reason.name(),
                 dropped: reason.dropped(),
+                answered: reason.answered(),
                 packets: count.packets,
                 bytes: count.bytes,
             })
@@ -95,6 +98,7 @@ impl View for StatsView {
         let mut reasons = Table::new(&["REASON", "VERDICT", "PACKETS>", "BYTES>"]);
         for reason in &self.reasons {
             let verdict = match (reason.dropped, reason.packets) {
+                _ if reason.answered => "answered".into(),
                 (false, _) => "passed".into(),
                 (true, 0) => "dropped".into(),
                 (true, _) => Cell::toned(Tone::Bad, "dropped"),
