@@ -79,22 +79,22 @@ impl<'k> Lockstep<'k> {
         self.kernel.wait(steps * AGE_STEP)
     }
 
-    /// Runs a frame through both and compares all that it leaves.
+    /// Runs a frame (a super-packet of segments with this many bytes of payload, or 0) through both and compares all that it leaves.
     ///
     /// # Errors
     /// When the kernel does not run it.
     ///
     /// # Panics
     /// When they differ.
-    pub fn run(&mut self, place: &str, frame: &[u8], segmented: bool) -> Result<Verdict> {
-        let verdict = self.frames(place, frame, segmented)?;
+    pub fn run(&mut self, place: &str, frame: &[u8], segment: u32) -> Result<Verdict> {
+        let verdict = self.frames(place, frame, segment)?;
         self.compare(place)?;
         Ok(verdict)
     }
 
     /// What a frame would do, without its being done.
-    pub fn would(&self, frame: &[u8], segmented: bool) -> Verdict {
-        self.slices.fork().run(frame, segmented).0
+    pub fn would(&self, frame: &[u8], segment: u32) -> Verdict {
+        self.slices.fork().run_cut(frame, segment).0
     }
 
     /// All that decides what becomes of the next frame, to tell states apart.
@@ -110,12 +110,12 @@ impl<'k> Lockstep<'k> {
     ///
     /// # Panics
     /// When they differ, or a frame was written half.
-    pub fn cuts(&mut self, place: &str, frame: &[u8], segmented: bool) -> Result<()> {
+    pub fn cuts(&mut self, place: &str, frame: &[u8], segment: u32) -> Result<()> {
         let kernel = self.kernel.save()?;
         let (slices, no_route) = (self.slices.fork(), self.no_route);
         for len in 0..frame.len() {
             let place = format!("{place}, cut to {len} bytes");
-            let verdict = self.frames(&place, &frame[..len], segmented)?;
+            let verdict = self.frames(&place, &frame[..len], segment)?;
             // What passes uncounted leaves nothing; a look before the next one that does is enough.
             if verdict != Verdict::PASS || len + 1 == frame.len() {
                 self.compare(&place)?;
@@ -129,8 +129,8 @@ impl<'k> Lockstep<'k> {
     }
 
     /// Runs a frame through both; compares what it became.
-    fn frames(&mut self, place: &str, frame: &[u8], segmented: bool) -> Result<Verdict> {
-        let (verdict, out) = self.slices.run(frame, segmented);
+    fn frames(&mut self, place: &str, frame: &[u8], segment: u32) -> Result<Verdict> {
+        let (verdict, out) = self.slices.run_cut(frame, segment);
         let mut action = verdict.action();
         if action == Action::Forward {
             assert_eq!(out.len(), frame.len(), "{place}: length");
@@ -138,10 +138,12 @@ impl<'k> Lockstep<'k> {
             if packets::ends(frame).is_some() {
                 translated(place, &self.world, verdict.hop(), frame, &out);
             }
+        } else if action == Action::Answer {
+            assert_ne!(out, frame, "{place}: answered");
         } else {
             assert_eq!(out, frame, "{place}: not sent, so untouched");
         }
-        let Some(ran) = self.kernel.run(self.hook, frame, segmented)? else {
+        let Some(ran) = self.kernel.run_cut(self.hook, frame, segment)? else {
             assert_eq!(verdict, Verdict::PASS, "{place}: too short for anything");
             self.tally.short += 1;
             return Ok(verdict);

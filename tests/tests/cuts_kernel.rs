@@ -78,12 +78,12 @@ fn cut_row(
             both.change(change).unwrap();
         }
         both.wait(step.wait).unwrap();
-        if both.would(&step.frame, step.segmented).action() == Action::Forward
+        if both.would(&step.frame, step.segment()).action() == Action::Forward
             && known.insert((both.state(), step.frame.clone()))
         {
-            both.cuts(&place, &step.frame, step.segmented).unwrap();
+            both.cuts(&place, &step.frame, step.segment()).unwrap();
         }
-        both.run(&place, &step.frame, step.segmented).unwrap();
+        both.run(&place, &step.frame, step.segment()).unwrap();
     }
     both.tally
 }

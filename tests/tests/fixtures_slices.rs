@@ -47,7 +47,7 @@ fn the_table_has_many_rows_and_no_name_twice() {
 }
 
 /// Reasons that no packet on slices can meet, and why.
-const UNMET: [(Reason, &str); 3] = [
+const UNMET: [(Reason, &str); 4] = [
     (
         Reason::NoRoute,
         "told by the kernel's route lookup; in the kernel, rows whose hop is 0 meet it",
@@ -60,6 +60,10 @@ const UNMET: [(Reason, &str); 3] = [
         Reason::Flipped,
         "another CPU replaces the service while this one reads it",
     ),
+    (
+        Reason::AnswerRate,
+        "frames of a row come in a tick of their own each, and every tick has answers left",
+    ),
 ];
 
 #[test]
@@ -69,7 +73,10 @@ fn every_reason_is_met_by_a_row_or_cannot_be() {
         .flat_map(|row| &row.steps)
         .flat_map(|step| [step.tc, step.xdp])
         .filter_map(|expect| match expect {
-            Expect::Pass(reason) | Expect::Drop(reason) => Some(reason as u32),
+            Expect::Pass(reason)
+            | Expect::Drop(reason)
+            | Expect::Noted(_, reason)
+            | Expect::Answer(reason) => Some(reason as u32),
             _ => None,
         })
         .collect();

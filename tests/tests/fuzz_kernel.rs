@@ -40,7 +40,7 @@ fn rows_that_are_tampered_with_do_in_the_kernel_what_they_do_on_slices() {
             }
             both.wait(step.wait).unwrap();
             let place = format!("row \"{}\", step {}, {:?}", row.name, at + 1, mutant.hook);
-            both.run(&place, &step.frame, step.segmented).unwrap();
+            both.run(&place, &step.frame, step.segment()).unwrap();
         }
         runs.set(runs.get() + both.tally.runs);
         sent.set(sent.get() + both.tally.sent);

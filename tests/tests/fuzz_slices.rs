@@ -27,10 +27,14 @@ use mutants::mutant;
 use proptest::prelude::*;
 
 /// Sends a frame and checks all that holds for any frame in any state. Returns what became of it.
-fn check(place: &str, slices: &Slices, world: &World, frame: &[u8], segmented: bool) -> Verdict {
+fn check(place: &str, slices: &Slices, world: &World, frame: &[u8], segment: u32) -> Verdict {
     let books = Books::of(slices);
-    let (verdict, out) = slices.run(frame, segmented);
+    let (verdict, out) = slices.run_cut(frame, segment);
     books.balance(place, frame, verdict.action(), &Books::of(slices));
+    if verdict.action() == Action::Answer {
+        assert_ne!(out, frame, "{place}: answered");
+        return verdict;
+    }
     assert_eq!(out.len(), frame.len(), "{place}: no frame grows or shrinks");
     if verdict.action() != Action::Forward {
         assert_eq!(out, frame, "{place}: not sent, so untouched");
@@ -78,7 +82,8 @@ fn comes_back(place: &str, slices: &Slices, from: Ends, to: Ends) {
         }
         // The way back may be unknown to XDP, or too narrow.
         _ => {
-            let reasons = [Reason::NextHop as u32, Reason::OverMtu as u32];
+            let reasons = [Reason::NextHop, Reason::OverMtu, Reason::TooBigAnswered];
+            let reasons = reasons.map(|reason| reason as u32);
             assert!(
                 reasons.contains(&verdict.reason()),
                 "{place}: the answer from {} is lost: {verdict:?}",
@@ -103,7 +108,7 @@ fn rows_that_are_tampered_with_break_no_law() {
             }
             slices.wait(step.wait * AGE_STEP);
             let place = format!("row \"{}\", step {}", row.name, at + 1);
-            let verdict = check(&place, &slices, &world, &step.frame, step.segmented);
+            let verdict = check(&place, &slices, &world, &step.frame, step.segment());
             sent.set(sent.get() + u64::from(verdict.action() == Action::Forward));
         }
         Ok(())
@@ -119,7 +124,7 @@ fn noise_of_any_length_breaks_no_law() {
         for hook in [Hook::Xdp, Hook::Tc] {
             let world = world();
             let slices = Slices::new(hook, &world);
-            check("noise", &slices, &world, &noise, false);
+            check("noise", &slices, &world, &noise, 0);
         }
         Ok(())
     });
@@ -184,7 +189,7 @@ fn noise_behind_a_good_beginning_breaks_no_law() {
         }
         let slices = Slices::new(hook, &world);
         for frame in frames {
-            let verdict = check("dressed noise", &slices, &world, &frame, false);
+            let verdict = check("dressed noise", &slices, &world, &frame, 0);
             sent.set(sent.get() + u64::from(verdict.action() == Action::Forward));
         }
         Ok(())
