@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 mod actions;
 mod conditions;
+mod family;
 mod policy;
 mod tls;
 mod transport;
 
 pub use actions::*;
 pub use conditions::*;
+pub use family::*;
 pub use policy::*;
 pub use tls::*;
 pub use transport::*;

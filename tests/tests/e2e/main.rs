@@ -5,6 +5,7 @@ mod broken;
 mod crash;
 mod fleet;
 mod inspection;
+mod l4;
 mod lifecycle;
 mod live;
 mod network;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ir::model::{
-        Affinity, Backend, Group, GroupName, Ir, ServiceName, Split, Transport, WEIGHT_UNIT,
+        Affinity, Backend, Family, Group, GroupName, Ir, ServiceName, Split, Transport, WEIGHT_UNIT,
     },
     manifest::{
         ClusterId, ClusterObjects, EndpointSlice, NamespacedName, Reach, SERVICE_NAME, Service,
@@ -72,12 +72,12 @@ struct Pods {
 }
 
 impl Members<'_> {
-    /// The pods that `want` asks for in `clusters`; `notes` are on the Ingress.
+    /// The pods that `want` asks for in `clusters`, for listeners on `addresses`; `notes` are on the Ingress.
     pub(super) fn group(
         &self,
         group: &GroupName,
         want: &Want,
-        clusters: &BTreeSet<ClusterId>,
+        (clusters, addresses): (&BTreeSet<ClusterId>, &[IpAddr]),
         notes: &mut Notes,
     ) -> Group {
         let Want {
@@ -130,12 +130,6 @@ impl Members<'_> {
                     Some(weight) => Some(u32::from(*weight)),
                 },
             };
-            let ready = u32::try_from(pods.ready.len()).unwrap_or(u32::MAX).max(1);
-            let weight = match share {
-                None => WEIGHT_UNIT,
-                Some(0) => 0,
-                Some(share) => (share * WEIGHT_UNIT / ready).max(1),
-            };
             let backend = |weight| {
                 move |(address, pod)| Backend {
                     cluster: id.clone(),
@@ -144,12 +138,24 @@ impl Members<'_> {
                     weight,
                 }
             };
-            let busy = if weight == 0 {
-                &mut idle
-            } else {
-                &mut backends
-            };
-            busy.extend(pods.ready.into_iter().map(backend(weight)));
+            // An address of a listener has pods of its own family only, so each family shares by itself.
+            let ready = pods.ready.into_iter();
+            let (v4, v6): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                ready.partition(|(it, _)| it.is_ipv4());
+            for family in [v4, v6] {
+                let ready = u32::try_from(family.len()).unwrap_or(u32::MAX).max(1);
+                let weight = match share {
+                    None => WEIGHT_UNIT,
+                    Some(0) => 0,
+                    Some(share) => (share * WEIGHT_UNIT / ready).max(1),
+                };
+                let busy = if weight == 0 {
+                    &mut idle
+                } else {
+                    &mut backends
+                };
+                busy.extend(family.into_iter().map(backend(weight)));
+            }
             idle.extend(pods.idle.into_iter().map(backend(0)));
         }
         if !found {
@@ -166,6 +172,7 @@ impl Members<'_> {
             );
         }
         overlaps(&backends, place, notes);
+        families(&name, &backends, addresses, place, notes);
         Group {
             name: group.clone(),
             service: service.clone(),
@@ -200,23 +207,24 @@ impl Members<'_> {
             notes.elsewhere(told);
             return pods;
         }
-        if slices.iter().all(|slice| slice.address_type != "IPv4")
+        let served = |slice: &&EndpointSlice| Family::of(slice).is_some();
+        if !slices.iter().any(served)
             && let Some(slice) = slices.first()
         {
             let mut told = Notes::of(slice_ref(slice, id));
             told.warning(
                 "addressType",
                 format!(
-                    "only IPv4 is served, this is {}, and Service {service} has no other slice, so it has no pods",
+                    "only IPv4 and IPv6 are served, this is {}, and Service {service} has no other slice, so it has no pods",
                     shown(&slice.address_type)
                 ),
-                "give the Service an IPv4 address family",
+                "give the Service a selector, so that its slices hold addresses of pods",
             );
             notes.elsewhere(told);
         }
         let mut numbered = false;
         let mut endpoints = false;
-        for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+        for (slice, family) in slices.iter().filter_map(|it| Some((it, Family::of(it)?))) {
             endpoints |= !slice.endpoints.is_empty();
             // Kubernetes joins the two by the *name* of the Service port; `targetPort` is already resolved here.
             let numbers = slice
@@ -230,7 +238,7 @@ impl Members<'_> {
                 });
             if let Some(number) = numbers.min() {
                 numbered = true;
-                collect(slice, number, id, &mut pods, notes);
+                collect((slice, family), number, id, &mut pods, notes);
             }
         }
         if endpoints && !numbered {
@@ -255,7 +263,13 @@ impl Members<'_> {
 ///
 /// An endpoint without `targetRef` is served, as in slices written by hand; one that refers to anything but a Pod is not:
 /// nothing says that it lives in the pod network.
-fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, notes: &mut Notes) {
+fn collect(
+    (slice, family): (&EndpointSlice, Family),
+    port: u16,
+    id: &ClusterId,
+    pods: &mut Pods,
+    notes: &mut Notes,
+) {
     let mut told = Notes::of(slice_ref(slice, id));
     for (index, endpoint) in slice.endpoints.iter().enumerate() {
         let target = endpoint.target_ref.as_ref();
@@ -278,8 +292,8 @@ fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, no
             &mut pods.ready
         };
         for text in &endpoint.addresses {
-            match text.parse::<Ipv4Addr>() {
-                Ok(ip) if usable(ip) => {
+            match text.parse::<IpAddr>() {
+                Ok(ip) if family.has(ip) && usable(ip) => {
                     let pod = target.map(|it| it.name.as_str()).unwrap_or_default();
                     let pod = if pod.is_empty() { text.as_str() } else { pod };
                     pods.entry(SocketAddr::from((ip, port)))
@@ -288,7 +302,7 @@ fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, no
                 _ => told.warning(
                     format!("endpoints[{index}].addresses"),
                     format!(
-                        "{} is not an IPv4 address of a pod and is skipped",
+                        "{} is not an {family} address of a pod and is skipped",
                         shown(text)
                     ),
                     "write the address of the pod",
@@ -304,12 +318,13 @@ fn slice_ref(slice: &EndpointSlice, id: &ClusterId) -> ObjectRef {
     member("EndpointSlice", id, &meta.namespace, &meta.name)
 }
 
-fn usable(ip: Ipv4Addr) -> bool {
-    !(ip.is_unspecified()
-        || ip.is_loopback()
-        || ip.is_link_local()
-        || ip.is_multicast()
-        || ip.is_broadcast())
+fn usable(ip: IpAddr) -> bool {
+    let of_the_link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        // An address of the other family in its clothes is of neither.
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
+    };
+    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || of_the_link)
 }
 
 /// Weights of known clusters. All unknown: as if none were written (contract section 10.3).
@@ -408,6 +423,29 @@ fn port<'a>(
         );
     }
     found
+}
+
+/// A listener's address whose family no ready pod has, while there are others: those are never mixed in.
+fn families(
+    service: &NamespacedName,
+    backends: &[Backend],
+    addresses: &[IpAddr],
+    place: &str,
+    notes: &mut Notes,
+) {
+    for family in [Family::V4, Family::V6] {
+        let Some(address) = addresses.iter().find(|it| family.has(**it)) else {
+            continue;
+        };
+        if backends.is_empty() || backends.iter().any(|it| family.has(it.address.ip())) {
+            continue;
+        }
+        notes.warning(
+            format!("{place}.service.name"),
+            format!("family: no ready pod of Service {service} has an {family} address, so clients of {address} get nothing"),
+            format!("give the Service the address family {family}, or take {address} out of the gateway's addresses"),
+        );
+    }
 }
 
 /// One address in two clusters cannot be routed to both.
