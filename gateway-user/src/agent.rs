@@ -12,7 +12,7 @@ mod publishing;
 mod surroundings;
 mod sweeper;
 
-use std::{fmt, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -48,8 +48,6 @@ pub enum Error {
         /// What there is.
         known: Vec<String>,
     },
-    /// `--vip` of a family that is not served yet.
-    Ipv6Vip(IpAddr),
     /// No `--vip`, and the first interface has no address.
     NoVip(String),
     /// The source of a fleet.
@@ -69,10 +67,6 @@ impl fmt::Display for Error {
                 f,
                 "there is no interface {wanted}; --interface takes one of: {}",
                 known.join(", ")
-            ),
-            Self::Ipv6Vip(vip) => write!(
-                f,
-                "--vip {vip}: IPv6 is not served yet; name IPv4 addresses"
             ),
             Self::Source(error) => error.fmt(f),
             Self::Status(error) => f.write_str(error),

@@ -34,7 +34,7 @@ pub struct Interface {
     pub mtu: u32,
     /// Kind of a virtual link (`veth`, `bridge` ...); `None` for a network card.
     pub kind: Option<String>,
-    /// IPv4 addresses, in the kernel's order.
+    /// Addresses in the kernel's order, without IPv6 ones that are only for the link, or not (or no longer) for new use.
     pub addresses: Vec<IpAddr>,
     /// Administratively up.
     pub up: bool,
@@ -104,13 +104,13 @@ impl Network {
         Ok((Self { requests }, Changes::connect()?))
     }
 
-    /// All links with their IPv4 addresses.
+    /// All links with their addresses.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, Error> {
         let handle = self.requests.handle()?;
         self.requests.answer("links", links(&handle)).await
     }
 
-    /// All IPv4 neighbours whose MAC address is known.
+    /// All neighbours whose MAC address is known.
     pub async fn neighbours(&self) -> Result<Vec<Neighbour>, Error> {
         let handle = self.requests.handle()?;
         self.requests
@@ -213,6 +213,16 @@ mod tests {
         let paths = network.paths([own].into_iter()).await;
         assert!(paths.error.is_none() && paths.unknown.is_empty());
         assert_eq!(paths.found[&own].source, own);
-        assert!(!network.interfaces().await.expect("links").is_empty());
+        let interfaces = network.interfaces().await.expect("links");
+        assert!(!interfaces.is_empty());
+        // Where the node has IPv6 at all.
+        let own = IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+        if interfaces.iter().any(|it| it.addresses.contains(&own)) {
+            let paths = network.paths([own].into_iter()).await;
+            assert_eq!(paths.found[&own].source, own);
+        }
+        let of_the_link = |ip: &&IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let mut all = interfaces.iter().flat_map(|it| &it.addresses);
+        assert_eq!(all.find(of_the_link), None);
     }
 }

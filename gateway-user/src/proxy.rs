@@ -23,7 +23,7 @@ mod worker;
 
 use std::{
     fmt, io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, atomic::AtomicUsize},
     thread::{self, JoinHandle},
@@ -123,6 +123,8 @@ impl std::error::Error for ProxyError {}
 #[derive(Debug)]
 pub struct Proxy {
     sockets: Vec<TcpListener>,
+    /// Of IPv6; none where the node has no IPv6.
+    sockets_v6: Vec<TcpListener>,
     local_addr: SocketAddr,
     table: Arc<ArcSwap<RouteTable>>,
     stats: Arc<ProxyStats>,
@@ -170,8 +172,10 @@ impl Proxy {
         };
 
         let mut local_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut local_v6 = Some(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
         let mut proxy = Self {
             sockets: Vec::new(),
+            sockets_v6: Vec::new(),
             local_addr,
             table,
             stats: Arc::clone(&stats),
@@ -182,24 +186,41 @@ impl Proxy {
             let socket = listen(local_addr).map_err(ProxyError::Listen)?;
             local_addr = socket.local_addr().map_err(ProxyError::Listen)?;
             proxy.local_addr = local_addr;
+            let socket_v6 = match local_v6.map(listen) {
+                Some(Ok(socket)) => Some(socket),
+                // The first one tells whether the node has IPv6.
+                Some(Err(cause)) if index > 0 => return Err(ProxyError::Listen(cause)),
+                Some(Err(cause)) => {
+                    tracing::info!(%cause, "no socket for IPv6: listeners of the proxy serve IPv4 only");
+                    None
+                }
+                None => None,
+            };
+            local_v6 = socket_v6.as_ref().and_then(|it| it.local_addr().ok());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(ProxyError::Runtime)?;
-            let listener = {
+            let listeners = {
                 let _context = runtime.enter();
-                let own = socket.try_clone().map_err(ProxyError::Listen)?;
-                tokio::net::TcpListener::from_std(own).map_err(ProxyError::Listen)?
+                let own = |socket: &TcpListener| {
+                    let own = socket.try_clone().map_err(ProxyError::Listen)?;
+                    tokio::net::TcpListener::from_std(own).map_err(ProxyError::Listen)
+                };
+                (own(&socket)?, socket_v6.as_ref().map(own).transpose()?)
             };
             let (shared, worker_stats) = (shared.clone(), Arc::clone(worker_stats));
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))
                 .spawn(move || {
-                    LocalSet::new()
-                        .block_on(&runtime, worker::run(index, shared, worker_stats, listener))
+                    LocalSet::new().block_on(
+                        &runtime,
+                        worker::run(index, shared, worker_stats, listeners),
+                    )
                 })
                 .map_err(ProxyError::Thread)?;
             proxy.sockets.push(socket);
+            proxy.sockets_v6.extend(socket_v6);
             proxy.threads.push(thread);
         }
         Ok(proxy)
@@ -209,6 +230,16 @@ impl Proxy {
     /// it to any of them.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd)
+    }
+
+    /// One of the listening sockets for IPv6, which stands for all as those of [`Self::sockets`] do.
+    pub fn socket_v6(&self) -> Option<BorrowedFd<'_>> {
+        self.sockets_v6.first().map(AsFd::as_fd)
+    }
+
+    /// Where the sockets for IPv6 listen by themselves.
+    pub fn local_addr_v6(&self) -> Option<SocketAddr> {
+        self.sockets_v6.first()?.local_addr().ok()
     }
 
     /// Where the sockets listen by themselves.
@@ -234,6 +265,7 @@ impl Proxy {
 
     fn end(&mut self, grace: Duration) {
         self.sockets.clear();
+        self.sockets_v6.clear();
         self.stop.send_replace(Some(grace));
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -250,7 +282,12 @@ impl Drop for Proxy {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // The other family has sockets of its own.
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

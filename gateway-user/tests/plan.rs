@@ -12,7 +12,7 @@ use gateway_user::{
         Affinity, Backend, ClusterId, Conditions, Group, GroupName, Ir, Listener, ListenerName,
         ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering, SteeringMode,
     },
-    plan::{self, BackendState, Inputs, Mode, Plan, ServiceAddr, Step},
+    plan::{self, BackendState, Inputs, Mode, Plan, Planner, ServiceAddr, Step},
 };
 use proptest::prelude::*;
 
@@ -278,6 +278,97 @@ fn a_pod_without_weight_drains() {
         states.contains(&("pod-2".into(), "Draining".into())),
         "{states:?}"
     );
+}
+
+#[test]
+fn a_pod_that_one_listener_gives_up_drains_where_another_names_it_without_weight() {
+    let routes = (0..=255)
+        .map(|n| (IpAddr::from([10, 0, 0, n]), IpAddr::from([10, 0, 1, 1])))
+        .collect();
+    let busy = (0..100).collect();
+    let inputs = Inputs {
+        vips: &VIPS,
+        pool: &[],
+        routes: &routes,
+        node_ports: (10_000, 20_000),
+        busy: Some(&busy),
+    };
+    // The first listener names the pod before anybody has given it an id.
+    let before = BTreeMap::from([
+        (80, Shape::from([(1, 1), (2, 0)])),
+        (81, Shape::from([(2, 1)])),
+    ]);
+    let mut after = before.clone();
+    after.insert(81, Shape::from([(3, 1)]));
+    let (before, after) = (ir(&before), ir(&after));
+    let mut plan = Plan::default();
+    let mut planner = Planner::new(&plan);
+    let delta = planner.update(&before, None, &inputs, &plan);
+    plan.apply(&delta);
+    planner.commit();
+    let only: BTreeSet<ListenerName> = after
+        .listeners
+        .keys()
+        .filter(|name| name.port == 81)
+        .cloned()
+        .collect();
+    let (at_once, _) = plan::build(&after, &inputs, &plan);
+    let delta = planner.update(&after, Some(&only), &inputs, &plan);
+    plan.apply(&delta);
+    let state = |plan: &Plan| {
+        let pod = plan.backends.values().find(|it| &*it.pod == "pod-2");
+        pod.map(|it| it.state)
+    };
+    assert_eq!(state(&at_once), Some(BackendState::Draining));
+    assert_eq!(state(&plan), state(&at_once));
+}
+
+#[test]
+fn each_address_of_a_listener_has_the_pods_of_its_own_family() {
+    let mut ir = ir(&BTreeMap::from([(80, Shape::from([(1, 1), (2, 1)]))]));
+    let name = ir.groups.keys().next().cloned().expect("a group");
+    let mut group = Group::clone(&ir.groups[&name]);
+    let v6 = Backend {
+        address: "[2001:db8::7]:8080".parse().expect("an address"),
+        ..pod(7, 5)
+    };
+    group.backends.push(v6.clone());
+    ir.groups.insert(name, Arc::new(group));
+    let vips: [IpAddr; 2] = [VIPS[0], "2001:db8::1".parse().expect("an address")];
+    let plan_with = |pool: &[IpAddr]| {
+        let inputs = Inputs {
+            vips: &vips,
+            pool,
+            routes: &BTreeMap::new(),
+            node_ports: (0, 0),
+            busy: None,
+        };
+        plan::build(&ir, &inputs, &Plan::default())
+    };
+    let pool: Vec<IpAddr> = ["192.0.2.9", "2001:db8::9", "2001:db8::a"]
+        .map(|it| it.parse().expect("an address"))
+        .into();
+    let (plan, left_out) = plan_with(&pool);
+    assert!(left_out.is_empty(), "{left_out:?}");
+    for (address, service) in &plan.services {
+        let Mode::Connection(ring) = &service.mode else {
+            panic!("{address} is steered by the kernel")
+        };
+        let v6 = address.address.is_ipv6();
+        assert_eq!(ring.members.len(), if v6 { 1 } else { 2 }, "{address}");
+        for member in ring.members.iter() {
+            let backend = &plan.backends[&member.backend];
+            assert_eq!(backend.key.address.is_ipv6(), v6);
+            let first = usize::from(backend.source_first);
+            let sources = &plan.sources[first..first + usize::from(backend.source_count)];
+            assert_eq!(sources.len(), if v6 { 2 } else { 1 });
+            assert!(sources.iter().all(|it| it.address.is_ipv6() == v6));
+        }
+    }
+    // A pool of one family does not lend its addresses to the other one.
+    let (plan, left_out) = plan_with(&pool[..1]);
+    assert!(left_out[0].contains("2001:db8::7"), "{left_out:?}");
+    assert!(plan.backends.values().all(|it| it.key.address.is_ipv4()));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #[path = "proxy/balancing.rs"]
 mod balancing;
+#[path = "proxy/families.rs"]
+mod families;
 #[path = "proxy/forwarding.rs"]
 mod forwarding;
 #[path = "proxy/strictness.rs"]

@@ -140,6 +140,13 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "write the address of the pod",
     ),
     (
+        "family_missing",
+        "Ingress demo/web",
+        "spec.rules[0].http.paths[0].backend.service.name",
+        "has an IPv6 address, so clients of 2001:db8::1 get nothing",
+        "give the Service the address family IPv6",
+    ),
+    (
         "host_with_port",
         "Ingress demo/web",
         "spec.rules[0].host",
@@ -152,6 +159,34 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "metadata",
         "clusters/c1/ingress.yaml is not read",
         "move it to `fleet/`",
+    ),
+    (
+        "l4_conditions",
+        "Ingress demo/web",
+        "metadata.annotations[alb.ingress.kubernetes.io/conditions.web]",
+        "which listeners of protocol TCP do not",
+        "spec.defaultBackend of an Ingress of its own",
+    ),
+    (
+        "l4_other_protocol",
+        "Ingress demo/web",
+        "spec.defaultBackend.service.port",
+        "has no UDP port 80",
+        "use a port of the Service (it has 80",
+    ),
+    (
+        "l4_rules",
+        "Ingress demo/web",
+        "spec.rules",
+        "read hosts and paths, which listeners of protocol TCP do not",
+        "spec.defaultBackend of an Ingress of its own",
+    ),
+    (
+        "l4_shared_port",
+        "AlbConfig mcg",
+        "spec.listeners[1].port",
+        "HTTP 5432 and TCP 5432 (spec.listeners[0]) cannot share a port",
+        "another port",
     ),
     (
         "limit_refused",

@@ -68,6 +68,7 @@ const DECISIONS: &[&str] = &[
     "default-backend-attaches",
     "empty-l4-listener-refuses",
     "one-ingress-per-l4-listener",
+    "family-never-mixed",
     // Sections 11 to 14.
     "uch-falls-back-to-wrr",
     "sticky-reselects",

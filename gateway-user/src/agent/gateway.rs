@@ -267,6 +267,13 @@ impl Gateway {
                     .set(0, &socket, 0)
                     .map_err(|e| dataplane::Error::Map("SOCKETS", e.to_string()))?;
             }
+            // Nobody listens for IPv6 where the node has none.
+            if let Some(socket) = self.proxy.socket_v6() {
+                self.tables
+                    .sockets
+                    .set(1, &socket, 0)
+                    .map_err(|e| dataplane::Error::Map("SOCKETS", e.to_string()))?;
+            }
             attach::sk_lookup(&mut self.ebpf, &self.pins)?;
         }
         self.record.interfaces =
@@ -334,15 +341,19 @@ fn earlier_ports(pins: &Pins) -> Result<(u16, u16), Error> {
 }
 
 fn vips(options: &Options, interfaces: &[Interface]) -> Result<Vec<IpAddr>, Error> {
-    if let Some(vip) = options.vips.iter().find(|vip| vip.is_ipv6()) {
-        return Err(Error::Ipv6Vip(*vip));
-    }
     if !options.vips.is_empty() {
-        return Ok(options.vips.clone());
+        let vips = options.vips.iter();
+        return Ok(vips.map(IpAddr::to_canonical).collect());
     }
     let first = options.interfaces.first().cloned().unwrap_or_default();
     let interface = interfaces.iter().find(|i| i.name == first);
-    let addresses = interface.map(|i| i.addresses.clone()).unwrap_or_default();
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = interface
+        .map(|i| i.addresses.clone())
+        .unwrap_or_default()
+        .into_iter()
+        .partition(IpAddr::is_ipv4);
+    // IPv6 addresses come and go by themselves: beside IPv4 they serve only if `--vip` names them.
+    let addresses = if v4.is_empty() { v6 } else { v4 };
     if addresses.is_empty() {
         Err(Error::NoVip(first))
     } else {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use serde::Serialize;
@@ -64,12 +64,15 @@ pub fn plan(args: &PlanArgs) -> Result<Outcome, Failure> {
 
 /// The plan of a first start. Routes are not known here: one source address stands for the node's.
 fn planned(ir: &Ir, vips: &[IpAddr]) -> (Plan, Vec<String>) {
-    let node = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let node = |address: IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
     let routes: BTreeMap<IpAddr, IpAddr> = ir
         .groups
         .values()
         .flat_map(|group| group.pods())
-        .map(|backend| (backend.address.ip(), node))
+        .map(|backend| (backend.address.ip(), node(backend.address.ip())))
         .collect();
     let inputs = Inputs {
         vips,

@@ -2,27 +2,52 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
-/// IPv4 network of source addresses. At most 4096, the size of the kernel's table.
+/// Network of source addresses, IPv4 or IPv6. At most 4096 of them, the size of the kernel's table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cidr {
-    network: u32,
+    network: IpAddr,
     prefix: u8,
 }
 
-/// Networks larger than this do not fit the table of source addresses.
-const WIDEST: u8 = 20;
+/// Networks with more bits of hosts do not fit the table of source addresses.
+const HOST_BITS: u8 = 12;
+
+const fn width(network: IpAddr) -> u8 {
+    match network {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+/// The address of this number in the family of `like`.
+fn address(number: u128, like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(number as u32)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
+    }
+}
 
 impl Cidr {
     /// Usable addresses: without the network and the broadcast address, except in /31 and /32
-    /// (RFC 3021).
+    /// (RFC 3021); of IPv6 without the routers' anycast address (RFC 4291 section 2.6.1), except in /127 and /128
+    /// (RFC 6164).
     pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
-        let size = 1_u32 << (32 - self.prefix);
-        let edge = u32::from(size > 2);
-        (edge..size - edge).map(move |at| IpAddr::V4(Ipv4Addr::from(self.network + at)))
+        let size = 1_u128 << (width(self.network) - self.prefix);
+        let first = u128::from(size > 2);
+        let last = u128::from(size > 2 && self.network.is_ipv4());
+        let Self { network, .. } = self;
+        (first..size - last).map(move |at| address(number(network) + at, network))
     }
 }
 
@@ -30,26 +55,29 @@ impl FromStr for Cidr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
-        let address: Ipv4Addr = address
+        let (network, prefix) = match text.split_once('/') {
+            Some((network, prefix)) => (network, Some(prefix)),
+            None => (text, None),
+        };
+        let network: IpAddr = network
             .parse()
-            .map_err(|_| "expected an IPv4 network such as 10.9.0.0/28".to_owned())?;
-        let prefix: u8 = prefix
-            .parse()
-            .ok()
-            .filter(|prefix| *prefix <= 32)
-            .ok_or("the prefix length is a number from 20 to 32")?;
-        if prefix < WIDEST {
+            .map_err(|_| "expected a network such as 10.9.0.0/28 or 2001:db8::/124".to_owned())?;
+        let width = width(network);
+        let widest = width - HOST_BITS;
+        let prefix = prefix.map_or(Some(width), |prefix| prefix.parse().ok());
+        let prefix: u8 = prefix.filter(|prefix| *prefix <= width).ok_or(format!(
+            "the prefix length is a number from {widest} to {width}"
+        ))?;
+        if prefix < widest {
             return Err(format!(
-                "at most 4096 source addresses: /{WIDEST} or longer"
+                "at most 4096 source addresses: /{widest} or longer"
             ));
         }
-        let host_bits = 1_u32.checked_shl(u32::from(32 - prefix)).unwrap_or(0) - 1;
-        let network = u32::from(address);
-        if network & host_bits != 0 {
+        let host_bits = (1_u128 << (width - prefix)) - 1;
+        if number(network) & host_bits != 0 {
             return Err(format!(
-                "{address} is not the first address of a /{prefix}; did you mean {}/{prefix}?",
-                Ipv4Addr::from(network & !host_bits)
+                "{network} is not the first address of a /{prefix}; did you mean {}/{prefix}?",
+                address(number(network) & !host_bits, network)
             ));
         }
         Ok(Self { network, prefix })
@@ -58,7 +86,7 @@ impl FromStr for Cidr {
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.network), self.prefix)
+        write!(f, "{}/{}", self.network, self.prefix)
     }
 }
 
@@ -218,6 +246,12 @@ mod tests {
         assert_eq!(addresses("10.9.0.4/30"), ["10.9.0.5", "10.9.0.6"]);
         assert_eq!(addresses("10.9.0.4/31"), ["10.9.0.4", "10.9.0.5"]);
         assert_eq!(addresses("255.255.255.255"), ["255.255.255.255"]);
+        assert_eq!(addresses("2001:db8::4/127"), ["2001:db8::4", "2001:db8::5"]);
+        assert_eq!(
+            addresses("2001:db8::4/126"),
+            ["2001:db8::5", "2001:db8::6", "2001:db8::7"]
+        );
+        assert_eq!(addresses("2001:db8::9"), ["2001:db8::9"]);
         assert_eq!(
             "10.9.0.0/20".parse::<Cidr>().unwrap().addresses().count(),
             4094
@@ -231,7 +265,8 @@ mod tests {
         for text in [
             "10.0.0.0/8",
             "10.0.0.0/33",
-            "::1/128",
+            "2001:db8::/64",
+            "2001:db8::1/124",
             "ten/24",
             "0.0.0.0/0",
         ] {

@@ -189,6 +189,9 @@ impl Hops {
             .collect();
         self.reclaim(&present);
 
+        // One neighbour has addresses of both families, and a flow may hold the id of either.
+        let alive: BTreeSet<(u32, [u8; 6])> =
+            taken.iter().map(|(_, n)| (n.ifindex, n.mac)).collect();
         let mut known = BTreeMap::new();
         for (interface, neighbour) in taken {
             let Some(hop) = self.hop((neighbour.ifindex, neighbour.address)) else {
@@ -204,11 +207,13 @@ impl Hops {
         }
         for (key, hop) in &mut self.hops {
             let seen = *hop.seen.get_or_insert(facts.now);
-            if present.contains(key) {
+            let held = hop.held.filter(|held| held.ifindex != 0);
+            let lives = held.is_some_and(|held| alive.contains(&(held.ifindex, held.dmac)));
+            if present.contains(key) || lives {
                 // Towards a backend: one that is being probed again keeps its last MAC address.
                 hop.seen = Some(facts.now);
             }
-            let over = !present.contains(key) && facts.now.duration_since(seen) > LINGER;
+            let over = !(present.contains(key) || lives) && facts.now.duration_since(seen) > LINGER;
             let cleared = hop.held == Some(NextHop::default());
             if !cleared && (over || !interfaces.contains_key(&key.0)) {
                 hop.held = Some(NextHop::default());

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 mod actions;
 mod conditions;
+mod family;
 mod policy;
 mod tls;
 mod transport;
 
 pub use actions::*;
 pub use conditions::*;
+pub use family::*;
 pub use policy::*;
 pub use tls::*;
 pub use transport::*;
@@ -354,7 +356,11 @@ impl Group {
 
     /// What is probed: each pod that serves, or would.
     pub fn probes(&self) -> impl Iterator<Item = Probe> {
-        let check = self.policy.health.as_ref().filter(|it| it.executed());
+        let check = self
+            .policy
+            .health
+            .as_ref()
+            .filter(|it| it.executed(&self.service));
         check.into_iter().flat_map(|check| {
             let failing = self.failing.iter().map(|it| &it.backend);
             let pods = self.backends.iter().chain(failing);

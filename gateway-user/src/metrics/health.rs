@@ -34,7 +34,7 @@ impl GroupHealth {
     pub fn of(ir: &Ir) -> Vec<Self> {
         let checked = |policy: &crate::ir::Policy| {
             let check = policy.health.as_ref();
-            check.is_some_and(|check| check.executed())
+            check.is_some_and(|check| check.executed(&group.service))
         };
         let groups = ir.groups.values().filter(|group| checked(&group.policy));
         groups

@@ -77,6 +77,8 @@ fn subscribe() -> Result<Notices, Error> {
         MulticastGroup::Neigh,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv6Ifaddr,
     ];
     let (connection, _, notices) =
         new_multicast_connection(&groups).map_err(|e| Error::new("changes of the network", e))?;

@@ -1,13 +1,16 @@
 //! What rtnetlink's messages say.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
-        AddressFamily,
-        address::AddressAttribute,
+        address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{LinkAttribute, LinkFlags, LinkInfo},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
         route::{RouteAddress, RouteAttribute},
@@ -16,15 +19,14 @@ use rtnetlink::{
 
 use super::{Error, Interface, Neighbour, Path};
 
-/// All links with their IPv4 addresses.
+/// All links with their addresses.
 pub(super) async fn links(handle: &Handle) -> Result<Vec<Interface>, Error> {
     let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
     let mut dump = handle.address().get().execute();
     while let Some(message) = dump.try_next().await.map_err(failed("addresses"))? {
-        for attribute in &message.attributes {
-            if let AddressAttribute::Local(ip @ IpAddr::V4(_)) = attribute {
-                addresses.entry(message.header.index).or_default().push(*ip);
-            }
+        if let Some(address) = address(&message) {
+            let theirs = addresses.entry(message.header.index).or_default();
+            theirs.push(address);
         }
     }
     let mut interfaces = Vec::new();
@@ -60,14 +62,37 @@ pub(super) async fn links(handle: &Handle) -> Result<Vec<Interface>, Error> {
     Ok(interfaces)
 }
 
-/// All IPv4 neighbours whose MAC address is known.
+/// IPv4 has its own address in `IFA_LOCAL`; IPv6, but on point-to-point links, in `IFA_ADDRESS` alone.
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let attributes = message.attributes.iter();
+    let local = attributes.clone().find_map(|it| match it {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let own = local.or_else(|| {
+        attributes.clone().find_map(|it| match it {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })?;
+    let v6 = match own {
+        IpAddr::V4(_) => return Some(own),
+        IpAddr::V6(v6) => v6,
+    };
+    let unfit = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
+    let mut flags = AddressFlags::empty();
+    for attribute in attributes {
+        if let AddressAttribute::Flags(these) = attribute {
+            flags |= *these;
+        }
+    }
+    (!v6.is_unicast_link_local() && !flags.intersects(unfit)).then_some(own)
+}
+
+/// All neighbours whose MAC address is known.
 pub(super) async fn neighbours(handle: &Handle) -> Result<Vec<Neighbour>, Error> {
     let mut neighbours = Vec::new();
-    let mut dump = handle
-        .neighbours()
-        .get()
-        .set_address_family(AddressFamily::Inet)
-        .execute();
+    let mut dump = handle.neighbours().get().execute();
     while let Some(message) = dump.try_next().await.map_err(failed("neighbours"))? {
         let useful = !matches!(
             message.header.state,
@@ -81,6 +106,9 @@ pub(super) async fn neighbours(handle: &Handle) -> Result<Vec<Neighbour>, Error>
             match attribute {
                 NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
                     address = Some(IpAddr::V4(ip));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                    address = Some(IpAddr::V6(ip));
                 }
                 NeighbourAttribute::LinkLayerAddress(bytes) => {
                     mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
@@ -102,12 +130,14 @@ pub(super) async fn neighbours(handle: &Handle) -> Result<Vec<Neighbour>, Error>
 
 /// `None`: the kernel has no route there.
 pub(super) async fn path(handle: &Handle, address: IpAddr) -> Result<Option<Path>, Error> {
-    let IpAddr::V4(v4) = address else {
-        return Ok(None);
+    let request = match address {
+        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(v4, 32)
+            .build(),
+        IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(v6, 128)
+            .build(),
     };
-    let request = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-        .destination_prefix(v4, 32)
-        .build();
     let mut answer = Box::pin(handle.route().get(request).execute());
     let route = match answer.try_next().await {
         Ok(Some(route)) => route,
@@ -122,7 +152,9 @@ pub(super) async fn path(handle: &Handle, address: IpAddr) -> Result<Option<Path
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(index),
             RouteAttribute::Gateway(RouteAddress::Inet(ip)) => neighbour = ip.into(),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => neighbour = ip.into(),
             RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => source = Some(ip.into()),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => source = Some(ip.into()),
             _ => {}
         }
     }

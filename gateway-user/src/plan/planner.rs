@@ -55,10 +55,13 @@ pub struct Planner {
     keys: BTreeMap<BackendKey, u32>,
     backend_ids: Ids,
     service_ids: Ids,
-    /// Who uses a backend, and as what.
-    uses: BTreeMap<u32, BTreeMap<ServiceAddr, BackendState>>,
+    /// Who gives a backend new flows.
+    uses: BTreeMap<u32, BTreeSet<ServiceAddr>>,
     /// The same by service.
-    used: BTreeMap<ServiceAddr, BTreeMap<u32, BackendState>>,
+    used: BTreeMap<ServiceAddr, Uses>,
+    /// How many services name a pod that gets nothing new from them. Also those without an entry: one that gets an entry
+    /// from another service, and loses it there, drains here.
+    idle: BTreeMap<(BackendKey, BackendState), usize>,
     /// Addresses of each listener, by its name.
     addresses: BTreeMap<String, BTreeSet<ServiceAddr>>,
     owners: BTreeMap<ServiceAddr, String>,
@@ -73,12 +76,24 @@ pub struct Planner {
     retired: Retired,
 }
 
+/// What a service does with pods.
+#[derive(Clone, Debug, Default)]
+struct Uses {
+    /// They get new flows.
+    active: BTreeSet<u32>,
+    /// They get none, and are in this state where nobody else sends to them.
+    idle: Arc<BTreeSet<(BackendKey, BackendState)>>,
+}
+
 #[derive(Debug, Default)]
 struct Retired {
     regions: Vec<Region>,
     backends: Vec<u32>,
     services: Vec<u32>,
 }
+
+/// Source address of a route (none stands for the pool), and whether it is IPv6.
+type Route = (Option<IpAddr>, bool);
 
 /// One update under way.
 struct Update<'a> {
@@ -89,8 +104,8 @@ struct Update<'a> {
     content: BTreeMap<u32, Backend>,
     /// Backends whose state or content may differ.
     touched: BTreeSet<u32>,
-    /// Position of the sources for a route; the empty key stands for the pool.
-    sources: BTreeMap<Option<IpAddr>, Option<(u16, u16)>>,
+    /// Position of the sources, and how many there are.
+    sources: BTreeMap<Route, Option<(u16, u16)>>,
 }
 
 impl Planner {
@@ -193,10 +208,10 @@ impl Planner {
         }
         self.states(&mut update);
         for id in over {
-            if self.uses.contains_key(&id) {
+            // Somebody names it again.
+            if !self.down.remove(&id) {
                 continue;
             }
-            self.down.remove(&id);
             if let Some(backend) = have.backends.get(&id) {
                 self.keys.remove(&backend.key);
             }
@@ -240,7 +255,7 @@ impl Planner {
                 self.addresses.remove(&owner);
             }
         }
-        self.set_uses(address, BTreeMap::new(), &mut update.touched);
+        self.set_uses(address, Uses::default(), &mut update.touched);
         if let Some(old) = update.have.services.get(&address) {
             self.retired.services.push(old.id);
             if let Mode::Connection(ring) = &old.mode {
@@ -258,8 +273,8 @@ impl Planner {
         let mut left_out = Vec::new();
         let name = listener.name.to_string();
         let group = ir.kernel_group(listener).map(|group| &**group);
-        let mut uses = BTreeMap::new();
-        let members = group.map(|group| self.members(group, &mut uses, update, &mut left_out));
+        // Each address gets pods of its own family: nothing translates between the two.
+        let mut families = BTreeMap::new();
         for address in addresses {
             if self
                 .owners
@@ -271,15 +286,25 @@ impl Planner {
                 ));
                 continue;
             }
-            self.service(
-                address,
-                listener,
-                group,
-                members.as_ref(),
-                update,
-                &mut left_out,
-            );
-            self.set_uses(address, uses.clone(), &mut update.touched);
+            let v6 = address.address.is_ipv6();
+            if let (Some(group), None) = (group, families.get(&v6)) {
+                let found = self.members(group, v6, update, &mut left_out);
+                let other = |it: &crate::ir::Backend| it.address.is_ipv6() != v6;
+                if !group.backends.is_empty() && group.backends.iter().all(other) {
+                    left_out.push(format!(
+                        "listener {name}: no pod of {} has an address of the family of {}, so its clients get nothing",
+                        group.service,
+                        address.address.ip()
+                    ));
+                }
+                families.insert(v6, found);
+            }
+            let (members, uses) = match families.get(&v6) {
+                Some((members, uses)) => (Some(members), uses.clone()),
+                None => (None, Uses::default()),
+            };
+            self.service(address, listener, group, members, update, &mut left_out);
+            self.set_uses(address, uses, &mut update.touched);
         }
         if !left_out.is_empty() {
             self.left_out.insert(listener.name.clone(), left_out);

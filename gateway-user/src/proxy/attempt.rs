@@ -54,7 +54,7 @@ pub(super) async fn attempt(
         let patience = CONNECT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
         let Some(index) = worker.pick(
             &subject.group,
-            subject.down.client.ip(),
+            (subject.down.local.ip(), subject.down.client.ip()),
             &tried,
             subject.started,
         ) else {

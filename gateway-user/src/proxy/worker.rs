@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{
@@ -174,11 +175,11 @@ impl Worker {
         turn
     }
 
-    /// A backend not tried yet; one that refused a connection lately only if there is no other.
+    /// A backend not tried yet, of the family of the address that the client connected to; one that refused a connection lately only if there is no other.
     pub(super) fn pick(
         &self,
         state: &GroupState,
-        client: IpAddr,
+        (local, client): (IpAddr, IpAddr),
         tried: &[usize],
         now: Instant,
     ) -> Option<usize> {
@@ -192,13 +193,19 @@ impl Worker {
                     .and_then(|backend| marks.get(&backend.address))
                     .is_some_and(|until| *until > now)
         };
+        let v6 = local.to_canonical().is_ipv6();
+        let backends = &state.group.backends;
+        let ours = |index: usize| {
+            let backend = backends.get(index);
+            backend.is_some_and(|it| it.address.is_ipv6() == v6)
+        };
         let mut turns = state.turns.borrow_mut();
         balance::pick(&state.group, &mut turns, client, |index| {
-            !tried.contains(&index) && !marked(index)
+            ours(index) && !tried.contains(&index) && !marked(index)
         })
         .or_else(|| {
             balance::pick(&state.group, &mut turns, client, |index| {
-                !tried.contains(&index)
+                ours(index) && !tried.contains(&index)
             })
         })
     }
@@ -223,7 +230,7 @@ pub(super) async fn run(
     index: usize,
     shared: Shared,
     stats: Arc<WorkerStats>,
-    listener: TcpListener,
+    (listener, listener_v6): (TcpListener, Option<TcpListener>),
 ) {
     let worker = Rc::new(Worker::new(index, &shared, stats));
     let mut stop = shared.stop.clone();
@@ -231,23 +238,39 @@ pub(super) async fn run(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => admit(&worker, &shared, stream, client),
-                Err(err) => {
-                    tracing::warn!(error = %err, "cannot accept a client connection; is the limit of open files too low?");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            accepted = listener.accept() => accept(&worker, &shared, accepted).await,
+            accepted = next(listener_v6.as_ref()) => accept(&worker, &shared, accepted).await,
             _ = sweep.tick() => worker.sweep(),
             _ = stop.changed() => break,
         }
     }
-    drop(listener);
+    drop((listener, listener_v6));
     worker.pool.close();
     let grace = stop.borrow().unwrap_or_default();
     let until = Instant::now() + grace;
     while shared.connections.load(Relaxed) > 0 && Instant::now() < until {
         tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+async fn next(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept(
+    worker: &Rc<Worker>,
+    shared: &Shared,
+    accepted: io::Result<(TcpStream, SocketAddr)>,
+) {
+    match accepted {
+        Ok((stream, client)) => admit(worker, shared, stream, client),
+        Err(err) => {
+            tracing::warn!(error = %err, "cannot accept a client connection; is the limit of open files too low?");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
     }
 }
 

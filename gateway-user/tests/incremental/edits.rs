@@ -107,14 +107,14 @@ fn key(namespace: &str, name: String) -> manifest::NamespacedName {
 prop_compose! {
     fn gateway()(
         name in GATEWAYS,
-        addresses in select(&["", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1,192.0.2.2", "nowhere"][..]),
+        addresses in select(&["", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1,192.0.2.2", "192.0.2.1,2001:db8::1", "nowhere"][..]),
         clusters in select(&["", "", "", "", "c0,c1", "c1,c2,c3", "c1,c2,c3,c9", "c2,c9", " "][..]),
         steering in select(&["", "", "", "", "", "", "", "", "", "auto", "connection", "request", "maybe"][..]),
         listeners in prop::collection::vec((
             select(&[80, 8001, 8001, 8002][..]),
             select(&[
                 "", "", "", "", "", "", "", "", "", "", ", protocol: HTTP", ", idleTimeout: 30", ", idleTimeout: 61",
-                ", protocol: HTTPS", ", aclConfig: {aclType: White, aclEntries: [10.0.0.0/8]}",
+                ", protocol: HTTPS", ", protocol: TCP", ", protocol: TCP", ", protocol: UDP", ", aclConfig: {aclType: White, aclEntries: [10.0.0.0/8]}",
                 ", xForwardedForConfig: {XForwardedForProtoEnabled: true}",
                 ", xForwardedForConfig: {XForwardedForProcessingMode: x}",
             ][..]),
@@ -185,7 +185,7 @@ prop_compose! {
         annotations in prop::collection::vec(annotation(), 2),
         ports in select(&[
             "", r#"[{"HTTP": 8001}]"#, r#"[{"HTTP": 8001}]"#, r#"[{"HTTP": 80}, {"HTTP": 8001}]"#,
-            r#"[{"HTTP": 80}, {"HTTP": 8002}]"#, r#"[{"HTTP": 8002}]"#, r#"[{"HTTP": 8002}]"#, "80",
+            r#"[{"HTTP": 80}, {"HTTP": 8002}]"#, r#"[{"HTTP": 8002}]"#, r#"[{"HTTP": 8002}]"#, r#"[{"TCP": 8001}]"#, r#"[{"UDP": 8001}, {"TCP": 80}]"#, "80",
         ][..]),
         paths in prop::collection::vec((
             prop::option::weighted(0.1, select(&["a.com", "*.b.com"][..])),
@@ -228,6 +228,7 @@ prop_compose! {
             "ports: [{port: 80}]", "ports: [{port: 80}]", "ports: [{port: 80, name: http}]",
             "sessionAffinity: ClientIP, ports: [{port: 80}]", "ports: [{port: 81}]",
             "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}, ports: [{port: 80}]", "type: ExternalName",
+            "ports: [{port: 80}, {port: 80, name: http, protocol: UDP}]",
         ][..]),
     ) -> Event {
         Event::Edit("service", Yaml(Some(cluster), format!(
@@ -243,14 +244,18 @@ prop_compose! {
         part in 0..2_u8,
         // Now and then the slice of another Service.
         of in prop::option::weighted(0.1, SERVICES),
-        port in select(&["port: 8080", "port: 8080", "port: 8080", "port: 8080", "port: 8080", "port: 8080, name: http", "port: 9090"][..]),
+        port in select(&["port: 8080", "port: 8080", "port: 8080", "port: 8080", "port: 8080", "port: 8080, name: http", "port: 8080, name: http, protocol: UDP", "port: 9090"][..]),
         family in select(&["IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv6"][..]),
         pods in prop::collection::btree_map(PODS, select(&["", "", "", ", conditions: {ready: false}", ", conditions: {terminating: true}",
             ", conditions: {ready: false, serving: true, terminating: true}"][..]), 0..5),
     ) -> Event {
         let of = of.unwrap_or(name);
-        let pods: Vec<String> = pods.iter().map(|(pod, more)| format!(
-            "{{addresses: [10.{cluster}.0.{pod}], targetRef: {{kind: Pod, name: pod-{cluster}-{pod}}}{more}}}")).collect();
+        let address = |pod: u8| match family {
+            "IPv6" => format!("'2001:db8:{cluster}::{pod}'"),
+            _ => format!("10.{cluster}.0.{pod}"),
+        };
+        let pods: Vec<String> = pods.iter().map(|(pod, more)| (address(*pod), pod, more)).map(|(address, pod, more)| format!(
+            "{{addresses: [{address}], targetRef: {{kind: Pod, name: pod-{cluster}-{pod}}}{more}}}")).collect();
         Event::Edit("slice", Yaml(Some(cluster), format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
              metadata: {{name: s{name}-{part}, namespace: {namespace}, labels: {{kubernetes.io/service-name: s{of}}}}}\n\

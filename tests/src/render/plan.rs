@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use gateway_user::{
@@ -14,13 +14,15 @@ use super::line;
 
 /// The node's only VIP.
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-/// What every pod sees.
+/// What every pod sees, of its own family.
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
+
+const SOURCE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9));
 
 pub(super) fn text(ir: &Ir) -> String {
     let inputs = Inputs {
         vips: &[VIP],
-        pool: &[SOURCE],
+        pool: &[SOURCE, SOURCE_V6],
         routes: &BTreeMap::new(),
         node_ports: (10_000, 20_000),
         busy: None,

@@ -8,6 +8,7 @@ mod crash;
 mod fleet;
 mod health;
 mod inspection;
+mod l4;
 mod lifecycle;
 mod live;
 mod network;

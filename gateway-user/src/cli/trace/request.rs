@@ -106,7 +106,9 @@ pub fn evaluate(
             if let Target::Forward(forward) = &rule.target {
                 let groups = forward.groups.iter().filter(|it| it.weight > 0);
                 let groups = groups.filter_map(|it| ir.groups.get(&it.group));
-                view.backends = groups.flat_map(|group| views::servers(group)).collect();
+                let address = to.ip();
+                let servers = groups.flat_map(|group| views::servers(group, address));
+                view.backends = servers.collect();
             }
             let nobody = view.backends.is_empty() || rule.refused.is_some();
             view.status = nobody.then_some(503);

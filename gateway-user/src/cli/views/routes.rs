@@ -11,8 +11,8 @@ use crate::{
         units,
     },
     ir::{
-        Affinity, Backend, Failing, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split,
-        SteeringMode, Target,
+        Affinity, Backend, Failing, Group, HeaderMatch, Ir, Listener, ListenerProtocol,
+        PathPattern, Rule, Split, SteeringMode, Target,
     },
     plan::{Mode, Plan, ServiceAddr},
 };
@@ -31,6 +31,8 @@ pub struct RouteView {
     pub gateway: String,
     /// Name of the listener: `gateway:port/protocol`.
     pub name: String,
+    /// What is spoken there.
+    pub protocol: ListenerProtocol,
     /// Who steers.
     pub steering: SteeringMode,
     /// Why.
@@ -183,6 +185,7 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
         listener: address,
         gateway: listener.name.gateway.clone(),
         name,
+        protocol: listener.name.protocol,
         steering,
         reason,
         programmed: service.is_some(),
@@ -191,12 +194,12 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
             .rules
             .iter()
             .zip(1..)
-            .map(|(it, priority)| rule(ir, it, priority))
+            .map(|(it, priority)| rule(ir, it, priority, address.ip()))
             .collect(),
     }
 }
 
-fn rule(ir: &Ir, rule: &Rule, priority: u32) -> RuleView {
+fn rule(ir: &Ir, rule: &Rule, priority: u32, address: IpAddr) -> RuleView {
     let conditions = &rule.conditions;
     let shown = ["host", "path"];
     let further =
@@ -206,7 +209,7 @@ fn rule(ir: &Ir, rule: &Rule, priority: u32) -> RuleView {
         _ => &[],
     }
     .iter()
-    .filter_map(|it| Some(group(ir.groups.get(&it.group)?, it.weight)));
+    .filter_map(|it| Some(group(ir.groups.get(&it.group)?, it.weight, address)));
     RuleView {
         priority,
         ingress: rule.ingress.to_string(),
@@ -223,15 +226,26 @@ fn rule(ir: &Ir, rule: &Rule, priority: u32) -> RuleView {
     }
 }
 
-fn group(group: &Group, weight: u32) -> GroupView {
+fn group(group: &Group, weight: u32, address: IpAddr) -> GroupView {
+    let ours = |it: &&Backend| it.address.is_ipv6() == address.is_ipv6();
     GroupView {
         service: group.service.to_string(),
         service_weight: weight,
         split: group.split.clone(),
         affinity: group.affinity,
-        backends: servers(group),
-        idle: group.idle.iter().map(|b| server(b, 0)).collect(),
-        failing: group.failing.iter().map(failing).collect(),
+        backends: servers(group, address),
+        idle: group
+            .idle
+            .iter()
+            .filter(ours)
+            .map(|b| server(b, 0))
+            .collect(),
+        failing: group
+            .failing
+            .iter()
+            .filter(|it| ours(&&it.backend))
+            .map(failing)
+            .collect(),
     }
 }
 
@@ -257,10 +271,12 @@ fn path(pattern: &PathPattern) -> PathView {
     }
 }
 
-/// Pods of a group that get traffic, with their shares.
-pub fn servers(group: &Group) -> Vec<ServerView> {
-    let total = group.backends.iter().map(|b| u64::from(b.weight)).sum();
-    group.backends.iter().map(|b| server(b, total)).collect()
+/// Pods of a group that get traffic from clients of an address of a listener, with their shares.
+pub fn servers(group: &Group, address: IpAddr) -> Vec<ServerView> {
+    let backends = group.backends.iter();
+    let ours = backends.filter(|it| it.address.is_ipv6() == address.is_ipv6());
+    let total = ours.clone().map(|b| u64::from(b.weight)).sum();
+    ours.map(|b| server(b, total)).collect()
 }
 
 fn server(backend: &Backend, total: u64) -> ServerView {
@@ -274,7 +290,7 @@ fn server(backend: &Backend, total: u64) -> ServerView {
 }
 
 /// Conditions of one rule in one cell.
-fn conditions(rule: &RuleView) -> String {
+fn conditions(rule: &RuleView, any: &str) -> String {
     let mut parts = Vec::new();
     if !rule.hosts.is_empty() {
         parts.push(format!("host {}", rule.hosts.join(" or ")));
@@ -300,7 +316,7 @@ fn conditions(rule: &RuleView) -> String {
         parts.push(format!("{what} {}", alternatives.join(" or ")));
     }
     if parts.is_empty() {
-        "any request".to_owned()
+        any.to_owned()
     } else {
         parts.join(", ")
     }
@@ -327,7 +343,39 @@ impl View for RoutesView {
     }
 }
 
+/// How a listener's clients learn that they get nothing.
+struct Words {
+    any: &'static str,
+    nothing: &'static str,
+    refused: &'static str,
+    empty: &'static str,
+}
+
+const fn words(protocol: ListenerProtocol) -> Words {
+    match protocol {
+        ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Quic => Words {
+            any: "any request",
+            nothing: "no rules: every request is answered 404",
+            refused: "503",
+            empty: "503",
+        },
+        ListenerProtocol::Tcp => Words {
+            any: "any connection",
+            nothing: "no Ingress: every connection is refused",
+            refused: "and so is every connection",
+            empty: "connections are refused",
+        },
+        ListenerProtocol::Udp => Words {
+            any: "any datagram",
+            nothing: "no Ingress: every datagram is dropped",
+            refused: "every datagram is dropped",
+            empty: "datagrams are dropped",
+        },
+    }
+}
+
 fn block(route: &RouteView, paint: Paint) -> String {
+    let words = words(route.protocol);
     let mode = match route.steering {
         SteeringMode::Connection => "connection",
         SteeringMode::Request => "request",
@@ -348,7 +396,7 @@ fn block(route: &RouteView, paint: Paint) -> String {
         let by = rule.group.as_ref().map(|group| split(&group.split));
         table.row([
             rule.priority.to_string().into(),
-            conditions(rule).into(),
+            conditions(rule, words.any).into(),
             rule.target.as_str().into(),
             by.unwrap_or_default().into(),
             "".into(),
@@ -358,22 +406,22 @@ fn block(route: &RouteView, paint: Paint) -> String {
             table.row(["".into(), "".into(), action.as_str().into()]);
         }
         if let Some(refused) = &rule.refused {
-            let why = format!("refused, 503: {refused}");
+            let why = format!("refused, {}: {refused}", words.refused);
             table.row(["".into(), "".into(), Cell::toned(Tone::Bad, why)]);
         }
         for group in rule.group.iter().chain(&rule.others) {
-            pods(group, !rule.others.is_empty(), &mut table);
+            pods(group, !rule.others.is_empty(), words.empty, &mut table);
         }
     }
     let rules = if route.rules.is_empty() {
-        "  no rules: every request is answered 404\n".to_owned()
+        format!("  {}\n", words.nothing)
     } else {
         table.render(paint)
     };
     head.render(paint) + &rules
 }
 
-fn pods(group: &GroupView, named: bool, table: &mut Table) {
+fn pods(group: &GroupView, named: bool, empty: &str, table: &mut Table) {
     if named {
         let service = format!("{} {}", group.service, group.service_weight);
         table.row([
@@ -384,7 +432,7 @@ fn pods(group: &GroupView, named: bool, table: &mut Table) {
         ]);
     }
     if group.backends.is_empty() {
-        let none = Cell::toned(Tone::Bad, "no ready pod: 503");
+        let none = Cell::toned(Tone::Bad, format!("no ready pod: {empty}"));
         table.row(["".into(), "".into(), none]);
     }
     for server in group.backends.iter().chain(&group.idle) {

@@ -308,3 +308,22 @@ fn everyone_in_use_is_probed_in_turn() {
     // Elsewhere only what leads to backends.
     assert_eq!(hops.probes(&paths, None).len(), 1);
 }
+
+#[test]
+fn an_entry_stays_while_its_neighbour_answers_under_an_address_of_the_other_family() {
+    let mut hops = Hops::default();
+    let start = Instant::now();
+    let v6 = Neighbour {
+        address: "fe80::9".parse().expect("an address"),
+        ..neighbour(9, 1)
+    };
+    let both = [neighbour(9, 1), v6.clone()];
+    let first = look(&mut hops, &both, &BTreeMap::new(), start);
+    assert_eq!(first.hops.len(), 2);
+    // The kernel forgets the IPv4 address of a client that speaks IPv6.
+    let later = start + 2 * LINGER;
+    let second = look(&mut hops, &[v6], &BTreeMap::new(), later);
+    assert_eq!(second.hops, []);
+    let gone = look(&mut hops, &[], &BTreeMap::new(), later + 2 * LINGER);
+    assert_eq!(gone.hops.len(), 2, "both are cleared when it is gone");
+}

@@ -6,7 +6,7 @@ mod choosing;
 use choosing::{Choice, Clustered, choose};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -16,7 +16,9 @@ use super::{
     notes::{Notes, alb},
 };
 use crate::{
-    ir::model::{Affinity, Backend, Group, GroupName, Ir, Probe, ServiceName, Split, Transport},
+    ir::model::{
+        Affinity, Backend, Family, Group, GroupName, Ir, Probe, ServiceName, Split, Transport,
+    },
     manifest::{
         ClusterId, ClusterObjects, EndpointSlice, NamespacedName, Reach, SERVICE_NAME, Service,
         ServicePort, Snapshot,
@@ -79,6 +81,18 @@ struct Pods {
 }
 
 impl Pods {
+    fn of_family(&self, v6: bool) -> Self {
+        let of = |pods: &BTreeMap<SocketAddr, Arc<str>>| {
+            let pods = pods.iter().filter(|(address, _)| address.is_ipv6() == v6);
+            pods.map(|(address, pod)| (*address, pod.clone())).collect()
+        };
+        Self {
+            ready: of(&self.ready),
+            leaving: of(&self.leaving),
+            idle: of(&self.idle),
+        }
+    }
+
     /// An address that several endpoints have is what the best of them is.
     fn settle(&mut self) {
         let Self {
@@ -92,12 +106,12 @@ impl Pods {
 }
 
 impl Members<'_> {
-    /// The pods that `want` asks for in `clusters`; `notes` are on the Ingress.
+    /// The pods that `want` asks for in `clusters`, for listeners on `addresses`; `notes` are on the Ingress.
     pub(super) fn group(
         &self,
         group: &GroupName,
         want: &Want,
-        clusters: &BTreeSet<ClusterId>,
+        (clusters, addresses): (&BTreeSet<ClusterId>, &[IpAddr]),
         notes: &mut Notes,
     ) -> Group {
         let Want {
@@ -158,13 +172,15 @@ impl Members<'_> {
                 "create the Service in a member cluster, or correct the name",
             );
         }
-        let health = want.policy.health.as_ref().filter(|it| it.executed());
+        let health = want.policy.health.as_ref();
+        let health = health.filter(|it| it.executed(service));
         let Choice {
             backends,
             idle,
             failing,
         } = choose(clustered, |pod| self.verdicts.get(&Probe::of(pod, health?)));
         overlaps(&backends, place, notes);
+        families(&name, &backends, addresses, place, notes);
         Group {
             name: group.clone(),
             service: service.clone(),
@@ -205,23 +221,24 @@ impl Members<'_> {
             notes.elsewhere(told);
             return pods;
         }
-        if slices.iter().all(|slice| slice.address_type != "IPv4")
+        let served = |slice: &&EndpointSlice| Family::of(slice).is_some();
+        if !slices.iter().any(served)
             && let Some(slice) = slices.first()
         {
             let mut told = Notes::of(slice_ref(slice, id));
             told.warning(
                 "addressType",
                 format!(
-                    "only IPv4 is served, this is {}, and Service {service} has no other slice, so it has no pods",
+                    "only IPv4 and IPv6 are served, this is {}, and Service {service} has no other slice, so it has no pods",
                     shown(&slice.address_type)
                 ),
-                "give the Service an IPv4 address family",
+                "give the Service a selector, so that its slices hold addresses of pods",
             );
             notes.elsewhere(told);
         }
         let mut numbered = false;
         let mut endpoints = false;
-        for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+        for (slice, family) in slices.iter().filter_map(|it| Some((it, Family::of(it)?))) {
             endpoints |= !slice.endpoints.is_empty();
             // Kubernetes joins the two by the *name* of the Service port; `targetPort` is already resolved here.
             let numbers = slice
@@ -235,7 +252,7 @@ impl Members<'_> {
                 });
             if let Some(number) = numbers.min() {
                 numbered = true;
-                collect(slice, number, id, &mut pods, notes);
+                collect((slice, family), number, id, &mut pods, notes);
             }
         }
         if endpoints && !numbered {
@@ -260,7 +277,13 @@ impl Members<'_> {
 ///
 /// An endpoint without `targetRef` is served, as in slices written by hand; one that refers to anything but a Pod is not:
 /// nothing says that it lives in the pod network.
-fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, notes: &mut Notes) {
+fn collect(
+    (slice, family): (&EndpointSlice, Family),
+    port: u16,
+    id: &ClusterId,
+    pods: &mut Pods,
+    notes: &mut Notes,
+) {
     let mut told = Notes::of(slice_ref(slice, id));
     for (index, endpoint) in slice.endpoints.iter().enumerate() {
         let target = endpoint.target_ref.as_ref();
@@ -284,8 +307,8 @@ fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, no
             _ => &mut pods.idle,
         };
         for text in &endpoint.addresses {
-            match text.parse::<Ipv4Addr>() {
-                Ok(ip) if usable(ip) => {
+            match text.parse::<IpAddr>() {
+                Ok(ip) if family.has(ip) && usable(ip) => {
                     let pod = target.map(|it| it.name.as_str()).unwrap_or_default();
                     let pod = if pod.is_empty() { text.as_str() } else { pod };
                     pods.entry(SocketAddr::from((ip, port)))
@@ -294,7 +317,7 @@ fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, no
                 _ => told.warning(
                     format!("endpoints[{index}].addresses"),
                     format!(
-                        "{} is not an IPv4 address of a pod and is skipped",
+                        "{} is not an {family} address of a pod and is skipped",
                         shown(text)
                     ),
                     "write the address of the pod",
@@ -310,12 +333,13 @@ fn slice_ref(slice: &EndpointSlice, id: &ClusterId) -> ObjectRef {
     member("EndpointSlice", id, &meta.namespace, &meta.name)
 }
 
-fn usable(ip: Ipv4Addr) -> bool {
-    !(ip.is_unspecified()
-        || ip.is_loopback()
-        || ip.is_link_local()
-        || ip.is_multicast()
-        || ip.is_broadcast())
+fn usable(ip: IpAddr) -> bool {
+    let of_the_link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        // An address of the other family in its clothes is of neither.
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
+    };
+    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || of_the_link)
 }
 
 /// Weights of known clusters. All unknown: as if none were written (contract section 10.3).
@@ -414,6 +438,29 @@ fn port<'a>(
         );
     }
     found
+}
+
+/// A listener's address whose family no ready pod has, while there are others: those are never mixed in.
+fn families(
+    service: &NamespacedName,
+    backends: &[Backend],
+    addresses: &[IpAddr],
+    place: &str,
+    notes: &mut Notes,
+) {
+    for family in [Family::V4, Family::V6] {
+        let Some(address) = addresses.iter().find(|it| family.has(**it)) else {
+            continue;
+        };
+        if backends.is_empty() || backends.iter().any(|it| family.has(it.address.ip())) {
+            continue;
+        }
+        notes.warning(
+            format!("{place}.service.name"),
+            format!("family: no ready pod of Service {service} has an {family} address, so clients of {address} get nothing"),
+            format!("give the Service the address family {family}, or take {address} out of the gateway's addresses"),
+        );
+    }
 }
 
 /// One address in two clusters cannot be routed to both.

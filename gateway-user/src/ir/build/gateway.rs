@@ -198,7 +198,7 @@ fn addresses(text: &str, notes: &mut Notes) -> Option<Vec<IpAddr>> {
         .map(str::trim)
         .filter(|item| !item.is_empty())
     {
-        match item.parse::<IpAddr>() {
+        match item.parse::<IpAddr>().map(|it| it.to_canonical()) {
             Ok(address) if !address.is_unspecified() && !address.is_multicast() => {
                 found.insert(address);
             }

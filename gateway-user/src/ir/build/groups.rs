@@ -73,12 +73,14 @@ impl Compiler {
         let none = Default::default();
         let gateway = self.gateways.get(&want.gateway);
         let clusters = gateway.map_or(&none, |gateway| &gateway.clusters);
+        let addresses = gateway.and_then(|it| it.kept.addresses.as_deref());
+        let addresses = addresses.unwrap_or_default();
         let members = backends::Members {
             snapshot,
             remembered: &self.remembered,
             verdicts: &self.verdicts,
         };
-        let group = members.group(name, want, clusters, &mut notes);
+        let group = members.group(name, want, (clusters, addresses), &mut notes);
         let notes = (!want.stale).then_some(notes);
         if self.ir.groups.get(name).is_none_or(|had| **had != group) {
             self.probed.follow(name, Some(&group));

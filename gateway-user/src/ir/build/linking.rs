@@ -46,8 +46,11 @@ impl Compiler {
             self.good
                 .gateways
                 .insert(name.clone(), gateway.kept.clone());
-            let clusters = self.gateways.get(&name).map(|had| &had.clusters);
-            if clusters != Some(&gateway.clusters) {
+            let had = self.gateways.get(&name);
+            let same = had.is_some_and(|had| {
+                had.clusters == gateway.clusters && had.kept.addresses == gateway.kept.addresses
+            });
+            if !same {
                 let theirs = self.wants.iter().filter(|(_, want)| want.gateway == name);
                 work.groups.extend(theirs.map(|(group, _)| group.clone()));
             }

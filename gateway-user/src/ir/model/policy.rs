@@ -4,6 +4,8 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::{ServiceName, Transport};
+
 /// Treatment of a group's pods.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -106,9 +108,11 @@ pub enum HealthProtocol {
 }
 
 impl HealthCheck {
-    /// Whether this gateway can carry it out.
-    pub const fn executed(&self) -> bool {
-        matches!(self.protocol, HealthProtocol::Http | HealthProtocol::Tcp)
+    /// Whether this gateway can carry it out on the pods of a service. A port for datagrams answers no probe, so there the
+    /// check must name another.
+    pub fn executed(&self, service: &ServiceName) -> bool {
+        let known = matches!(self.protocol, HealthProtocol::Http | HealthProtocol::Tcp);
+        known && (service.port().1 == Transport::Tcp || self.port.is_some())
     }
 }
 

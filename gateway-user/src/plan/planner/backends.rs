@@ -1,65 +1,65 @@
 //! Backends of a plan: ids, sources, and who uses them as what.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use gateway_common::maps;
 
 use super::{
     Backend, BackendKey, BackendState, Group, Inputs, Member, Planner, ServiceAddr, Source, Update,
+    Uses,
 };
 
 /// Ports of a dedicated source address: all that are not privileged.
 const POOL_PORTS: (u16, u16) = (1024, 64_512);
 
 impl Planner {
-    /// Ids and weights of a group's backends, registering them on the way.
+    /// Ids and weights of a group's backends of one family, registering them on the way, and what is done with each.
     pub(super) fn members(
         &mut self,
         group: &Group,
-        uses: &mut BTreeMap<u32, BackendState>,
+        v6: bool,
         update: &mut Update<'_>,
         left_out: &mut Vec<String>,
-    ) -> Arc<Vec<Member>> {
+    ) -> (Arc<Vec<Member>>, Uses) {
+        let ours = |backend: &&crate::ir::Backend| backend.address.is_ipv6() == v6;
+        let mut active = BTreeSet::new();
+        let mut idle = BTreeSet::new();
         let key = |backend: &crate::ir::Backend| BackendKey {
             cluster: backend.cluster.clone(),
             address: backend.address,
         };
         let mut members = Vec::with_capacity(group.backends.len());
-        for backend in &group.backends {
+        for backend in group.backends.iter().filter(ours) {
             let key = key(backend);
             match self.backend(&key, &backend.pod, update) {
                 Some(id) => {
-                    uses.insert(id, BackendState::Active);
+                    active.insert(id);
                     members.push(Member {
                         backend: id,
                         weight: backend.weight,
                     });
                 }
                 None => left_out.push(format!(
-                    "backend {}/{}: no id or no source address for it",
+                    "backend {}/{}: no id or no source address of its family for it",
                     key.cluster, key.address
                 )),
             }
         }
-        let idle = group.idle.iter().map(|it| (it, BackendState::Draining));
+        let draining = group.idle.iter().map(|it| (it, BackendState::Draining));
         let failing = group.failing.iter();
         let failing = failing.map(|it| (&it.backend, BackendState::Quarantined));
-        for (backend, state) in idle.chain(failing) {
+        for (backend, state) in draining.chain(failing).filter(|(it, _)| ours(it)) {
             let key = key(backend);
             // Only pods that may still have flows are worth an entry.
-            if self.keys.contains_key(&key)
-                && let Some(id) = self.backend(&key, &backend.pod, update)
-            {
-                uses.entry(id).or_insert(state);
+            if self.keys.contains_key(&key) {
+                self.backend(&key, &backend.pod, update);
             }
+            idle.insert((key, state));
         }
         members.sort_unstable_by_key(|m| m.backend);
         members.dedup_by_key(|m| m.backend);
-        Arc::new(members)
+        let idle = Arc::new(idle);
+        (Arc::new(members), Uses { active, idle })
     }
 
     fn backend(
@@ -111,12 +111,16 @@ impl Planner {
         } else {
             None
         };
-        if let Some(known) = update.sources.get(&route) {
+        let family = (route, backend.is_ipv6());
+        if let Some(known) = update.sources.get(&family) {
             return *known;
         }
         let (addresses, (port_first, port_count)) = match route {
             Some(route) => (vec![route], *node_ports),
-            None => (pool.to_vec(), POOL_PORTS),
+            None => {
+                let ours = pool.iter().filter(|it| it.is_ipv6() == backend.is_ipv6());
+                (ours.copied().collect(), POOL_PORTS)
+            }
         };
         let source = |address| Source {
             address,
@@ -124,6 +128,9 @@ impl Planner {
             port_count,
         };
         let wanted: Vec<Source> = addresses.into_iter().map(source).collect();
+        if wanted.is_empty() {
+            return None;
+        }
         let known = self
             .sources
             .windows(wanted.len())
@@ -134,7 +141,7 @@ impl Planner {
             self.sources.extend_from_slice(&wanted);
         }
         let found = fits.then_some((at as u16, wanted.len() as u16));
-        update.sources.insert(route, found);
+        update.sources.insert(family, found);
         found
     }
 
@@ -142,11 +149,11 @@ impl Planner {
     pub(super) fn set_uses(
         &mut self,
         address: ServiceAddr,
-        uses: BTreeMap<u32, BackendState>,
+        uses: Uses,
         touched: &mut BTreeSet<u32>,
     ) {
         let had = self.used.remove(&address).unwrap_or_default();
-        for id in had.keys().filter(|id| !uses.contains_key(id)) {
+        for id in had.active.difference(&uses.active) {
             if let Some(users) = self.uses.get_mut(id) {
                 users.remove(&address);
                 if users.is_empty() {
@@ -155,15 +162,36 @@ impl Planner {
             }
             touched.insert(*id);
         }
-        for (id, state) in &uses {
-            if had.get(id) != Some(state) {
-                let users = self.uses.entry(*id).or_default();
-                users.insert(address, *state);
-                touched.insert(*id);
-            }
+        for id in uses.active.difference(&had.active) {
+            self.uses.entry(*id).or_default().insert(address);
+            touched.insert(*id);
         }
-        if !uses.is_empty() {
+        if !Arc::ptr_eq(&had.idle, &uses.idle) {
+            self.set_idle(&had.idle, &uses.idle, touched);
+        }
+        if !(uses.active.is_empty() && uses.idle.is_empty()) {
             self.used.insert(address, uses);
+        }
+    }
+
+    fn set_idle(
+        &mut self,
+        had: &BTreeSet<(BackendKey, BackendState)>,
+        now: &BTreeSet<(BackendKey, BackendState)>,
+        touched: &mut BTreeSet<u32>,
+    ) {
+        for key in had.difference(now) {
+            if let Some(count) = self.idle.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.idle.remove(key);
+                }
+            }
+            touched.extend(self.keys.get(&key.0));
+        }
+        for key in now.difference(had) {
+            *self.idle.entry(key.clone()).or_default() += 1;
+            touched.extend(self.keys.get(&key.0));
         }
     }
 
@@ -174,16 +202,17 @@ impl Planner {
             let Some(mut backend) = update.content.remove(&id).or_else(|| have.cloned()) else {
                 continue;
             };
-            let users = self.uses.get(&id);
             // A pod serves if any listener sends to it; it loses its UDP flows only if none wants it.
-            let used_as = |state| users.is_some_and(|users| users.values().any(|it| *it == state));
-            let states = [
-                BackendState::Active,
-                BackendState::Draining,
-                BackendState::Quarantined,
-            ];
-            let state = states.into_iter().find(|state| used_as(*state));
-            backend.state = state.unwrap_or(BackendState::Down);
+            let idle_as = |state| self.idle.contains_key(&(backend.key.clone(), state));
+            backend.state = if self.uses.contains_key(&id) {
+                BackendState::Active
+            } else if idle_as(BackendState::Draining) {
+                BackendState::Draining
+            } else if idle_as(BackendState::Quarantined) {
+                BackendState::Quarantined
+            } else {
+                BackendState::Down
+            };
             if backend.state == BackendState::Down {
                 self.down.insert(id);
             } else {

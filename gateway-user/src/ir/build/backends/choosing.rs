@@ -29,15 +29,32 @@ pub(super) struct Choice {
 /// 2. of these the ones that do not fail; where all fail, all ("if all servers of a group are unhealthy the gateway fails
 ///    open"), so a cluster whose pods fail is left before any failing pod is used (contract section 10.3).
 ///
-/// The share of a cluster is split among the chosen pods there.
+/// The share of a cluster is split among the chosen pods there. All of this for each family by itself, since an address
+/// of a listener has pods of its own family only.
 pub(super) fn choose(
     clustered: Vec<Clustered<'_>>,
     fails: impl Fn(SocketAddr) -> Option<ProbeFailure>,
 ) -> Choice {
+    let mut choice = Choice::default();
+    for v6 in [false, true] {
+        let of = |it: &Clustered<'_>| it.pods.of_family(v6);
+        let family = clustered.iter().map(|it| Clustered {
+            pods: of(it),
+            ..*it
+        });
+        choose_family(family.collect(), &fails, &mut choice);
+    }
+    choice
+}
+
+fn choose_family(
+    clustered: Vec<Clustered<'_>>,
+    fails: impl Fn(SocketAddr) -> Option<ProbeFailure>,
+    choice: &mut Choice,
+) {
     let ready = clustered
         .iter()
         .any(|it| it.share != Some(0) && !it.pods.ready.is_empty());
-    let mut choice = Choice::default();
     let mut candidates = Vec::new();
     for Clustered { id, share, pods } in clustered {
         let Pods {
@@ -81,7 +98,6 @@ pub(super) fn choose(
             .backends
             .extend(used.map(|(_, pod)| backend(id, pod, weight)));
     }
-    choice
 }
 
 fn backend(id: &ClusterId, (address, pod): (SocketAddr, Arc<str>), weight: u32) -> Backend {

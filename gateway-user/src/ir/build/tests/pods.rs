@@ -54,8 +54,8 @@ fn an_endpoint_that_is_no_pod_is_skipped_and_one_without_reference_serves() {
 }
 
 #[test]
-fn a_service_with_ipv6_slices_only_is_told_once() {
-    let (pods, problems) = served(|text| text.replace("IPv4", "IPv6"));
+fn a_service_with_slices_of_host_names_only_is_told_once() {
+    let (pods, problems) = served(|text| text.replace("IPv4", "FQDN"));
     assert!(pods.is_empty());
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(
@@ -66,16 +66,18 @@ fn a_service_with_ipv6_slices_only_is_told_once() {
 }
 
 #[test]
-fn an_ipv6_slice_beside_an_ipv4_one_is_no_problem() {
+fn slices_of_both_families_are_of_one_service() {
     let (pods, problems) = served(|text| {
         let slice = text
             .split_once("---")
             .map(|(_, slice)| slice.to_owned())
             .unwrap_or_default();
         let other = slice.replace("IPv4", "IPv6").replace("svc-x", "svc-a");
+        let other = other.replace("10.1.0.1", "'2001:db8::1'");
+        let other = other.replace("10.1.0.2", "'2001:db8::2'");
         format!("{text}\n---{other}")
     });
-    assert_eq!((pods.len(), problems), (2, vec![]));
+    assert_eq!((pods.len(), problems), (4, vec![]));
 }
 
 #[test]
