@@ -6,7 +6,7 @@ use aya::maps::MapError;
 use gateway_common::{
     addr::Port,
     backend::{self, Backend, NextHop, Snat},
-    config::Config,
+    config::{Admission, Config},
     flow::state,
     maps,
     service::{self, Service},
@@ -156,7 +156,7 @@ pub fn apply_hops(
     Ok(())
 }
 
-/// Writes the configuration entry.
+/// Writes the configuration, and the high water of the flow table.
 pub fn configure(
     tables: &mut Tables,
     flow_seed: u32,
@@ -169,6 +169,8 @@ pub fn configure(
         sample_every,
         timeout_ticks,
     };
+    let admission = Admission::of(tables.flow_table_size);
+    set(&mut tables.admission, maps::ADMISSION.0, 0, admission)?;
     set(&mut tables.config, maps::CONFIG.0, 0, config)
 }
 
