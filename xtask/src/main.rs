@@ -69,6 +69,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What a million flows cost: memory, new flows, sweeps
+    Flows {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -133,6 +139,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
+        Command::Bench(Bench::Flows { json }) => return bench::flows::flows(json),
         Command::LabPod {
             cluster,
             pod,
