@@ -14,6 +14,7 @@ mod parse;
 mod relay;
 mod rewrite;
 mod scanning;
+mod sweeping;
 #[cfg(any(test, feature = "user"))]
 pub mod tables;
 mod track;
@@ -22,7 +23,7 @@ use crate::{
     addr::Addr,
     affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
-    config::Config,
+    config::{Admission, Config},
     flow::{Flow, FlowKey},
     pod::{Pod, Shared},
     ports::{Mark, Pool},
@@ -33,6 +34,7 @@ use crate::{
 pub use parse::{Head, parse};
 pub use rewrite::patched_l4;
 pub use scanning::Search;
+pub use sweeping::{KEYS, KEYS_AT, sweep};
 
 /// Outside the frame, or the frame could not be written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -134,8 +136,8 @@ pub trait Tables {
     fn flow(&self, key: &FlowKey) -> Option<&Shared<Flow>>;
     /// Inserts a flow if its key is free; atomic.
     fn claim(&self, key: &FlowKey, flow: &Flow) -> Claim;
-    /// Removes a flow.
-    fn forget(&self, key: &FlowKey);
+    /// Removes a flow entry; whether it was there.
+    fn forget(&self, key: &FlowKey) -> bool;
     /// Looks a service up.
     fn service(&self, key: &ServiceKey) -> Option<&Service>;
     /// Backend id in a slot of the ring slab.
@@ -156,11 +158,6 @@ pub trait Tables {
     /// Counts that a port of the areas in a slot was freed; atomic, after its entry is gone.
     #[inline(always)]
     fn freed(&self, _slot: u32) {}
-    /// When the agent last freed ports of the areas in a slot.
-    #[inline(always)]
-    fn swept(&self, _slot: u32) -> u64 {
-        0
-    }
     /// Lends memory for a search; `None` if there is none.
     #[inline(always)]
     fn search<R>(&self, go: impl FnOnce(&mut Search) -> R) -> Option<R> {
@@ -175,10 +172,12 @@ pub trait Tables {
             }
         }
     }
-    /// Removes a reply entry: its source port is free again.
+    /// Removes a reply entry: its source port is free again. Whether it was there.
     #[inline(always)]
-    fn free(&self, reply: &FlowKey) {
-        self.forget(reply);
+    fn free(&self, reply: &FlowKey) -> bool {
+        if !self.forget(reply) {
+            return false;
+        }
         let seed = match self.config() {
             Some(config) => config.seed,
             None => 0,
@@ -186,6 +185,7 @@ pub trait Tables {
         for area in Pool::of(seed, reply).areas(reply.dst_port.host()) {
             self.freed(area.slot());
         }
+        true
     }
     /// The backend that a client had last.
     fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>>;
@@ -200,6 +200,19 @@ pub trait Tables {
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
     /// Counts an opened flow.
     fn count_opened(&self, service: u32, backend: u32);
+    /// Counts a flow that is gone.
+    #[inline(always)]
+    fn count_closed(&self, _service: u32) {}
+    /// Live flows of a service; of id 0, all of them.
+    #[inline(always)]
+    fn live(&self, _service: u32) -> u64 {
+        0
+    }
+    /// Who may open flows in a table that is nearly full; `None` is everybody.
+    #[inline(always)]
+    fn admission(&self) -> Option<&Admission> {
+        None
+    }
 }
 
 /// Runs the whole pipeline over one frame and rewrites it in place.

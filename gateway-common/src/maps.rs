@@ -30,10 +30,12 @@ maps! {
     SNATS = 1 << 12;
     /// Notes about full port ranges, `Mark` each; written by the kernel programs.
     PORT_MARKS = 1 << 16;
-    /// When the agent last freed ports of the same areas, as a number that only grows; written by the agent.
-    PORTS_SWEPT = 1 << 16;
     /// Memory of the search for a free port, per CPU.
     SEARCH = 1;
+    /// Live flows by service id; of id 0, all of them. Written by the kernel programs.
+    LIVE = 1 << 14;
+    /// One `Admission`.
+    ADMISSION = 1;
     /// One `Config`.
     CONFIG = 1;
     /// One `Clock`.

@@ -77,6 +77,7 @@ mod user {
         backend::Snat,
         config::Config,
         config::Clock,
+        config::Admission,
         flow::Flow,
         flow::FlowKey,
         ports::Mark,

@@ -22,7 +22,7 @@ pub const BLOCK: u32 = 128;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Mark {
-    /// How often the kernel programs freed a port of these areas.
+    /// How often a port of these areas was freed.
     pub freed: u64,
     /// [`Area::stamp`] of an area that was found full.
     pub full: u64,
@@ -30,7 +30,6 @@ pub struct Mark {
 
 const _: () = assert!(size_of::<Mark>() == 16);
 const _: () = assert!(maps::PORT_MARKS.1.is_power_of_two());
-const _: () = assert!(maps::PORT_MARKS.1 == maps::PORTS_SWEPT.1);
 
 /// All ports of one source address towards one backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

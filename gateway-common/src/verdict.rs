@@ -28,6 +28,8 @@ pub enum Reason {
     Rewrite = 8,
     /// Dropped: the service entry was replaced while the packet was choosing a backend.
     Flipped = 9,
+    /// Dropped: the flow table is nearly full, and this service has more than its share of it.
+    HighWater = 13,
     /// Passed: the listener belongs to the proxy.
     Proxy = 16,
     /// Passed: a TCP segment to a kernel-steered listener that opens nothing; the stack answers RST.
@@ -60,7 +62,7 @@ pub const REASONS: u32 = 64;
 
 impl Reason {
     /// All reasons that are counted, in numeric order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Fragment,
         Self::TtlExpired,
         Self::NoBackend,
@@ -70,6 +72,7 @@ impl Reason {
         Self::NoRoute,
         Self::Rewrite,
         Self::Flipped,
+        Self::HighWater,
         Self::Proxy,
         Self::NoFlow,
         Self::NextHop,
@@ -97,6 +100,7 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::Rewrite => "rewrite",
             Self::Flipped => "flipped",
+            Self::HighWater => "high_water",
             Self::Proxy => "proxy",
             Self::NoFlow => "no_flow",
             Self::NextHop => "next_hop",

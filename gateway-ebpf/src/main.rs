@@ -11,6 +11,7 @@ mod forward;
 mod maps;
 mod packet;
 mod sample;
+mod sweep;
 
 use aya_ebpf::{
     bindings::{
@@ -132,6 +133,12 @@ pub fn fleetgate_clock(_ctx: TcContext) -> i32 {
         };
     }
     TCX_NEXT
+}
+
+/// Removes flows that are over; never attached, run by BPF_PROG_TEST_RUN with their keys as a frame.
+#[classifier]
+pub fn fleetgate_sweep(ctx: TcContext) -> i32 {
+    sweep::keys(ctx.skb.skb) as i32
 }
 
 #[cfg(not(test))]

@@ -12,7 +12,7 @@ use gateway_common::{
     addr::Addr,
     affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
-    config::{Clock, Config},
+    config::{Admission, Clock, Config},
     datapath::{Answers, Claim, Search, Step, Tables},
     flow::{Flow, FlowKey},
     hash::scale,
@@ -51,7 +51,9 @@ static SNATS: Array<Snat> = Array::with_max_entries(spec::SNATS.1, 0);
 #[map]
 static PORT_MARKS: Array<Mark> = Array::with_max_entries(spec::PORT_MARKS.1, 0);
 #[map]
-static PORTS_SWEPT: Array<u64> = Array::with_max_entries(spec::PORTS_SWEPT.1, 0);
+static LIVE: Array<u64> = Array::with_max_entries(spec::LIVE.1, 0);
+#[map]
+static ADMISSION: Array<Admission> = Array::with_max_entries(spec::ADMISSION.1, 0);
 #[map]
 static SEARCH: PerCpuArray<Search> = PerCpuArray::with_max_entries(spec::SEARCH.1, 0);
 #[map]
@@ -114,8 +116,8 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     }
 
     #[inline(always)]
-    fn forget(&self, key: &FlowKey) {
-        let _ = FLOWS.remove(key);
+    fn forget(&self, key: &FlowKey) -> bool {
+        FLOWS.remove(key).is_ok()
     }
 
     #[inline(always)]
@@ -160,23 +162,8 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     #[inline(always)]
     fn freed(&self, slot: u32) {
         if let Some(mark) = PORT_MARKS.get_ptr_mut(slot) {
-            // SAFETY: the field is a live word, aligned to 8. `core` has no atomic add for this target.
-            unsafe {
-                asm!(
-                    "lock *(u64 *)({at} + 0) += {one}",
-                    at = in(reg) &raw mut (*mark).freed,
-                    one = in(reg) 1_u64,
-                );
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn swept(&self, slot: u32) -> u64 {
-        match PORTS_SWEPT.get_ptr(slot) {
-            // SAFETY: one aligned word of map memory that the agent may write meanwhile.
-            Some(at) => unsafe { at.read_volatile() },
-            None => 0,
+            // SAFETY: the field is a live word, aligned to 8.
+            unsafe { add(&raw mut (*mark).freed, 1) };
         }
     }
 
@@ -260,7 +247,47 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
             // SAFETY: as in `count_traffic`.
             unsafe { (*stats).flows += 1 };
         }
+        for live in [LIVE.get_ptr_mut(0), LIVE.get_ptr_mut(service)] {
+            let Some(live) = live else { continue };
+            // SAFETY: a live word of map memory.
+            unsafe { add(live, 1) };
+        }
     }
+
+    #[inline(always)]
+    fn count_closed(&self, service: u32) {
+        for live in [LIVE.get_ptr_mut(0), LIVE.get_ptr_mut(service)] {
+            let Some(live) = live else { continue };
+            // SAFETY: as in `count_opened`.
+            unsafe { add(live, u64::MAX) };
+        }
+    }
+
+    #[inline(always)]
+    fn live(&self, service: u32) -> u64 {
+        match LIVE.get_ptr(service) {
+            // SAFETY: one aligned word of map memory that other CPUs may write meanwhile.
+            Some(live) => unsafe { live.read_volatile() },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn admission(&self) -> Option<&Admission> {
+        ADMISSION.get(0)
+    }
+}
+
+/// Adds to a word that other CPUs add to as well; `core` has no atomic add for this target.
+///
+/// # Safety
+/// The pointer must be to a live word of map memory, aligned to 8.
+#[inline(always)]
+unsafe fn add(at: *mut u64, number: u64) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        asm!("lock *(u64 *)({at} + 0) += {number}", at = in(reg) at, number = in(reg) number)
+    };
 }
 
 /// One round of `repeat`; anything but 0 ends it.

@@ -73,11 +73,9 @@ fn state(shared: Arc<Shared>) -> AdminState {
         let record = shared.record.load();
         let kernel = Tables::open(&shared.pins).and_then(|tables| {
             let readings = Readings::take(&tables, &record)?;
-            Ok(Kernel::new(
-                &record,
-                &readings,
-                Some(shared.flows.load(Relaxed)),
-            ))
+            let flows = Some(shared.flows.load(Relaxed));
+            let ports = shared.ports.load();
+            Ok(Kernel::new(&record, &readings, flows).with_ports(&record, &readings, &ports))
         });
         if let Err(error) = &kernel {
             tracing::warn!(%error, "metrics without the kernel's");

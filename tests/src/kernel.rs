@@ -4,14 +4,21 @@
 
 mod tables;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{SchedClassifier, SkLookup, TcAttachType, TestRun, TestRunOptions, Xdp},
 };
-use gateway_common::{flow::FlowKey, verdict::Action};
+use gateway_common::{
+    config::Admission,
+    datapath::{KEYS, KEYS_AT},
+    flow::FlowKey,
+    maps,
+    verdict::Action,
+};
+use gateway_user::dataplane::pins::Pins;
 
 use crate::{
     row::SEGMENT,
@@ -51,6 +58,8 @@ pub struct Ran {
     pub code: u32,
     /// The frame afterwards.
     pub frame: Vec<u8>,
+    /// How long the kernel says it took.
+    pub took: Duration,
 }
 
 /// Where the kernel object is: `FLEETGATE_BPF_OBJECT`, or where `cargo xtask build-ebpf` leaves it.
@@ -96,8 +105,22 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::load`].
     pub fn load_with(flows: u32) -> Result<Self> {
+        Self::load_pinned(flows, None)
+    }
+
+    /// The same with maps, and the programs that an agent runs, pinned where an agent looks for them.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`], and when something cannot be pinned.
+    pub fn load_pinned(flows: u32, pins: Option<&Pins>) -> Result<Self> {
         let path = object()?;
         let mut loader = EbpfLoader::new();
+        if let Some(pins) = pins {
+            std::fs::create_dir_all(pins.maps()).context("is there a BPF file system?")?;
+            for (name, _) in maps::ALL {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
         for (name, size) in SIZES {
             loader.map_max_entries(name, size);
         }
@@ -111,7 +134,7 @@ impl Kernel {
         program::<Xdp>(&mut ebpf, "fleetgate_xdp")?
             .load()
             .context("the kernel refused fleetgate_xdp")?;
-        for name in ["fleetgate_tc", "fleetgate_clock"] {
+        for name in ["fleetgate_tc", "fleetgate_clock", "fleetgate_sweep"] {
             program::<SchedClassifier>(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("the kernel refused {name}"))?;
@@ -119,6 +142,15 @@ impl Kernel {
         program::<SkLookup>(&mut ebpf, "fleetgate_sk_lookup")?
             .load()
             .context("the kernel refused fleetgate_sk_lookup")?;
+        if let Some(pins) = pins {
+            for (name, path) in [
+                ("fleetgate_clock", pins.clock()),
+                ("fleetgate_sweep", pins.sweep()),
+            ] {
+                let program = program::<SchedClassifier>(&mut ebpf, name)?;
+                program.pin(path).with_context(|| format!("pin {name}"))?;
+            }
+        }
         let maps = Maps::take(&mut ebpf, flows)?;
         Ok(Self { ebpf, maps })
     }
@@ -128,7 +160,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses a write.
     pub fn reset(&mut self, world: &World) -> Result<()> {
-        self.maps.clear()?;
+        self.maps.clear(&mut self.ebpf)?;
         self.maps.write(world)?;
         self.maps.leave_room(world.max_flows)
     }
@@ -185,6 +217,7 @@ impl Kernel {
         Ok(Some(Ran {
             code: result.return_value,
             frame: out,
+            took: result.duration,
         }))
     }
 
@@ -223,12 +256,44 @@ impl Kernel {
         self.maps.flows(now)
     }
 
-    /// Removes one flow entry as the agent does.
+    /// Offers flow entries to the sweeping program, at most [`KEYS`]; returns how many it removed.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run it.
+    pub fn sweep(&mut self, keys: &[FlowKey]) -> Result<u32> {
+        sweep(&mut self.ebpf, keys)
+    }
+
+    /// Makes one flow as old as `ticks` say.
     ///
     /// # Errors
     /// When a map cannot be written.
-    pub fn sweep(&mut self, key: &FlowKey) -> Result<()> {
-        self.maps.sweep(key)
+    pub fn age(&mut self, key: &FlowKey, ticks: u32) -> Result<()> {
+        self.maps.age_one(key, ticks)
+    }
+
+    /// Removes one entry behind everybody's back, as if a crash had lost it.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn lose(&mut self, key: &FlowKey) -> Result<()> {
+        self.maps.lose(key)
+    }
+
+    /// Sets the high water of the flow table.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn admit(&mut self, admission: Admission) -> Result<()> {
+        self.maps.admit(admission)
+    }
+
+    /// Live flows of a service as the programs count them; of id 0, all.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn live(&self, service: u32) -> Result<u64> {
+        self.maps.live(service)
     }
 
     /// All counters, summed over the CPUs.
@@ -294,6 +359,26 @@ pub fn own_network() -> Result<()> {
             .context("cannot make a network namespace: privileged tests need root");
     }
     Ok(())
+}
+
+/// Runs the sweeping program over a few keys.
+fn sweep(ebpf: &mut Ebpf, keys: &[FlowKey]) -> Result<u32> {
+    let mut frame = vec![0; KEYS_AT];
+    for key in keys.iter().take(KEYS) {
+        for word in key.src.0.into_iter().chain(key.dst.0) {
+            frame.extend(word.to_ne_bytes());
+        }
+        frame.extend(key.src_port.0.to_ne_bytes());
+        frame.extend(key.dst_port.0.to_ne_bytes());
+        frame.extend(key.proto.to_ne_bytes());
+    }
+    let result = program::<SchedClassifier>(ebpf, "fleetgate_sweep")?
+        .test_run(TestRunOptions {
+            data_in: Some(&frame),
+            ..TestRunOptions::new()
+        })
+        .context("test run of fleetgate_sweep")?;
+    Ok(result.return_value)
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>

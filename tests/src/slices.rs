@@ -178,8 +178,8 @@ impl<const XDP: bool> Tables for At<'_, XDP> {
         self.0.memory.claim(key, flow)
     }
 
-    fn forget(&self, key: &FlowKey) {
-        self.0.memory.forget(key);
+    fn forget(&self, key: &FlowKey) -> bool {
+        self.0.memory.forget(key)
     }
 
     fn service(&self, key: &ServiceKey) -> Option<&Service> {

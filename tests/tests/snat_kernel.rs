@@ -1,12 +1,12 @@
 //! Source ports in the kernel when few are left, and when none is.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
-use std::{collections::BTreeSet, net::SocketAddrV4, time::Instant};
+use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
 
 use fleetgate_tests::{
     kernel::{self, Kernel, code},
     packets::{self, flags},
-    world::{BACKEND, Hook, POD, SNAT, VIP, VIP_UDP, World, addr, flow_key, world},
+    world::{AGE_STEP, BACKEND, Hook, POD, SNAT, VIP, VIP_UDP, World, addr, flow_key, world},
 };
 use gateway_common::{
     backend::Snat,
@@ -64,10 +64,22 @@ fn a_freed_port_is_found_at_once_by_the_next_flow() {
         .map(|number| open(&mut kernel, hook, number).unwrap())
         .collect();
     assert_eq!(open(&mut kernel, hook, ALL), None, "all ports are taken");
+    let flows = kernel.flows().unwrap();
     for (round, source) in sources.iter().step_by(397).enumerate() {
         let stranger = ALL + 1 + round as u32;
         assert_eq!(open(&mut kernel, hook, stranger), None);
-        kernel.sweep(&flow_key(POD, *source, TCP)).unwrap();
+        let reply = flow_key(POD, *source, TCP);
+        assert_eq!(kernel.sweep(&[reply]).unwrap(), 0, "a live flow stays");
+        let (_, flow) = *flows.iter().find(|(key, _)| *key == reply).unwrap();
+        kernel.age(&reply, 100 * AGE_STEP).unwrap();
+        assert_eq!(
+            kernel.sweep(&[reply]).unwrap(),
+            0,
+            "its other direction lives"
+        );
+        let request = flow.nat.reverse_key(TCP);
+        kernel.age(&request, 100 * AGE_STEP).unwrap();
+        assert_eq!(kernel.sweep(&[reply, request]).unwrap(), 2);
         assert_eq!(open(&mut kernel, hook, stranger), Some(*source));
     }
     // A client that closes and comes again from the same port frees its own, by the programs alone.
@@ -120,42 +132,53 @@ fn what_a_new_flow_costs_at_each_fill_is_told() {
     let mut kernel = Kernel::load_with(1 << 18).unwrap();
     kernel.reset(&world).unwrap();
     let ports = u32::from(ports);
-    let mut slowest = 0;
-    let mut mark = (Instant::now(), 0);
+    let mut took = Vec::new();
     let mut opened = BTreeSet::new();
+    let tell = |what: &str, took: &mut Vec<Duration>| {
+        took.sort_unstable();
+        let at = |part: usize| took[(took.len() - 1) * part / 1000].as_nanos();
+        eprintln!(
+            "{what}: median {} ns, 99.9 % within {} ns, most {} ns",
+            at(500),
+            at(999),
+            at(1000)
+        );
+        took.clear();
+    };
     for number in 0..ports {
-        let one = Instant::now();
-        opened.insert(open(&mut kernel, Hook::Xdp, number).unwrap());
-        slowest = slowest.max(one.elapsed().as_micros());
+        let (source, time) = timed(&mut kernel, Hook::Xdp, number);
+        assert!(opened.insert(source.unwrap()));
+        took.push(time);
         let done = number + 1;
         if [ports / 2, ports / 10 * 9, ports / 100 * 99, ports].contains(&done) {
-            let each = mark.0.elapsed().as_nanos() / u128::from(done - mark.1);
-            eprintln!(
-                "up to {done} of {ports} ports: {each} ns a new flow with the test's call, slowest {slowest} us"
+            tell(
+                &format!("new flows up to {done} of {ports} ports"),
+                &mut took,
             );
-            (mark, slowest) = ((Instant::now(), done), 0);
         }
     }
-    assert_eq!(opened.len(), ports as usize);
-    let full = Instant::now();
     for number in ports..ports + 1000 {
-        assert_eq!(open(&mut kernel, Hook::Xdp, number), None);
+        let (source, time) = timed(&mut kernel, Hook::Xdp, number);
+        assert_eq!(source, None);
+        took.push(time);
     }
-    eprintln!(
-        "full: {} ns a refused flow with the test's call",
-        full.elapsed().as_nanos() / 1000
-    );
+    tell("refused flows when all are taken", &mut took);
 }
 
 /// Opens a connection of the client with this number; the source the pod sees.
 fn open(kernel: &mut Kernel, hook: Hook, number: u32) -> Option<SocketAddrV4> {
+    timed(kernel, hook, number).0
+}
+
+/// The same, and how long the kernel says it took.
+fn timed(kernel: &mut Kernel, hook: Hook, number: u32) -> (Option<SocketAddrV4>, Duration) {
     let frame = packets::tcp(client(number), VIP, flags::SYN).bytes();
     let ran = kernel.run(hook, &frame, false).unwrap().unwrap();
     if ran.code == code(hook, Action::Drop, false) {
-        return None;
+        return (None, ran.took);
     }
     assert_eq!(ran.code, code(hook, Action::Forward, false));
-    Some(packets::ends(&ran.frame).unwrap().src)
+    (Some(packets::ends(&ran.frame).unwrap().src), ran.took)
 }
 
 fn client(number: u32) -> SocketAddrV4 {

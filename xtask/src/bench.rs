@@ -1,5 +1,6 @@
 //! `cargo xtask bench control`: what a configuration and its changes cost.
 
+pub mod flows;
 pub mod ring;
 
 use std::{env, path::PathBuf, process::ExitCode};

@@ -83,6 +83,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What a million flows cost: memory, new flows, sweeps
+    Flows {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -150,6 +156,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Chaos(options) => return chaos::run(options),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
         Command::Bench(Bench::Ring { json }) => return bench::ring::run(json),
+        Command::Bench(Bench::Flows { json }) => return bench::flows::flows(json),
         Command::LabPod {
             cluster,
             pod,

@@ -30,6 +30,13 @@ pub(super) fn claiming<P: Packet, T: Tables>(
     let Some(backend) = tables.backend(choice.choice().backend) else {
         return Verdict::because(Reason::NoBackend);
     };
+    if let Some(admission) = tables.admission()
+        && admission.high != 0
+        && tables.live(0) > admission.high
+        && tables.live(choice.choice().service) > admission.share
+    {
+        return Verdict::because(Reason::HighWater);
+    }
     let seed = match tables.config() {
         Some(config) => config.seed,
         None => 0,

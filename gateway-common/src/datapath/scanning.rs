@@ -228,11 +228,11 @@ impl<T: Tables> Scan<'_, T> {
         None
     }
 
-    /// How often ports of an area were freed, by packets and by the agent: both only grow.
+    /// How often ports of an area were freed.
     #[inline(always)]
     fn freed(&self, area: Area) -> u64 {
         match self.tables.mark(area.slot()) {
-            Some(mark) => mark.freed().wrapping_add(self.tables.swept(area.slot())),
+            Some(mark) => mark.freed(),
             None => 0,
         }
     }

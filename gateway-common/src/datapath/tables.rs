@@ -190,8 +190,8 @@ impl Tables for Memory {
         Claim::Done
     }
 
-    fn forget(&self, key: &FlowKey) {
-        self.flows.borrow_mut().remove(key);
+    fn forget(&self, key: &FlowKey) -> bool {
+        self.flows.borrow_mut().remove(key).is_some()
     }
 
     fn service(&self, key: &ServiceKey) -> Option<&Service> {

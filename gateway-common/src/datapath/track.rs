@@ -5,6 +5,7 @@ use super::{
     established::{expired, gone, unwell},
     opening::from,
     parse::{ACK, FIN, RST, SYN, parse},
+    sweeping::remove,
 };
 use crate::{
     flow::{Flow, UDP, flag, state},
@@ -46,13 +47,9 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
         && (moves && unwell(tables, flow.nat().backend, life.generation)
             || opens && gone(tables, flow.nat().backend, life.generation));
     if silent || anew || lost {
-        let (requests, replies) = if reply {
-            (&sibling_key, &head.key)
-        } else {
-            (&head.key, &sibling_key)
-        };
-        tables.forget(requests);
-        tables.free(replies);
+        let service = flow.nat().service as u32;
+        remove(tables, &sibling_key, !reply, service);
+        remove(tables, &head.key, reply, service);
         return Verdict::MISS;
     }
     let peer_flags = match sibling {

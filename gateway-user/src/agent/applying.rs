@@ -12,7 +12,7 @@ use super::gateway::{Gateway, now};
 use crate::{
     dataplane::{apply, record::Part},
     ir::ListenerName,
-    plan::{self, Inputs, Plan, Planner},
+    plan::{self, BackendState, Inputs, Plan, Planner, Step},
 };
 
 /// A record with fewer groups and backends is shown after each change.
@@ -85,6 +85,10 @@ impl Gateway {
                 self.planner.commit();
                 self.record.applying = None;
                 let _ = self.save();
+                let down = |step: &Step| matches!(step, Step::Backend { backend, .. } if backend.state == BackendState::Down);
+                if steps.iter().any(down) {
+                    self.purge();
+                }
             }
             Err(error) => {
                 warn!(%error, "the plan is in the kernel only in part; trying again");

@@ -7,6 +7,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::SyncSender,
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -51,6 +52,8 @@ pub struct Shared {
     pub flows: AtomicU64,
     /// What probes of pods met.
     pub health: Arc<health::Counters>,
+    /// Source ports in use by backend at the last sweep.
+    pub ports: ArcSwap<BTreeMap<u32, u32>>,
     /// Counters of the proxy.
     pub proxy: Arc<ProxyStats>,
     /// Where the maps are.
@@ -95,6 +98,8 @@ pub(super) struct Gateway {
     pub(super) shown: Instant,
     /// Backends that have flows; `None` until a sweep has told since the last change.
     pub(super) busy: Option<BTreeSet<u32>>,
+    /// Wakes the sweeper.
+    pub(super) sweeper: Option<SyncSender<()>>,
     /// When the maps were last changed: a sweep that began before says nothing about it.
     pub(super) changed: Instant,
     /// Keeps a second agent off these pins.
@@ -198,6 +203,7 @@ impl Gateway {
             stale: AtomicBool::new(false),
             flows: AtomicU64::new(0),
             health: prober.counters(),
+            ports: ArcSwap::default(),
             proxy: proxy.stats(),
             pins: pins.clone(),
             servers: OnceLock::new(),
@@ -227,6 +233,7 @@ impl Gateway {
             unsaved: BTreeSet::new(),
             shown: Instant::now(),
             busy: None,
+            sweeper: None,
             changed: Instant::now(),
             _lock: lock,
             record,
@@ -247,8 +254,18 @@ impl Gateway {
     }
 
     /// Starts the sweeping of flows.
-    pub(super) fn sweeps(&self) -> Result<mpsc::Receiver<Sweep>, Error> {
-        Ok(sweeper::start(self.pins.clone())?)
+    pub(super) fn sweeps(&mut self) -> Result<mpsc::Receiver<Sweep>, Error> {
+        let (sweeps, wake) = sweeper::start(self.pins.clone())?;
+        self.sweeper = Some(wake);
+        Ok(sweeps)
+    }
+
+    /// Has flows of backends that are gone removed now.
+    pub(super) fn purge(&self) {
+        if let Some(sweeper) = &self.sweeper {
+            // One that is waiting already is enough.
+            let _ = sweeper.try_send(());
+        }
     }
 
     /// Hands packets to the programs: from here on the gateway steers.
@@ -292,6 +309,7 @@ impl Gateway {
         self.shared
             .flows
             .store(sweep.seen.saturating_sub(sweep.removed), Ordering::Relaxed);
+        self.shared.ports.store(Arc::new(sweep.ports));
         if sweep.began < self.changed {
             return;
         }

@@ -1,6 +1,7 @@
 //! The thread that removes flows which are over.
 
 use std::{
+    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use tracing::warn;
 use crate::dataplane::{
     Error,
     clock::Clock,
-    gc::{Sweep, sweep},
+    gc::{Remover, Sweep, sweep},
     pins::Pins,
     tables::Tables,
 };
@@ -21,13 +22,19 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Starts sweeping; ends when the receiver is gone. Walks its own handles of the maps, so that a
 /// large table never holds up a change.
-pub(super) fn start(pins: Pins) -> Result<mpsc::Receiver<Sweep>, Error> {
-    let mut tables = Tables::open(&pins)?;
+/// What is sent to the sender wakes it before its time.
+pub(super) fn start(pins: Pins) -> Result<(mpsc::Receiver<Sweep>, SyncSender<()>), Error> {
+    let tables = Tables::open(&pins)?;
+    let mut remover = Remover::open(&pins)?;
+    let (wake, woken) = sync_channel(1);
     let clock = Clock::open(&pins)?;
     let (report, reports) = mpsc::channel(1);
     let swept = move || {
         loop {
-            thread::sleep(PAUSE);
+            match woken.recv_timeout(PAUSE) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(PAUSE),
+            }
             if report.is_closed() {
                 return;
             }
@@ -37,12 +44,13 @@ pub(super) fn start(pins: Pins) -> Result<mpsc::Receiver<Sweep>, Error> {
                     .config
                     .get(&0, 0)
                     .map_err(|e| Error::Map("CONFIG", e.to_string()))?;
-                Ok(sweep(
-                    &mut tables,
+                sweep(
+                    &tables,
+                    &mut remover,
                     began,
                     now.ticks as u32,
                     &config.timeout_ticks,
-                ))
+                )
             });
             match pass {
                 Ok(sweep) => {
@@ -58,5 +66,5 @@ pub(super) fn start(pins: Pins) -> Result<mpsc::Receiver<Sweep>, Error> {
         .name("sweeper".into())
         .spawn(swept)
         .map_err(|e| Error::Load(format!("no thread for sweeping flows: {e}")))?;
-    Ok(reports)
+    Ok((reports, wake))
 }

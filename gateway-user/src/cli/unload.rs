@@ -80,7 +80,8 @@ fn ours(dir: &Path) -> Result<(), Error> {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let known = name == "links" || name == "clock" || name.starts_with("maps-");
+        let known =
+            name == "links" || name == "clock" || name == "sweep" || name.starts_with("maps-");
         if !known {
             return Err(Error::Pin(
                 dir.to_owned(),

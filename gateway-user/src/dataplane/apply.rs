@@ -13,7 +13,7 @@ use gateway_common::{
     addr::Port,
     affinity::members,
     backend::{self, Backend, NextHop, Snat},
-    config::Config,
+    config::{Admission, Config},
     flow::state,
     maps,
     service::{self, Service},
@@ -179,7 +179,7 @@ pub fn apply_hops(
     Ok(())
 }
 
-/// Writes the configuration entry.
+/// Writes the configuration, and the high water of the flow table.
 pub fn configure(
     tables: &mut Tables,
     flow_seed: u32,
@@ -192,6 +192,8 @@ pub fn configure(
         sample_every,
         timeout_ticks,
     };
+    let admission = Admission::of(tables.flow_table_size);
+    set(&mut tables.admission, maps::ADMISSION.0, 0, admission)?;
     set(&mut tables.config, maps::CONFIG.0, 0, config)
 }
 

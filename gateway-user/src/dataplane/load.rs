@@ -16,13 +16,15 @@ pub const TC: &str = "fleetgate_tc";
 pub const SK_LOOKUP: &str = "fleetgate_sk_lookup";
 /// Name of the clock program.
 const CLOCK: &str = "fleetgate_clock";
+/// Name of the program that removes flows which are over.
+const SWEEP: &str = "fleetgate_sweep";
 
 /// Whether this binary holds kernel programs.
 pub fn has_object() -> bool {
     !OBJECT.is_empty()
 }
 
-/// Creates or reuses the pinned maps, loads every program, pins the clock.
+/// Creates or reuses the pinned maps, loads every program, pins those that the agent runs itself.
 ///
 /// `max_flows` is the number of flow entries (two for each connection) of a table that is made
 /// now; a pinned table keeps its size and its flows.
@@ -37,7 +39,7 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
     }
     loader.map_max_entries(maps::FLOWS.0, max_flows);
     let mut ebpf = loader.load(OBJECT).map_err(|e| Error::Load(chain(&e)))?;
-    for name in [XDP, TC, SK_LOOKUP, CLOCK] {
+    for name in [XDP, TC, SK_LOOKUP, CLOCK, SWEEP] {
         let program = ebpf
             .program_mut(name)
             .ok_or_else(|| Error::Load(format!("the object has no program {name}")))?;
@@ -49,11 +51,14 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
         };
         loaded.map_err(|e| Error::Load(format!("{name}: {}", chain(&e))))?;
     }
-    let path = pins.clock();
-    // A pin left by an earlier agent is of the same program; pins are not replaced in place.
-    let _ = std::fs::remove_file(&path);
-    if let Some(clock) = ebpf.program_mut(CLOCK) {
-        clock.pin(&path).map_err(|e| Error::Pin(path, chain(&e)))?;
+    for (name, path) in [(CLOCK, pins.clock()), (SWEEP, pins.sweep())] {
+        // A pin left by an earlier agent is of the same program; pins are not replaced in place.
+        let _ = std::fs::remove_file(&path);
+        if let Some(program) = ebpf.program_mut(name) {
+            program
+                .pin(&path)
+                .map_err(|e| Error::Pin(path, chain(&e)))?;
+        }
     }
     Ok(ebpf)
 }

@@ -66,6 +66,11 @@ impl Pins {
         self.root.join("clock")
     }
 
+    /// Pin of the program that removes flows which are over.
+    pub fn sweep(&self) -> PathBuf {
+        self.root.join("sweep")
+    }
+
     /// Makes the folders, mounting a BPF file system at its usual place if there is none.
     pub fn create(&self) -> Result<(), Error> {
         if self.root.starts_with(BPF_FS) && !on_bpf_fs(Path::new(BPF_FS)) {

@@ -9,7 +9,7 @@ use aya::{
 use gateway_common::{
     affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
-    config::{Clock, Config},
+    config::{Admission, Clock, Config},
     flow::{Flow, FlowKey},
     maps,
     service::{Service, ServiceKey},
@@ -26,6 +26,10 @@ pub struct Tables {
     pub flow_table_size: u32,
     /// Flows, two entries for each connection.
     pub flows: HashMap<MapData, FlowKey, Flow>,
+    /// The same map, for reading many entries at once.
+    pub(super) flow_slab: MapData,
+    /// Who may open flows in a table that is nearly full.
+    pub admission: Array<MapData, Admission>,
     /// Listeners.
     pub services: HashMap<MapData, ServiceKey, Service>,
     /// Addresses of listeners.
@@ -70,6 +74,8 @@ impl Tables {
         Ok(Self {
             flow_table_size: flows.map_or(maps::FLOWS.1, |info| info.max_entries()),
             flows: open(pins, maps::FLOWS.0)?,
+            flow_slab: data(pins, maps::FLOWS.0)?,
+            admission: open(pins, maps::ADMISSION.0)?,
             services: open(pins, maps::SERVICES.0)?,
             vips: open(pins, maps::VIPS.0)?,
             rings: open(pins, maps::RINGS.0)?,

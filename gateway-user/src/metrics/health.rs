@@ -32,11 +32,11 @@ pub struct GroupHealth {
 impl GroupHealth {
     /// All of a routing model that are probed.
     pub fn of(ir: &Ir) -> Vec<Self> {
-        let checked = |policy: &crate::ir::Policy| {
-            let check = policy.health.as_ref();
+        let checked = |group: &&Arc<crate::ir::Group>| {
+            let check = group.policy.health.as_ref();
             check.is_some_and(|check| check.executed(&group.service))
         };
-        let groups = ir.groups.values().filter(|group| checked(&group.policy));
+        let groups = ir.groups.values().filter(checked);
         groups
             .map(|group| {
                 let (failing, open) = (group.failing.len() as u64, group.is_open());

@@ -17,6 +17,8 @@ pub struct Kernel {
     backends: BTreeMap<(String, String), Traffic>,
     /// (reason, family, packets).
     reasons: Vec<(&'static str, &'static str, u64)>,
+    /// (cluster, pod, port), source ports in use and all of them.
+    ports: BTreeMap<(String, String, String), (u64, u64)>,
     flow_entries: Option<u64>,
     flow_table_size: u64,
     generation: u64,
@@ -70,12 +72,38 @@ impl Kernel {
                 .iter()
                 .map(|(reason, count)| (reason.name(), fate(*reason), count.packets))
                 .collect(),
+            ports: BTreeMap::new(),
             flow_entries,
             flow_table_size: readings.flow_table_size,
             generation: record.generation,
             errors: of(Severity::Error),
             warnings: of(Severity::Warning),
         }
+    }
+
+    /// Adds the source ports in use by backend id, as somebody counted them lately.
+    #[must_use]
+    pub fn with_ports(
+        mut self,
+        record: &Record,
+        readings: &Readings,
+        used: &BTreeMap<u32, u32>,
+    ) -> Self {
+        for (id, (backend, _)) in &readings.backends {
+            let Some(known) = record.plan.backends.get(id) else {
+                continue;
+            };
+            let name = (
+                known.key.cluster.to_string(),
+                known.pod.to_string(),
+                known.key.address.port().to_string(),
+            );
+            let used = used.get(id).copied().map_or(0, u64::from);
+            let ports = self.ports.entry(name).or_default();
+            // An id that is on its way out may share its ports with the next one.
+            *ports = (ports.0 + used, readings.source_ports(backend));
+        }
+        self
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -114,6 +142,28 @@ impl Kernel {
             let counts = self.reasons.iter().filter(|(_, family, _)| *family == name);
             let counts = counts.map(|(reason, _, packets)| ([("reason", *reason)], *packets));
             family(encoder, Counter, (name, help), counts)?;
+        }
+        for (name, help, used) in [
+            (
+                "snat_ports_used",
+                "Source ports in use towards a backend; without a free one new connections are dropped",
+                true,
+            ),
+            (
+                "snat_ports_capacity",
+                "Source ports there are towards a backend",
+                false,
+            ),
+        ] {
+            let ports = self.ports.iter().map(|((cluster, pod, port), ports)| {
+                let labels = [
+                    ("cluster", cluster.as_str()),
+                    ("pod", pod.as_str()),
+                    ("port", port.as_str()),
+                ];
+                (labels, if used { ports.0 } else { ports.1 })
+            });
+            family(encoder, Gauge, (name, help), ports)?;
         }
         if let Some(entries) = self.flow_entries {
             let help = "Connections in the flow table, two entries each";
@@ -190,7 +240,13 @@ mod tests {
 
     fn text() -> String {
         let metrics = Metrics::new(|| Scrape {
-            kernel: Some(Kernel::new(&sample::record(), &sample::readings(), Some(6))),
+            kernel: Some(
+                Kernel::new(&sample::record(), &sample::readings(), Some(6)).with_ports(
+                    &sample::record(),
+                    &sample::readings(),
+                    &[(1, 7)].into(),
+                ),
+            ),
             proxy: ProxyCounters {
                 active_connections: 2,
                 responses: [0, 9, 0, 1, 0],
@@ -213,6 +269,7 @@ mod tests {
             "fleetgate_backend_flows_opened_total{cluster=\"c1\",pod=\"web-a\"} 3",
             "fleetgate_dropped_packets_total{reason=\"no_backend\"} 4",
             "fleetgate_passed_packets_total{reason=\"proxy\"} 1500",
+            "fleetgate_snat_ports_used{cluster=\"c1\",pod=\"web-a\",port=\"80\"} 7",
             "fleetgate_flows 3",
             "fleetgate_flow_table_size 1048576",
             "fleetgate_config_generation 7",

@@ -107,6 +107,14 @@ impl Readings {
         sum
     }
 
+    /// Source ports of one protocol that a backend can be reached from.
+    pub fn source_ports(&self, backend: &Backend) -> u64 {
+        (0..backend.snat_count)
+            .filter_map(|at| self.sources.get(&backend.snat_first.saturating_add(at)))
+            .map(|snat| u64::from(snat.port_count))
+            .sum()
+    }
+
     /// Source addresses of a backend, in order.
     pub fn source_addresses(&self, backend: &Backend) -> Vec<IpAddr> {
         (0..backend.snat_count)

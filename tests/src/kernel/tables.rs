@@ -15,9 +15,9 @@ use aya::{
 use gateway_common::{
     affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
-    config::{Clock, Config},
-    flow::{Flow, FlowKey},
-    ports::Pool,
+    config::{Admission, Clock, Config},
+    datapath::KEYS,
+    flow::{Flow, FlowKey, state},
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
     verdict::REASONS,
@@ -31,6 +31,9 @@ pub const FLOWS: u32 = 4096;
 
 /// Protocol number of entries that only fill the flow table: no packet can carry it.
 const FILLER: u32 = 0xffff_ffff;
+
+/// A generation that no backend of tests has: flows of it are over.
+const GONE: u16 = 0xffff;
 
 /// The maps that tests read and write.
 pub(super) struct Maps {
@@ -46,9 +49,8 @@ pub(super) struct Maps {
     affinity: HashMap<MapData, AffinityKey, Affinity>,
     config: Array<MapData, Config>,
     clock: Array<MapData, Clock>,
-    ports_swept: Array<MapData, u64>,
-    /// Ports freed so far.
-    frees: u64,
+    live: Array<MapData, u64>,
+    admission: Array<MapData, Admission>,
     service_stats: PerCpuArray<MapData, Traffic>,
     backend_stats: PerCpuArray<MapData, Traffic>,
     reason_stats: PerCpuArray<MapData, Count>,
@@ -84,8 +86,8 @@ impl Maps {
             affinity: take(ebpf, "AFFINITY")?,
             config: take(ebpf, "CONFIG")?,
             clock: take(ebpf, "CLOCK")?,
-            ports_swept: take(ebpf, "PORTS_SWEPT")?,
-            frees: 0,
+            live: take(ebpf, "LIVE")?,
+            admission: take(ebpf, "ADMISSION")?,
             service_stats: take(ebpf, "SERVICE_STATS")?,
             backend_stats: take(ebpf, "BACKEND_STATS")?,
             reason_stats: take(ebpf, "REASON_STATS")?,
@@ -97,15 +99,29 @@ impl Maps {
     }
 
     /// Empties flows and counters.
-    pub(super) fn clear(&mut self) -> Result<()> {
-        let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
-        for key in keys {
-            self.sweep(&key)?;
+    pub(super) fn clear(&mut self, ebpf: &mut Ebpf) -> Result<()> {
+        // Removed by the sweeping program, which tells that the source ports are free again.
+        for (key, mut flow) in self.real_flows()? {
+            flow.life.generation = GONE;
+            flow.life.state = state::UDP_OPENING;
+            self.flows.insert(key, flow, 0).context("FLOWS: end")?;
         }
         let clients: Vec<AffinityKey> = self.affinity.keys().collect::<Result<_, _>>()?;
         for client in clients {
             self.affinity.remove(&client).context("AFFINITY: remove")?;
         }
+        let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
+        for keys in keys.chunks(KEYS) {
+            super::sweep(ebpf, keys)?;
+        }
+        let rest: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
+        for key in rest {
+            self.flows.remove(&key).context("FLOWS: remove")?;
+        }
+        for id in 0..16 {
+            self.live.set(id, 0, 0).context("LIVE")?;
+        }
+        self.admit(Admission::default())?;
         let (services, backends) = std::mem::take(&mut self.used);
         for id in services {
             zero(&mut self.service_stats, id)?;
@@ -123,17 +139,23 @@ impl Maps {
         Ok(())
     }
 
-    /// Removes a flow entry and tells the programs that its source port is free again, as the agent does.
-    pub(super) fn sweep(&mut self, key: &FlowKey) -> Result<()> {
-        self.flows.remove(key).context("FLOWS: remove")?;
-        self.frees += 1;
-        let pool = Pool::of(self.written.config.seed, key);
-        for area in pool.areas(key.dst_port.host()) {
-            self.ports_swept
-                .set(area.slot(), self.frees, 0)
-                .context("PORTS_SWEPT")?;
-        }
-        Ok(())
+    /// Makes one flow entry older.
+    pub(super) fn age_one(&mut self, key: &FlowKey, ticks: u32) -> Result<()> {
+        let mut flow = self.flows.get(key, 0).context("FLOWS: get")?;
+        flow.life.last_seen = flow.life.last_seen.wrapping_sub(ticks);
+        self.flows.insert(key, flow, 0).context("FLOWS: age")
+    }
+
+    pub(super) fn lose(&mut self, key: &FlowKey) -> Result<()> {
+        self.flows.remove(key).context("FLOWS: remove")
+    }
+
+    pub(super) fn admit(&mut self, admission: Admission) -> Result<()> {
+        self.admission.set(0, admission, 0).context("ADMISSION")
+    }
+
+    pub(super) fn live(&self, service: u32) -> Result<u64> {
+        self.live.get(&service, 0).context("LIVE")
     }
 
     /// Replaces everything that the agent writes.

@@ -156,9 +156,9 @@ impl Tables for Overlay<'_> {
         self.memory.claim(key, flow)
     }
 
-    fn forget(&self, key: &FlowKey) {
+    fn forget(&self, key: &FlowKey) -> bool {
         self.seen.borrow_mut().insert(*key);
-        self.memory.forget(key);
+        self.memory.forget(key)
     }
 
     fn service(&self, key: &ServiceKey) -> Option<&Service> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use gateway_common::backend::state;
+use gateway_common::{backend::state, config::Admission};
 use serde::Serialize;
 
 use crate::{
@@ -166,8 +166,39 @@ pub fn status(
             bytes: dropped.bytes,
         },
         problems: record.problems.clone(),
-        warnings: record.warnings.clone(),
+        warnings: [record.warnings.clone(), scarce(record, readings, flows)].concat(),
     }
+}
+
+/// What new flows will soon lack: source ports towards a backend from 90 % on, entries from the high water on.
+fn scarce(record: &Record, readings: &Readings, flows: &FlowCount) -> Vec<String> {
+    let mut all = Vec::new();
+    let admission = Admission::of(u32::try_from(readings.flow_table_size).unwrap_or(u32::MAX));
+    if admission.high != 0 && flows.flows() > admission.high {
+        all.push(format!(
+            "the flow table is nearly full: services with more than {} flows open no others (`high_water`); see --max-flows",
+            units::count(admission.share)
+        ));
+    }
+    for (id, (backend, _)) in &readings.backends {
+        let used = flows.by_backend.get(id).copied().unwrap_or(0);
+        let ports = readings.source_ports(backend);
+        let Some(known) = record.plan.backends.get(id) else {
+            continue;
+        };
+        if ports != 0 && used * 10 >= ports * 9 {
+            all.push(format!(
+                "{} of {} source ports towards {} (pod {}, cluster {}) are in use; give --snat more addresses, or the \
+                 service more pods",
+                units::count(used),
+                units::count(ports),
+                known.key.address,
+                known.pod,
+                known.key.cluster
+            ));
+        }
+    }
+    all
 }
 
 fn by_mode() -> BTreeMap<SteeringMode, usize> {
@@ -368,6 +399,29 @@ error: Ingress demo/bad: spec.rules[0]
 warning: no route to 10.9.9.9
 ";
         assert_eq!(view.text(Paint::Plain), expected);
+    }
+
+    #[test]
+    fn what_new_flows_will_soon_lack_is_told_before_they_lack_it() {
+        let (record, mut readings) = (sample::record(), sample::readings());
+        let ports = readings.source_ports(&readings.backends[&1].0);
+        let warnings = |readings: &Readings, used: u64| {
+            let flows = FlowCount {
+                entries: 2 * used,
+                by_backend: [(1, used)].into(),
+            };
+            status(&record, readings, &flows, moment(true)).warnings
+        };
+        let before = warnings(&readings, ports * 9 / 10 - 1).len();
+        let at = warnings(&readings, ports * 9 / 10 + 1);
+        assert_eq!(at.len(), before + 1, "{at:?}");
+        assert!(
+            at[before].contains("source ports towards 10.1.0.1:80"),
+            "{at:?}"
+        );
+        readings.flow_table_size = 32_000;
+        let full = warnings(&readings, 15_001);
+        assert!(full.iter().any(|it| it.contains("nearly full")), "{full:?}");
     }
 
     #[test]
