@@ -6,6 +6,7 @@
 
 mod claiming;
 mod established;
+mod guard;
 mod opening;
 mod parse;
 mod rewrite;
@@ -14,9 +15,11 @@ pub mod tables;
 mod track;
 
 use crate::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
+    limits::{Bucket, SourceKey},
     pod::{Pod, Shared},
     service::{Service, ServiceKey},
     verdict::{Reason, Verdict},
@@ -95,6 +98,18 @@ pub trait Tables {
     fn neighbour(&self, key: &NeighbourKey) -> u32;
     /// A source address.
     fn snat(&self, index: u32) -> Option<&Snat>;
+    /// Nanoseconds of a clock that never goes back.
+    fn nanoseconds(&self) -> u64;
+    /// Whether an access list lets a client in; a list that is not there lets nobody in.
+    fn allowed(&self, acl: u16, client: &Addr) -> bool;
+    /// Budget of all clients of a service together.
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>>;
+    /// Budget of one client at a service; `None`: not seen lately.
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>>;
+    /// Remembers a client that was not seen lately.
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket);
+    /// Adds to what is spent of a bucket; atomic.
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64);
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
     /// Counts an opened flow.
@@ -113,6 +128,9 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     }
     if verdict == Verdict::MISS {
         verdict = opening::opening(packet, tables);
+    }
+    if verdict.guarded() {
+        verdict = guard::guard(packet, tables, verdict);
     }
     if verdict.opens() {
         verdict = claiming::claiming(packet, tables, verdict);

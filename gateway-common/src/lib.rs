@@ -12,9 +12,11 @@ pub mod csum;
 pub mod datapath;
 pub mod flow;
 pub mod hash;
+pub mod limits;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;
 pub mod maps;
+pub mod monitor;
 pub mod pod;
 pub mod service;
 pub mod stats;

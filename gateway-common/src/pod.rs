@@ -55,7 +55,7 @@ macro_rules! shared_read {
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{addr, backend, config, flow, service, stats};
+    use crate::{addr, backend, config, flow, limits, monitor, service, stats};
 
     macro_rules! map_pod {
         ($($type:ty),*) => { $(
@@ -77,6 +77,12 @@ mod user {
         config::Clock,
         flow::Flow,
         flow::FlowKey,
+        limits::AclNet,
+        limits::Bucket,
+        limits::SourceKey,
+        monitor::Event,
+        monitor::Scratch,
+        monitor::Switch,
         service::Service,
         service::ServiceKey,
         stats::Traffic,

@@ -9,11 +9,13 @@
 
 mod forward;
 mod maps;
+mod monitor;
 mod packet;
 mod sample;
 
 use aya_ebpf::{
     bindings::{
+        TC_ACT_SHOT,
         sk_action::{SK_DROP, SK_PASS},
         tcx_action_base::TCX_NEXT,
     },
@@ -27,10 +29,11 @@ use gateway_common::{
     datapath::process,
     flow::TCP,
     service::ServiceKey,
+    verdict::{Action, Reason},
 };
 
 use crate::{
-    maps::{CLOCK, Kernel, SERVICES, SOCKETS},
+    maps::{CLOCK, Kernel, SERVICES, SOCKETS, count_reason, lets_in},
     packet::{TcPacket, XdpPacket},
 };
 
@@ -38,9 +41,12 @@ use crate::{
 #[xdp]
 pub fn fleetgate_xdp(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
-    let sampled = sample::before(&ctx, &packet);
+    let told = monitor::on() && monitor::before::<_, true>(&packet);
     let verdict = process(&mut packet, &Kernel::<true>);
-    sample::after(&ctx, sampled, verdict);
+    if told {
+        monitor::after(verdict, false);
+    }
+    sample::dropped(&ctx, &packet, verdict);
     forward::xdp(&ctx, verdict)
 }
 
@@ -60,10 +66,15 @@ pub fn fleetgate_tc(ctx: TcContext) -> i32 {
         return TCX_NEXT;
     }
     let mut packet = TcPacket::new(&ctx);
-    let sampled = sample::before(&ctx, &packet);
+    let told = monitor::on() && monitor::before::<_, false>(&packet);
     let verdict = process(&mut packet, &Kernel::<false>);
-    sample::after(&ctx, sampled, verdict);
-    forward::tc(&ctx, verdict)
+    sample::dropped(&ctx, &packet, verdict);
+    let code = forward::tc(&ctx, verdict);
+    if told {
+        let lost = verdict.action() == Action::Forward && code == TC_ACT_SHOT as i32;
+        monitor::after(verdict, lost);
+    }
+    code
 }
 
 /// Delivers connections to L7 listeners to the proxy's sockets, whatever address and port they are
@@ -71,13 +82,14 @@ pub fn fleetgate_tc(ctx: TcContext) -> i32 {
 #[sk_lookup]
 pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     // SAFETY: the kernel hands a valid context; these fields are readable.
-    let (family, proto, addr, port) = unsafe {
+    let (family, proto, addr, port, client) = unsafe {
         let lookup = &*ctx.lookup;
         (
             lookup.family,
             lookup.protocol,
             lookup.local_ip4,
             lookup.local_port,
+            lookup.remote_ip4,
         )
     };
     const AF_INET: u32 = 2;
@@ -94,7 +106,12 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     // one connection at worst.
     // Whoever steers it: a SYN that TC passed to the proxy may arrive here after the listener has
     // become the kernel's.
-    if unsafe { SERVICES.get(&key) }.is_some() {
+    if let Some(service) = unsafe { SERVICES.get(&key) } {
+        // Asked again: a segment in fragments too small for its flags has passed the other programs.
+        if service.acl != 0 && !lets_in(service.acl, &Addr::v4(client)) {
+            count_reason(Reason::AclDenied as u32, 0);
+            return SK_DROP;
+        }
         // Without a socket (the agent is down) the connection is refused, and does not end up with
         // whoever listens on that port at any address.
         if SOCKETS.redirect_sk_lookup(&ctx, 0, 0).is_err() {

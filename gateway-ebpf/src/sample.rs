@@ -1,55 +1,27 @@
-//! Sampled packets as log lines for the agent; off unless the configuration sets a rate.
+//! Sampled drops as log lines for the agent; off unless the configuration sets a rate. Only what is
+//! dropped anyway comes here, so that forwarding never pays for it. `fleetgate monitor` tells more.
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use gateway_common::{
-    datapath::{Head, Packet, parse},
-    verdict::Verdict,
+    datapath::Packet,
+    verdict::{Action, Verdict},
 };
 
 use crate::maps::sampled;
 
-/// Logs a sampled packet as it came in. Returns whether it was sampled.
+/// Logs a sampled drop. The frame itself cannot be read any more: at TC a helper may have moved it.
 #[inline(always)]
-pub fn before<C: EbpfContext, P: Packet>(ctx: &C, packet: &P) -> bool {
-    if !sampled() {
-        return false;
-    }
-    if let Ok(head) = parse(packet) {
-        log_packet(ctx, &head, packet.frame_len());
-    }
-    true
-}
-
-/// Logs what became of a sampled packet.
-#[inline(always)]
-pub fn after<C: EbpfContext>(ctx: &C, sampled: bool, verdict: Verdict) {
-    if sampled {
-        log_verdict(ctx, verdict);
+pub fn dropped<C: EbpfContext, P: Packet>(ctx: &C, packet: &P, verdict: Verdict) {
+    if verdict.action() == Action::Drop && sampled() {
+        log(ctx, verdict.reason(), packet.frame_len(), packet.ifindex());
     }
 }
 
 #[inline(never)]
-fn log_packet<C: EbpfContext>(ctx: &C, head: &Head, len: u32) {
+fn log<C: EbpfContext>(ctx: &C, reason: u32, len: u32, ifindex: u32) {
     info!(
         ctx,
-        "packet proto {} {:i}:{} > {:i}:{} flags {:x} length {}",
-        head.key.proto,
-        u32::from_be(head.key.src.v4_word()),
-        head.key.src_port.host(),
-        u32::from_be(head.key.dst.v4_word()),
-        head.key.dst_port.host(),
-        head.flags,
-        len
-    );
-}
-
-#[inline(never)]
-fn log_verdict<C: EbpfContext>(ctx: &C, verdict: Verdict) {
-    info!(
-        ctx,
-        "verdict action {} detail {}",
-        verdict.0 & 0xff,
-        verdict.0 >> 32
+        "dropped reason {} length {} interface {}", reason, len, ifindex
     );
 }

@@ -4,6 +4,7 @@
 
 mod backends;
 mod ends;
+mod limits;
 mod lives;
 mod shapes;
 mod tcp;
@@ -30,6 +31,7 @@ pub fn table() -> Vec<Row> {
         ends::rows(),
         shapes::rows(),
         untouched::rows(),
+        limits::rows(),
     ]
     .concat()
 }

@@ -19,7 +19,7 @@ pub use tables::FLOWS;
 use tables::Maps;
 
 /// Map sizes of tests: enough for every world, and quick to make.
-const SIZES: [(&str, u32); 9] = [
+const SIZES: [(&str, u32); 11] = [
     ("FLOWS", FLOWS),
     ("SERVICES", 1024),
     ("RINGS", 65_537),
@@ -28,6 +28,8 @@ const SIZES: [(&str, u32); 9] = [
     ("NEIGHBOURS", 1024),
     ("SERVICE_STATS", 1024),
     ("BACKEND_STATS", 1024),
+    ("BUDGETS", 1024),
+    ("SOURCES", 1024),
     ("METADATA", 16),
 ];
 

@@ -10,6 +10,7 @@ use gateway_common::{
     backend::{self, Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey, TCP, UDP, state},
+    limits::{AclKey, Bucket, SourceKey},
     service::{Service, ServiceKey, mode},
     stats::{Count, Traffic},
 };
@@ -40,6 +41,12 @@ pub struct World {
     pub neighbours: BTreeMap<NeighbourKey, u32>,
     /// Source addresses.
     pub snats: Vec<Snat>,
+    /// Networks of all access lists.
+    pub acls: BTreeMap<AclKey, u32>,
+    /// Budgets by service id.
+    pub budgets: BTreeMap<u32, Bucket>,
+    /// Budgets of clients.
+    pub sources: BTreeMap<SourceKey, Bucket>,
     /// Configuration.
     pub config: Config,
     /// Room in the flow table, in entries.
@@ -214,6 +221,9 @@ pub fn world() -> World {
             port_first: SNAT.port(),
             port_count: 1,
         }],
+        acls: BTreeMap::new(),
+        budgets: BTreeMap::new(),
+        sources: BTreeMap::new(),
         config: Config {
             seed: 0x5eed,
             sample_every: 0,

@@ -21,8 +21,8 @@ use gateway_user::{
         tables::Tables,
     },
     ir::{
-        Affinity, Backend, ClusterId, Group, GroupName, Listener, ListenerName, ListenerProtocol,
-        Rule, ServiceName, Split, Steering, SteeringMode,
+        Affinity, Backend, ClusterId, Group, GroupName, Limits, Listener, ListenerName,
+        ListenerProtocol, Rule, ServiceName, Split, Steering, SteeringMode,
     },
     plan::{self, BackendKey, BackendState, Mode, ServiceAddr, Transport},
 };
@@ -140,6 +140,8 @@ fn put(record: &mut Record, port: u16, said: u64) {
         mode: Mode::Request,
         client_affinity: false,
         epoch: 1,
+        access: None,
+        limits: Limits::default(),
     };
     let ir = &mut record.ir;
     ir.listeners.insert(name(port), Arc::new(listener));

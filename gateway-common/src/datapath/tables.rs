@@ -1,12 +1,17 @@
 //! The pipeline on slices and hash tables: for tests, fuzzers and `fleetgate trace`.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
 
 use super::{Claim, Outside, Packet, Tables, patched_l4};
 use crate::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
+    limits::{self, AclKey, Bucket, SourceKey},
     pod::{Pod, Shared},
     service::{Service, ServiceKey},
 };
@@ -76,6 +81,14 @@ pub struct Memory {
     pub neighbours: HashMap<NeighbourKey, u32>,
     /// Source addresses by index.
     pub snats: Vec<Snat>,
+    /// Networks of all access lists.
+    pub acls: BTreeMap<AclKey, u32>,
+    /// Current time in nanoseconds, for budgets.
+    pub nanoseconds: u64,
+    /// Budgets by service id; one that is missing is not spent.
+    pub budgets: HashMap<u32, Shared<Bucket>>,
+    /// Budgets of clients.
+    pub sources: RefCell<HashMap<SourceKey, &'static Shared<Bucket>>>,
     /// Most flow entries.
     pub max_flows: usize,
     flows: RefCell<HashMap<FlowKey, usize>>,
@@ -166,6 +179,36 @@ impl Tables for Memory {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.snats.get(index as usize)
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        self.nanoseconds
+    }
+
+    fn allowed(&self, acl: u16, client: &Addr) -> bool {
+        let longest = (0..=limits::ACL_WHOLE).rev().find_map(|prefix| {
+            let key = AclKey::network(acl, client, prefix);
+            self.acls.get(&key)
+        });
+        longest == Some(&limits::ALLOW)
+    }
+
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>> {
+        self.budgets.get(&service)
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>> {
+        self.sources.borrow().get(key).copied()
+    }
+
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket) {
+        // Leaked on purpose, as flows are.
+        let bucket: &'static _ = Box::leak(Box::new(Shared::new(*bucket)));
+        self.sources.borrow_mut().insert(*key, bucket);
+    }
+
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64) {
+        bucket.set(bucket.spent_until().wrapping_add(nanoseconds));
     }
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}

@@ -10,7 +10,8 @@ use std::{
 use gateway_common::maglev;
 use serde::{Deserialize, Serialize};
 
-use crate::ir::ClusterId;
+use super::access::Access;
+use crate::ir::{ClusterId, Limits};
 
 /// Everything the kernel programs need, by stable id.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Plan {
     /// Ring regions of an interrupted apply: never written until it is over.
     #[serde(default)]
     pub reserved: Vec<Region>,
+    /// The same of access lists, by id.
+    #[serde(default)]
+    pub reserved_lists: Vec<u16>,
 }
 
 /// Transport protocol of a listener.
@@ -106,6 +110,12 @@ pub struct Service {
     pub client_affinity: bool,
     /// Counts replacements of the entry.
     pub epoch: u32,
+    /// Who may connect; `None`: everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// How many new flows it takes.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// Who steers a service.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use gateway_common::{
+    addr::Addr,
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     datapath::{
@@ -14,6 +15,7 @@ use gateway_common::{
         tables::{Frame, Memory},
     },
     flow::{Flow, FlowKey},
+    limits::{Bucket, SourceKey},
     pod::Shared,
     service::{Service, ServiceKey},
     verdict::Verdict,
@@ -182,6 +184,30 @@ impl Tables for Overlay<'_> {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.memory.snat(index)
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        self.memory.nanoseconds()
+    }
+
+    fn allowed(&self, acl: u16, client: &Addr) -> bool {
+        self.memory.allowed(acl, client)
+    }
+
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>> {
+        self.memory.budget(service)
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>> {
+        self.memory.source(key)
+    }
+
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket) {
+        self.memory.add_source(key, bucket);
+    }
+
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64) {
+        self.memory.spend(bucket, nanoseconds);
     }
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}

@@ -15,8 +15,8 @@ use crate::{
     cli::live::Rings,
     dataplane::record::{InterfaceRecord, Record},
     ir::{
-        Affinity, Backend, ClusterId, Group, GroupName, HeaderMatch, HostPattern, Ir, Listener,
-        ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering,
+        Affinity, Backend, ClusterId, Group, GroupName, HeaderMatch, HostPattern, Ir, Limits,
+        Listener, ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering,
         SteeringMode,
     },
     metrics::Readings,
@@ -217,6 +217,8 @@ fn plan() -> Plan {
             mode,
             client_affinity: false,
             epoch,
+            access: None,
+            limits: Limits::default(),
         };
         plan.services.insert(service_addr(at), service);
     }

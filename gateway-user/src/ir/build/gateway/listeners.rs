@@ -7,7 +7,10 @@ use std::{
 
 use super::{Kept, Key, Settings, access, forwarding, tls};
 use crate::{
-    ir::{build::notes::Notes, model::ListenerProtocol},
+    ir::{
+        build::notes::Notes,
+        model::{Limits, ListenerProtocol},
+    },
     manifest::{AlbListener, IntOrString, XForwardedForConfig},
     problem::shown,
 };
@@ -182,6 +185,7 @@ fn settings(
         writes: forwarding.writes,
         tls: None,
         access: None,
+        limits: Limits::default(),
         quic_upgrade: quic_upgrade(listener, (port, protocol), field, notes),
     };
     let mut settings = if access.is_ok() && tls.is_ok() && notes.errors() == errors {
