@@ -63,7 +63,7 @@ pub fn run(args: &MonitorArgs) -> Result<Outcome, Failure> {
                 record = newer;
             }
         }
-        while let Some(event) = events.next() {
+        while let Some(event) = events.read() {
             let line = Line::new(&event, &record, epoch_nanoseconds());
             strange |= line.strange();
             let written = if args.json {

@@ -62,7 +62,7 @@ impl<'a> Events<'a> {
     }
 
     /// The next event, if there is one.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn read(&mut self) -> Option<Event> {
         let item = self.ring.next()?;
         Event::read(&item)
     }

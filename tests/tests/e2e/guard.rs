@@ -11,12 +11,13 @@ use anyhow::{Context, Result, ensure};
 use fleetgate_tests::{
     e2e::{
         Gateway, VIP, eventually,
-        frames::Wire,
+        frames::{Segments, Wire},
         manifests::{self, Ingress, WEB},
         wire::{self, Held},
     },
-    packets::{flags, tcp},
+    packets::{ETHERNET, MORE_FRAGMENTS, flags, other, tcp},
 };
+use xtask::lab::topology::CLIENT_ADDRESS;
 
 /// A listener that the proxy steers.
 const PROXIED: u16 = 8002;
@@ -95,6 +96,37 @@ fn access_lists_hold_for_both_kinds_of_listeners_and_change_while_they_serve() -
         eventually("everybody is let in", || Ok((answered(port)?, port)))?;
     }
     by_kernel.stay()
+}
+
+#[test]
+fn a_syn_in_fragments_too_small_for_its_flags_meets_the_list_too() -> Result<()> {
+    let gateway = Gateway::new()?;
+    with(&gateway, "")?;
+    let proxied = Ingress::new("proxied", PROXIED).steering("request");
+    gateway.write("fleet/proxied.yaml", &proxied.yaml())?;
+    let mut gateway = gateway;
+    gateway.start()?;
+    let wire = Wire::open(&gateway)?;
+    let mut segments = Segments::listen()?;
+    let mut answer = |port: u16| -> Result<Option<u8>> {
+        let from = SocketAddrV4::new(CLIENT_ADDRESS, port);
+        let vip = SocketAddrV4::new(VIP, PROXIED);
+        let whole = tcp(from, vip, flags::SYN).bytes();
+        let (head, rest) = whole[ETHERNET + 20..].split_at(8);
+        for (part, fragment) in [(head, MORE_FRAGMENTS), (rest, 1)] {
+            let frame = other(*from.ip(), *vip.ip(), 6).payload(part);
+            wire.send(&frame.fragment(fragment))?;
+        }
+        Ok(segments.answer(from)?.map(|seen| seen.flags))
+    };
+    // The hooks cannot read its flags, and the stack puts it together.
+    assert_eq!(answer(6_001)?, Some(flags::SYN | flags::ACK));
+    with(&gateway, BLACK)?;
+    eventually("the client is kept out", || Ok((!answered(PROXIED)?, ())))?;
+    let denied = gateway.counted("acl_denied")?;
+    assert_ne!(answer(6_002)?, Some(flags::SYN | flags::ACK));
+    assert!(gateway.counted("acl_denied")? > denied);
+    Ok(())
 }
 
 /// SYNs of the flood.
