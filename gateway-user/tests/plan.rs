@@ -11,8 +11,8 @@ use gateway_common::limits::AclKey;
 use gateway_user::{
     ir::{
         AccessList, Affinity, Backend, ClusterId, Conditions, Group, GroupName, Ir, Listener,
-        ListenerName, ListenerProtocol, ListenerSettings, PathPattern, Rule, ServiceName, Split,
-        Steering, SteeringMode,
+        ListenerName, ListenerProtocol, ListenerSettings, Network, PathPattern, Rule, ServiceName,
+        Split, Steering, SteeringMode,
     },
     plan::{self, BackendState, Inputs, Mode, Plan, ServiceAddr, Step},
 };
@@ -85,10 +85,10 @@ fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
             settings: Arc::new(ListenerSettings {
                 access: shape.get(&11).map(|weight| AccessList {
                     allow: weight.is_multiple_of(2),
-                    networks: vec![
-                        "10.0.0.0/8".parse().unwrap(),
-                        pod(1, 1).address.ip().to_string().parse().unwrap(),
-                    ],
+                    networks: [(pod(0, 1), 8), (pod(1, 1), 32)]
+                        .into_iter()
+                        .filter_map(|(pod, prefix)| Network::new(pod.address.ip(), prefix))
+                        .collect(),
                 }),
                 ..ListenerSettings::default()
             }),
