@@ -112,6 +112,8 @@ pub trait Tables {
     fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64);
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
+    /// Counts a packet that the limits of a service have kept out.
+    fn count_refused(&self, service: u32);
     /// Counts an opened flow.
     fn count_opened(&self, service: u32, backend: u32);
 }

@@ -208,6 +208,14 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     }
 
     #[inline(always)]
+    fn count_refused(&self, service: u32) {
+        if let Some(stats) = SERVICE_STATS.get_ptr_mut(service) {
+            // SAFETY: as in `count_traffic`.
+            unsafe { (*stats).refused += 1 };
+        }
+    }
+
+    #[inline(always)]
     fn count_opened(&self, service: u32, backend: u32) {
         for stats in [
             SERVICE_STATS.get_ptr_mut(service),

@@ -235,6 +235,11 @@ impl<const XDP: bool> Tables for At<'_, XDP> {
         }
     }
 
+    fn count_refused(&self, service: u32) {
+        let mut counters = self.0.counters.borrow_mut();
+        counters.services.entry(service).or_default().refused += 1;
+    }
+
     fn count_opened(&self, service: u32, backend: u32) {
         let mut counters = self.0.counters.borrow_mut();
         counters.services.entry(service).or_default().flows += 1;

@@ -38,7 +38,7 @@ pub(super) fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T, verdict: V
         _ => return Verdict::because(Reason::Flipped),
     }
     if service.acl != 0 && !tables.allowed(service.acl, &head.key.src) {
-        return Verdict::because(Reason::AclDenied);
+        return refuse(tables, service.id, Reason::AclDenied);
     }
     let opens = verdict.opens();
     if !opens && (head.key.proto != TCP || head.flags & (SYN | ACK | RST) != SYN) {
@@ -56,7 +56,7 @@ pub(super) fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T, verdict: V
         match tables.source(&source) {
             Some(bucket) => {
                 let Some(ahead) = bucket.room(now, cost) else {
-                    return Verdict::because(Reason::SourceBudget);
+                    return refuse(tables, service.id, Reason::SourceBudget);
                 };
                 if spends {
                     spend(tables, bucket, ahead, now, cost);
@@ -71,13 +71,19 @@ pub(super) fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T, verdict: V
     {
         let cost = cost(service.flow_rate);
         let Some(ahead) = bucket.room(now, cost) else {
-            return Verdict::because(Reason::FlowBudget);
+            return refuse(tables, service.id, Reason::FlowBudget);
         };
         if spends {
             spend(tables, bucket, ahead, now, cost);
         }
     }
     verdict.let_in()
+}
+
+#[inline(always)]
+fn refuse<T: Tables>(tables: &T, service: u32, reason: Reason) -> Verdict {
+    tables.count_refused(service);
+    Verdict::because(reason)
 }
 
 /// Takes one flow out of a bucket. CPUs that read it at the same moment may all take its last token,

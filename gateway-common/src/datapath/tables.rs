@@ -213,5 +213,7 @@ impl Tables for Memory {
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}
 
+    fn count_refused(&self, _service: u32) {}
+
     fn count_opened(&self, _service: u32, _backend: u32) {}
 }

@@ -185,6 +185,9 @@ fn a_flood_of_syns_is_cut_to_the_budget_and_disturbs_no_open_connection() -> Res
         "{opened} flows: the budget lets its own through"
     );
     assert!(refused > 0 && refused <= FLOOD);
+    let services = gateway.json(&["services"])?;
+    assert_eq!(services[0]["refused"], refused, "{services}");
+    assert_eq!(services[0]["agrees"], true, "{services}");
     ensure!(
         refused + opened >= FLOOD,
         "{refused} refused and {opened} opened of {FLOOD}: where are the others?"

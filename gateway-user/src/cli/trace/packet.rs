@@ -212,6 +212,8 @@ impl Tables for Overlay<'_> {
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}
 
+    fn count_refused(&self, _service: u32) {}
+
     fn count_opened(&self, _service: u32, _backend: u32) {
         self.opened.set(true);
     }
