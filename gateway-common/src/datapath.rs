@@ -8,6 +8,7 @@ mod affinity;
 mod answer;
 mod claiming;
 mod established;
+mod guard;
 mod opening;
 mod other;
 mod parse;
@@ -25,6 +26,7 @@ use crate::{
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Admission, Config},
     flow::{Flow, FlowKey},
+    limits::{Bucket, SourceKey},
     pod::{Pod, Shared},
     ports::{Mark, Pool},
     service::{Service, ServiceKey},
@@ -196,8 +198,22 @@ pub trait Tables {
     /// Takes one from the budget of a kind of answer, if there is one left (RFC 1812 section 4.3.2.8,
     /// RFC 4443 section 2.4 (f)).
     fn may_answer(&self, kind: Answers) -> bool;
+    /// Nanoseconds of a clock that never goes back.
+    fn nanoseconds(&self) -> u64;
+    /// Whether an access list lets a client in; a list that is not there lets nobody in.
+    fn allowed(&self, acl: u16, client: &Addr) -> bool;
+    /// Budget of all clients of a service together.
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>>;
+    /// Budget of one client at a service; `None`: not seen lately.
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>>;
+    /// Remembers a client that was not seen lately.
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket);
+    /// Adds to what is spent of a bucket; atomic.
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64);
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
+    /// Counts a packet that the limits of a service have kept out.
+    fn count_refused(&self, service: u32);
     /// Counts an opened flow.
     fn count_opened(&self, service: u32, backend: u32);
     /// Counts a flow that is gone.
@@ -240,6 +256,9 @@ fn steer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     }
     if verdict == Verdict::MISS {
         verdict = opening::opening(packet, tables);
+    }
+    if verdict.guarded() {
+        verdict = guard::guard(packet, tables, verdict);
     }
     if verdict.sticks() {
         verdict = affinity::affinity(packet, tables, verdict);

@@ -13,9 +13,11 @@ pub mod csum;
 pub mod datapath;
 pub mod flow;
 pub mod hash;
+pub mod limits;
 #[cfg(any(test, feature = "rings"))]
 pub mod maglev;
 pub mod maps;
+pub mod monitor;
 pub mod pod;
 pub mod ports;
 pub mod service;

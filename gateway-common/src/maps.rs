@@ -46,6 +46,18 @@ maps! {
     BACKEND_STATS = 1 << 17;
     /// `Count` by reason, per CPU.
     REASON_STATS = crate::verdict::REASONS;
+    /// `AclKey -> u32`, trie: the networks of all access lists.
+    ACLS = 1 << 18;
+    /// `Bucket` by service id.
+    BUDGETS = 1 << 14;
+    /// `SourceKey -> Bucket`, hash that forgets the longest unused.
+    SOURCES = 1 << 16;
+    /// One `monitor::Switch`.
+    MONITOR = 1;
+    /// One `monitor::Scratch`, per CPU.
+    MONITOR_SCRATCH = 1;
+    /// Ring of `monitor::Event`; its size in bytes.
+    EVENTS = 1 << 20;
     /// Listening sockets of the proxy; any one of a reuseport group stands for all.
     SOCKETS = 8;
     /// `AffinityKey -> Affinity`, LRU hash: a client that is forgotten goes where the ring says.

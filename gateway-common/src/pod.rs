@@ -55,7 +55,9 @@ macro_rules! shared_read {
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{addr, affinity, backend, config, flow, ports, service, stats, vip};
+    use crate::{
+        addr, affinity, backend, config, flow, limits, monitor, ports, service, stats, vip,
+    };
 
     macro_rules! map_pod {
         ($($type:ty),*) => { $(
@@ -81,6 +83,12 @@ mod user {
         flow::Flow,
         flow::FlowKey,
         ports::Mark,
+        limits::AclNet,
+        limits::Bucket,
+        limits::SourceKey,
+        monitor::Event,
+        monitor::Scratch,
+        monitor::Switch,
         service::Service,
         service::ServiceKey,
         stats::Traffic,

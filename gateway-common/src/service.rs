@@ -44,6 +44,14 @@ pub struct Service {
     pub source_rate: u32,
 }
 
+impl Service {
+    /// Whether new flows must pass `datapath::guard`.
+    #[inline(always)]
+    pub const fn limited(&self) -> bool {
+        self.acl as u32 | self.flow_rate | self.source_rate != 0
+    }
+}
+
 const _: () = assert!(size_of::<ServiceKey>() == 24 && size_of::<Service>() == 32);
 
 /// Steering of a service. Append-only; 2 is kept for direct server return.

@@ -14,6 +14,8 @@ pub struct Traffic {
     pub out_packets: u64,
     /// Frame bytes to clients.
     pub out_bytes: u64,
+    /// Packets that the limits of a service have kept out; of a backend always zero.
+    pub refused: u64,
 }
 
 /// Packets and bytes that met one reason.
@@ -33,6 +35,7 @@ impl core::ops::AddAssign for Traffic {
         self.in_bytes += other.in_bytes;
         self.out_packets += other.out_packets;
         self.out_bytes += other.out_bytes;
+        self.refused += other.refused;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What becomes of a packet, and why.
 
-use crate::maps;
+use crate::{maps, service::Service};
 
 /// Why a packet was dropped, or left to the kernel's own stack although it met our tables.
 ///
@@ -28,6 +28,12 @@ pub enum Reason {
     Rewrite = 8,
     /// Dropped: the service entry was replaced while the packet was choosing a backend.
     Flipped = 9,
+    /// Dropped: the listener's access list does not let this client in.
+    AclDenied = 10,
+    /// Dropped: the listener's clients open more flows per second than it takes.
+    FlowBudget = 11,
+    /// Dropped: this client opens more flows per second than the listener takes of one.
+    SourceBudget = 12,
     /// Dropped: the flow table is nearly full, and this service has more than its share of it.
     HighWater = 13,
     /// Passed: the listener belongs to the proxy.
@@ -62,7 +68,7 @@ pub const REASONS: u32 = 64;
 
 impl Reason {
     /// All reasons that are counted, in numeric order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Fragment,
         Self::TtlExpired,
         Self::NoBackend,
@@ -72,6 +78,9 @@ impl Reason {
         Self::NoRoute,
         Self::Rewrite,
         Self::Flipped,
+        Self::AclDenied,
+        Self::FlowBudget,
+        Self::SourceBudget,
         Self::HighWater,
         Self::Proxy,
         Self::NoFlow,
@@ -100,6 +109,9 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::Rewrite => "rewrite",
             Self::Flipped => "flipped",
+            Self::AclDenied => "acl_denied",
+            Self::FlowBudget => "flow_budget",
+            Self::SourceBudget => "source_budget",
             Self::HighWater => "high_water",
             Self::Proxy => "proxy",
             Self::NoFlow => "no_flow",
@@ -238,6 +250,31 @@ impl Verdict {
         Self((reason as u64) << 32)
     }
 
+    /// Bit of a verdict that counts only if the service's limits let the client in.
+    const GUARDED: u64 = 1 << 63;
+
+    /// This verdict, to be judged by the limits of a service if it has any.
+    #[inline(always)]
+    pub const fn guard(self, service: &Service) -> Self {
+        if service.limited() {
+            Self(self.0 | Self::GUARDED)
+        } else {
+            self
+        }
+    }
+
+    /// Whether the limits of the service have not been asked yet.
+    #[inline(always)]
+    pub const fn guarded(self) -> bool {
+        self.0 & Self::GUARDED != 0
+    }
+
+    /// This verdict, judged.
+    #[inline(always)]
+    pub const fn let_in(self) -> Self {
+        Self(self.0 & !Self::GUARDED)
+    }
+
     /// For entry points.
     #[inline(always)]
     pub const fn action(self) -> Action {
@@ -349,5 +386,15 @@ mod tests {
         assert_eq!((open.choice(), open.sticky().choice()), (choice, choice));
         assert!(open.opens() && !open.sticks());
         assert!(open.sticky().opens() && open.sticky().sticks());
+        assert_eq!(Verdict::open(choice).choice(), choice);
+        let limited = Service {
+            acl: 1,
+            ..Service::default()
+        };
+        let guarded = Verdict::open(choice).guard(&limited);
+        assert!(guarded.guarded() && guarded.opens());
+        assert_eq!(guarded.choice(), choice);
+        assert_eq!(guarded.let_in(), Verdict::open(choice));
+        assert!(!Verdict::open(choice).guard(&Service::default()).guarded());
     }
 }

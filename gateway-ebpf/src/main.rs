@@ -9,12 +9,14 @@
 
 mod forward;
 mod maps;
+mod monitor;
 mod packet;
 mod sample;
 mod sweep;
 
 use aya_ebpf::{
     bindings::{
+        TC_ACT_SHOT,
         sk_action::{SK_DROP, SK_PASS},
         tcx_action_base::TCX_NEXT,
     },
@@ -28,10 +30,11 @@ use gateway_common::{
     datapath::process,
     flow::TCP,
     service::{ServiceKey, mode},
+    verdict::{Action, Reason},
 };
 
 use crate::{
-    maps::{CLOCK, Kernel, SERVICES, SOCKETS},
+    maps::{CLOCK, Kernel, SERVICES, SOCKETS, count_reason, lets_in},
     packet::{TcPacket, XdpPacket},
 };
 
@@ -39,9 +42,14 @@ use crate::{
 #[xdp]
 pub fn fleetgate_xdp(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
-    let sampled = sample::before(&ctx, &packet);
+    if monitor::on() {
+        monitor::before::<_, true>(&packet);
+    }
     let verdict = process(&mut packet, &Kernel::<true>);
-    sample::after(&ctx, sampled, verdict);
+    if monitor::on() {
+        monitor::after(verdict, false);
+    }
+    sample::dropped(&ctx, &packet, verdict);
     forward::xdp(&ctx, verdict)
 }
 
@@ -61,10 +69,17 @@ pub fn fleetgate_tc(ctx: TcContext) -> i32 {
         return TCX_NEXT;
     }
     let mut packet = TcPacket::new(&ctx);
-    let sampled = sample::before(&ctx, &packet);
+    if monitor::on() {
+        monitor::before::<_, false>(&packet);
+    }
     let verdict = process(&mut packet, &Kernel::<false>);
-    sample::after(&ctx, sampled, verdict);
-    forward::tc(&ctx, verdict)
+    sample::dropped(&ctx, &packet, verdict);
+    let code = forward::tc(&ctx, verdict);
+    if monitor::on() {
+        let lost = verdict.action() == Action::Forward && code == TC_ACT_SHOT as i32;
+        monitor::after(verdict, lost);
+    }
+    code
 }
 
 /// Delivers connections to L7 listeners to the proxy's sockets, whatever address and port they are
@@ -75,7 +90,7 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     // compiler makes one load at a variable offset of the two addresses. Drop when it does not.
     // SAFETY: the kernel hands a valid context; these fields are readable, and those of the other family
     // read as zero.
-    let (family, proto, port, v4, v6) = unsafe {
+    let (family, proto, port, v4, v6, from4, from6) = unsafe {
         let lookup = ctx.lookup;
         (
             (*lookup).family,
@@ -83,6 +98,8 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
             (*lookup).local_port,
             (&raw const (*lookup).local_ip4).read_volatile(),
             [0, 1, 2, 3].map(|at| (&raw const (*lookup).local_ip6[at]).read_volatile()),
+            (&raw const (*lookup).remote_ip4).read_volatile(),
+            [0, 1, 2, 3].map(|at| (&raw const (*lookup).remote_ip6[at]).read_volatile()),
         )
     };
     const AF_INET: u32 = 2;
@@ -91,9 +108,9 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
         return SK_PASS;
     }
     // A socket of IPv4 cannot take a connection of IPv6, so each family has its own.
-    let (addr, socket) = match family {
-        AF_INET => (Addr::v4(v4), 0),
-        AF_INET6 => (Addr(v6), 1),
+    let (addr, client, socket) = match family {
+        AF_INET => (Addr::v4(v4), Addr::v4(from4), 0),
+        AF_INET6 => (Addr(v6), Addr(from6), 1),
         _ => return SK_PASS,
     };
     let key = ServiceKey {
@@ -107,6 +124,11 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     // Whoever steers it: a SYN that TC passed to the proxy may arrive here after the listener has
     // become the kernel's.
     if let Some(service) = unsafe { SERVICES.get(&key) } {
+        // Asked again: a segment in fragments too small for its flags has passed the other programs.
+        if service.acl != 0 && !lets_in(service.acl, &client) {
+            count_reason(Reason::AclDenied as u32, 0);
+            return SK_DROP;
+        }
         // Nobody speaks for a listener of protocol TCP: the stack answers RST.
         if service.mode == mode::L4 {
             return SK_DROP;

@@ -4,9 +4,9 @@ use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop},
+    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns, bpf_loop},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap, lpm_trie::Key},
 };
 use gateway_common::{
     addr::Addr,
@@ -16,7 +16,9 @@ use gateway_common::{
     datapath::{Answers, Claim, Search, Step, Tables},
     flow::{Flow, FlowKey},
     hash::scale,
+    limits::{self, AclKey, AclNet, Bucket, SourceKey},
     maps as spec,
+    monitor::{Scratch, Switch},
     pod::Shared,
     ports::Mark,
     service::{Service, ServiceKey},
@@ -71,6 +73,21 @@ static BACKEND_STATS: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(spec::BACKEND_STATS.1, 0);
 #[map]
 static REASON_STATS: PerCpuArray<Count> = PerCpuArray::with_max_entries(spec::REASON_STATS.1, 0);
+// Networks of all lists in one trie: the list is the first 32 bits.
+#[map]
+static ACLS: LpmTrie<AclNet, u32> = LpmTrie::with_max_entries(spec::ACLS.1, 0);
+#[map]
+static BUDGETS: Array<Bucket> = Array::with_max_entries(spec::BUDGETS.1, 0);
+// LRU: whoever is forgotten begins with a full bucket; the budget of the service still holds.
+#[map]
+static SOURCES: LruHashMap<SourceKey, Bucket> = LruHashMap::with_max_entries(spec::SOURCES.1, 0);
+#[map]
+pub static MONITOR: Array<Switch> = Array::with_max_entries(spec::MONITOR.1, 0);
+#[map]
+pub static MONITOR_SCRATCH: PerCpuArray<Scratch> =
+    PerCpuArray::with_max_entries(spec::MONITOR_SCRATCH.1, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(spec::EVENTS.1, 0);
 #[map]
 pub static SOCKETS: SockMap = SockMap::with_max_entries(spec::SOCKETS.1, 0);
 /// Written and read by user space only.
@@ -219,6 +236,42 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     }
 
     #[inline(always)]
+    fn nanoseconds(&self) -> u64 {
+        // SAFETY: takes no arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn allowed(&self, acl: u16, client: &Addr) -> bool {
+        lets_in(acl, client)
+    }
+
+    #[inline(always)]
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>> {
+        let bucket = BUDGETS.get_ptr(service)?;
+        // SAFETY: as in `flow`.
+        Some(unsafe { &*bucket.cast::<Shared<Bucket>>() })
+    }
+
+    #[inline(always)]
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>> {
+        let bucket = SOURCES.get_ptr(key)?;
+        // SAFETY: as in `flow`.
+        Some(unsafe { &*bucket.cast::<Shared<Bucket>>() })
+    }
+
+    #[inline(always)]
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket) {
+        let _ = SOURCES.insert(key, bucket, 0);
+    }
+
+    #[inline(always)]
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64) {
+        // SAFETY: a live word of map memory.
+        unsafe { add(bucket.as_ptr().cast(), nanoseconds) };
+    }
+
+    #[inline(always)]
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32) {
         for stats in [
             SERVICE_STATS.get_ptr_mut(service),
@@ -234,6 +287,14 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
                 stats.in_packets += 1;
                 stats.in_bytes += bytes as u64;
             }
+        }
+    }
+
+    #[inline(always)]
+    fn count_refused(&self, service: u32) {
+        if let Some(stats) = SERVICE_STATS.get_ptr_mut(service) {
+            // SAFETY: as in `count_traffic`.
+            unsafe { (*stats).refused += 1 };
         }
     }
 
@@ -296,6 +357,15 @@ unsafe extern "C" fn round<S: Step>(_round: u64, state: *mut c_void) -> i64 {
     // SAFETY: `repeat` hands the pointer to a live `S` that nobody else uses meanwhile.
     let state = unsafe { &mut *state.cast::<S>() };
     i64::from(!state.step())
+}
+
+/// Whether an access list lets a client in.
+#[inline(always)]
+pub fn lets_in(acl: u16, client: &Addr) -> bool {
+    let key = AclKey::of(acl, client);
+    // SAFETY: both are a word and then an `AclNet`; ours is aligned better.
+    let key = unsafe { &*(&raw const key).cast::<Key<AclNet>>() };
+    ACLS.get(key) == Some(&limits::ALLOW)
 }
 
 /// Counts a packet under a reason number; 0 counts nothing.

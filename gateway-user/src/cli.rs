@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod live;
+pub mod monitor;
 pub mod offline;
 pub mod output;
 pub mod table;
@@ -58,6 +59,7 @@ pub fn inspect(command: &Command) -> Result<Outcome, Failure> {
             Ok(Outcome::Fine)
         }
         Command::Trace(args) => trace::run(args),
+        Command::Monitor(args) => monitor::run(args),
         Command::Unload(args) => unload::run(args),
     }
 }

@@ -8,6 +8,7 @@ pub mod attach;
 mod batch;
 pub mod clock;
 pub mod error;
+pub mod events;
 pub mod gc;
 pub mod hops;
 pub mod load;

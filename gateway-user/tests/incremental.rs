@@ -95,7 +95,11 @@ fn meaning(plan: &Plan) -> Meaning {
             .map(|(address, it)| {
                 let said = (
                     it.listener.clone(),
-                    it.group.clone(),
+                    format!(
+                        "{} {:?}",
+                        it.group,
+                        it.access.as_ref().map(|access| &access.list)
+                    ),
                     it.client_affinity,
                     weights(&it.mode),
                 );
@@ -104,6 +108,11 @@ fn meaning(plan: &Plan) -> Meaning {
             .collect(),
         active: plan.backends.values().filter(active).map(backend).collect(),
     }
+}
+
+fn lists(plan: &Plan) -> impl Iterator<Item = u16> {
+    let services = plan.services.values();
+    services.filter_map(|it| it.access.as_ref().map(|access| access.id))
 }
 
 fn apart(one: &Region, other: &Region) -> bool {
@@ -344,7 +353,14 @@ impl Control {
         let delta = planner.update(&self.ir, listeners.as_ref(), &self.inputs(), &have);
         let steps = plan::steps(&have, &delta);
         let replaced = self.plan.apply(&delta);
-        assert!(steps == plan::diff(&have, &self.plan) || !have.reserved.is_empty());
+        assert!(
+            steps == plan::diff(&have, &self.plan)
+                || !have.reserved.is_empty()
+                || !have.reserved_lists.is_empty()
+        );
+        let lists: Vec<u16> = lists(&have)
+            .chain(have.reserved_lists.iter().copied())
+            .collect();
         let in_use: Vec<Region> = have.regions().into_iter().chain(have.reserved).collect();
         for step in &steps {
             match step {
@@ -353,6 +369,7 @@ impl Control {
                         assert!(apart(region, &ring.region), "{ring:?} lies in {region:?}");
                     }
                 }
+                Step::List(access) => assert!(!lists.contains(&access.id), "{access:?} is in use"),
                 Step::Service { address, .. } => {
                     let was = have.services.get(address);
                     assert_ne!(self.plan.services.get(address), was);
@@ -374,6 +391,7 @@ impl Control {
             return;
         }
         self.plan.reserved.clear();
+        self.plan.reserved_lists.clear();
         self.planner.commit();
         if !steps.is_empty() {
             self.busy = None;

@@ -7,10 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use gateway_common::limits::AclKey;
 use gateway_user::{
     ir::{
-        Affinity, Backend, ClusterId, Conditions, Group, GroupName, Ir, Listener, ListenerName,
-        ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering, SteeringMode,
+        AccessList, Affinity, Backend, ClusterId, Conditions, Group, GroupName, Ir, Listener,
+        ListenerName, ListenerProtocol, ListenerSettings, Network, PathPattern, Rule, ServiceName,
+        Split, Steering, SteeringMode,
     },
     plan::{self, BackendState, Inputs, Mode, Plan, Planner, ServiceAddr, Step},
 };
@@ -82,7 +84,16 @@ fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
                 protocol: ListenerProtocol::Http,
             },
             addresses: Vec::new(),
-            settings: Arc::default(),
+            settings: Arc::new(ListenerSettings {
+                access: shape.get(&11).map(|weight| AccessList {
+                    allow: weight.is_multiple_of(2),
+                    networks: [(pod(0, 1), 8), (pod(1, 1), 32)]
+                        .into_iter()
+                        .filter_map(|(pod, prefix)| Network::new(pod.address.ip(), prefix))
+                        .collect(),
+                }),
+                ..ListenerSettings::default()
+            }),
             refused: None,
             rules: vec![Arc::new(rule)],
             steering: Steering {
@@ -120,6 +131,7 @@ struct Maps {
     slots: BTreeMap<u32, u32>,
     backends: BTreeMap<u32, plan::Backend>,
     sources: BTreeMap<u16, plan::Source>,
+    lists: BTreeMap<AclKey, u32>,
 }
 
 impl Maps {
@@ -148,13 +160,27 @@ impl Maps {
             Step::RemoveBackend(id) => {
                 self.backends.remove(id);
             }
+            Step::List(access) => self.lists.extend(plan::entries(access.id, &access.list)),
+            Step::RemoveList(access) => {
+                for key in plan::entries(access.id, &access.list).keys() {
+                    self.lists.remove(key);
+                }
+            }
         }
     }
 
     /// Every slot a packet can reach leads to an active backend with a source, and each ring is
-    /// whole: of one plan or the other.
+    /// whole: of one plan or the other. Every access list a packet can ask is whole, too, and its own.
     fn works(&self, have: &Plan, want: &Plan) {
+        let mut lists = BTreeSet::new();
         for (address, service) in &self.services {
+            if let Some(access) = &service.access {
+                let id = u32::from(access.id);
+                assert!(lists.insert(id), "{address}: list {id} of two services");
+                let mine = self.lists.iter().filter(|(key, _)| key.net.acl == id);
+                let mine: BTreeMap<_, _> = mine.map(|(key, value)| (*key, *value)).collect();
+                assert_eq!(mine, plan::entries(access.id, &access.list), "{address}");
+            }
             let Mode::Connection(ring) = &service.mode else {
                 continue;
             };
@@ -405,4 +431,51 @@ fn the_record_gives_the_plan_back() {
         panic!("JSON is a plan")
     };
     assert_eq!(back, plan);
+}
+
+#[test]
+fn a_changed_access_list_is_written_aside_and_the_old_one_cleared_last() {
+    let world = |weight| BTreeMap::from([(80, Shape::from([(1, 1), (11, weight)]))]);
+    let have = next(&world(1), &Plan::default(), &BTreeSet::new());
+    let want = next(&world(2), &have, &BTreeSet::new());
+    let steps = plan::diff(&have, &want);
+    let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
+    let places = [
+        at(|it| matches!(it, Step::List(_))),
+        at(|it| matches!(it, Step::Service { .. })),
+        at(|it| matches!(it, Step::Grace)),
+        at(|it| matches!(it, Step::RemoveList(_))),
+    ];
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{steps:?}"
+    );
+    let id = |plan: &Plan| lists(plan).next();
+    assert_ne!(id(&have), id(&want));
+    // Its id is free again once it was cleared, and an unchanged list is left alone.
+    let third = next(&world(1), &want, &BTreeSet::new());
+    assert_eq!(id(&third), id(&have));
+    let same = plan::diff(&third, &next(&world(1), &third, &BTreeSet::new()));
+    assert!(same.is_empty(), "{same:?}");
+}
+
+#[test]
+fn the_lists_of_an_interrupted_apply_are_not_written_over() {
+    let world = |weight| BTreeMap::from([(80, Shape::from([(1, 1), (11, weight)]))]);
+    let have = next(&world(1), &Plan::default(), &BTreeSet::new());
+    let mut applying = next(&world(2), &have, &BTreeSet::new());
+    let used: Vec<u16> = lists(&have).chain(lists(&applying)).collect();
+    applying.reserved_lists = lists(&have).collect();
+    let want = next(
+        &BTreeMap::from([(81, Shape::from([(11, 1)]))]),
+        &applying,
+        &BTreeSet::new(),
+    );
+    assert!(lists(&want).all(|id| !used.contains(&id)), "{used:?}");
+    assert!(want.reserved_lists.is_empty());
+}
+
+fn lists(plan: &Plan) -> impl Iterator<Item = u16> {
+    let services = plan.services.values();
+    services.filter_map(|it| it.access.as_ref().map(|access| access.id))
 }

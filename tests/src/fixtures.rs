@@ -11,6 +11,7 @@ mod headers;
 mod icmp;
 pub mod ipv6;
 mod l4;
+mod limits;
 mod lives;
 mod pieces;
 mod services;
@@ -50,6 +51,7 @@ pub fn table() -> Vec<Row> {
         pieces::rows(),
         services::rows(),
         sums::rows(),
+        limits::rows(),
     ]
     .concat()
 }

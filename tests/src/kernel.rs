@@ -29,7 +29,7 @@ use tables::Maps;
 pub use tables::{FLOWS, Saved};
 
 /// Map sizes of tests: enough for every world, and quick to make.
-pub(crate) const SIZES: [(&str, u32); 10] = [
+pub(crate) const SIZES: [(&str, u32); 12] = [
     ("FLOWS", FLOWS),
     ("SERVICES", 1024),
     ("VIPS", 1024),
@@ -39,6 +39,8 @@ pub(crate) const SIZES: [(&str, u32); 10] = [
     ("NEIGHBOURS", 1024),
     ("SERVICE_STATS", 1024),
     ("BACKEND_STATS", 1024),
+    ("BUDGETS", 1024),
+    ("SOURCES", 1024),
     ("METADATA", 16),
 ];
 

@@ -12,6 +12,7 @@ use gateway_common::{
         tables::{Frame, Memory},
     },
     flow::{Flow, FlowKey},
+    limits::{Bucket, SourceKey},
     pod::{Pod, Shared},
     service::{Service, ServiceKey},
     verdict::Verdict,
@@ -72,6 +73,14 @@ impl Slices {
         memory.hops = world.hops.clone().into_iter().collect();
         memory.neighbours = world.neighbours.clone().into_iter().collect();
         memory.snats.clone_from(&world.snats);
+        memory.acls.clone_from(&world.acls);
+        memory.nanoseconds = 1_000_000_000_000;
+        let budgets = world.budgets.iter();
+        memory.budgets = budgets.map(|(id, it)| (*id, Shared::new(*it))).collect();
+        memory.sources.borrow_mut().clear();
+        for (key, bucket) in &world.sources {
+            memory.add_source(key, bucket);
+        }
         memory.max_flows = world.max_flows;
     }
 
@@ -222,6 +231,30 @@ impl<const XDP: bool> Tables for At<'_, XDP> {
         self.0.memory.may_answer(kind)
     }
 
+    fn nanoseconds(&self) -> u64 {
+        self.0.memory.nanoseconds()
+    }
+
+    fn allowed(&self, acl: u16, client: &Addr) -> bool {
+        self.0.memory.allowed(acl, client)
+    }
+
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>> {
+        self.0.memory.budget(service)
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>> {
+        self.0.memory.source(key)
+    }
+
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket) {
+        self.0.memory.add_source(key, bucket);
+    }
+
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64) {
+        self.0.memory.spend(bucket, nanoseconds);
+    }
+
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32) {
         let mut counters = self.0.counters.borrow_mut();
         let Counters {
@@ -239,6 +272,11 @@ impl<const XDP: bool> Tables for At<'_, XDP> {
                 count.in_bytes += u64::from(bytes);
             }
         }
+    }
+
+    fn count_refused(&self, service: u32) {
+        let mut counters = self.0.counters.borrow_mut();
+        counters.services.entry(service).or_default().refused += 1;
     }
 
     fn count_opened(&self, service: u32, backend: u32) {

@@ -10,6 +10,7 @@ use gateway_common::{
     backend::{self, Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey, TCP, UDP, state},
+    limits::{AclKey, Bucket, SourceKey},
     service::{Service, ServiceKey, mode},
     stats::{Count, Traffic},
 };
@@ -40,6 +41,12 @@ pub struct World {
     pub neighbours: BTreeMap<NeighbourKey, u32>,
     /// Source addresses.
     pub snats: Vec<Snat>,
+    /// Networks of all access lists.
+    pub acls: BTreeMap<AclKey, u32>,
+    /// Budgets by service id.
+    pub budgets: BTreeMap<u32, Bucket>,
+    /// Budgets of clients.
+    pub sources: BTreeMap<SourceKey, Bucket>,
     /// Configuration.
     pub config: Config,
     /// Room in the flow table, in entries.
@@ -78,6 +85,7 @@ impl Counters {
             in_bytes: now.in_bytes - old.in_bytes,
             out_packets: now.out_packets - old.out_packets,
             out_bytes: now.out_bytes - old.out_bytes,
+            refused: now.refused - old.refused,
         };
         Self {
             services: each(&self.services, &before.services, traffic),
@@ -247,6 +255,9 @@ pub fn world() -> World {
             port_first: SNAT.port(),
             port_count: 1,
         }],
+        acls: BTreeMap::new(),
+        budgets: BTreeMap::new(),
+        sources: BTreeMap::new(),
         config: Config {
             seed: 0x5eed,
             sample_every: 0,

@@ -212,9 +212,9 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
     (
         "listener_acl",
         "AlbConfig mcg",
-        "spec.listeners[0].aclConfig",
+        "spec.listeners[0].aclConfig.aclIds",
         "left out rather than open to everyone",
-        "remove aclConfig",
+        "write the networks themselves",
     ),
     (
         "listener_missing",

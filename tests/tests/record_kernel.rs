@@ -21,8 +21,8 @@ use gateway_user::{
         tables::Tables,
     },
     ir::{
-        Affinity, Backend, ClusterId, Group, GroupName, Listener, ListenerName, ListenerProtocol,
-        Rule, ServiceName, Split, Steering, SteeringMode,
+        Affinity, Backend, ClusterId, Group, GroupName, Limits, Listener, ListenerName,
+        ListenerProtocol, Rule, ServiceName, Split, Steering, SteeringMode,
     },
     plan::{self, BackendKey, BackendState, Mode, ServiceAddr, Transport},
 };
@@ -144,6 +144,8 @@ fn put(record: &mut Record, port: u16, said: u64) {
         affinity_seconds: 0,
         epoch: 1,
         l4: false,
+        access: None,
+        limits: Limits::default(),
     };
     let ir = &mut record.ir;
     ir.listeners.insert(name(port), Arc::new(listener));

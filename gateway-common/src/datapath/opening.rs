@@ -34,7 +34,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     let service = *service;
     match service.mode {
         mode::NAT | mode::L4 => {}
-        mode::L7 => return Verdict::because(Reason::Proxy),
+        mode::L7 => return Verdict::because(Reason::Proxy).guard(&service),
         _ => return Verdict::PASS,
     }
     if head.fragment {
@@ -45,7 +45,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
         return Verdict::refuse(Refusal::TtlExpired);
     }
     if head.key.proto == TCP && head.flags & (SYN | ACK | RST) != SYN {
-        return Verdict::because(Reason::NoFlow);
+        return Verdict::because(Reason::NoFlow).guard(&service);
     }
     let seed = match tables.config() {
         Some(config) => config.seed,
@@ -84,7 +84,8 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
         service: service.id,
         backend: id,
         back,
-    });
+    })
+    .guard(&service);
     match service.affinity_ticks {
         0 => chosen,
         _ => chosen.sticky(),

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
 use super::{Answers, Claim, Outside, Packet, Tables, patched_l4};
@@ -12,6 +12,7 @@ use crate::{
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
+    limits::{self, AclKey, Bucket, SourceKey},
     pod::{Pod, Shared},
     service::{Service, ServiceKey},
     vip,
@@ -97,6 +98,14 @@ pub struct Memory {
     pub vips: HashSet<Addr>,
     /// Answers of each kind that were due; more than [`vip::ANSWERS_PER_TICK`] are refused.
     pub answers: RefCell<[u32; 3]>,
+    /// Networks of all access lists.
+    pub acls: BTreeMap<AclKey, u32>,
+    /// Current time in nanoseconds, for budgets.
+    pub nanoseconds: u64,
+    /// Budgets by service id; one that is missing is not spent.
+    pub budgets: HashMap<u32, Shared<Bucket>>,
+    /// Budgets of clients.
+    pub sources: RefCell<HashMap<SourceKey, &'static Shared<Bucket>>>,
     /// Most flow entries.
     pub max_flows: usize,
     /// Clients that had a backend.
@@ -138,6 +147,21 @@ impl Memory {
             hops: self.hops.clone(),
             neighbours: self.neighbours.clone(),
             snats: self.snats.clone(),
+            acls: self.acls.clone(),
+            nanoseconds: self.nanoseconds,
+            budgets: self
+                .budgets
+                .iter()
+                .map(|(id, it)| {
+                    (
+                        *id,
+                        Shared::new(Bucket {
+                            spent_until: it.spent_until(),
+                        }),
+                    )
+                })
+                .collect(),
+            sources: RefCell::default(),
             vips: self.vips.clone(),
             answers: self.answers.clone(),
             max_flows: self.max_flows,
@@ -147,6 +171,10 @@ impl Memory {
         };
         for (key, flow) in self.flows() {
             fork.insert_flow(key, flow);
+        }
+        for (key, bucket) in self.sources.borrow().iter() {
+            let spent_until = bucket.spent_until();
+            fork.add_source(key, &Bucket { spent_until });
         }
         for (key, affinity) in self.affinity.borrow().iter() {
             fork.remember(key, &affinity.read());
@@ -238,7 +266,39 @@ impl Tables for Memory {
         *count <= vip::ANSWERS_PER_TICK
     }
 
+    fn nanoseconds(&self) -> u64 {
+        self.nanoseconds
+    }
+
+    fn allowed(&self, acl: u16, client: &Addr) -> bool {
+        let longest = (0..=limits::ACL_WHOLE).rev().find_map(|prefix| {
+            let key = AclKey::network(acl, client, prefix);
+            self.acls.get(&key)
+        });
+        longest == Some(&limits::ALLOW)
+    }
+
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>> {
+        self.budgets.get(&service)
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>> {
+        self.sources.borrow().get(key).copied()
+    }
+
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket) {
+        // Leaked on purpose, as flows are.
+        let bucket: &'static _ = Box::leak(Box::new(Shared::new(*bucket)));
+        self.sources.borrow_mut().insert(*key, bucket);
+    }
+
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64) {
+        bucket.set(bucket.spent_until().wrapping_add(nanoseconds));
+    }
+
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}
+
+    fn count_refused(&self, _service: u32) {}
 
     fn count_opened(&self, _service: u32, _backend: u32) {}
 }

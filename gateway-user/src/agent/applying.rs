@@ -58,6 +58,7 @@ impl Gateway {
             steps = plan::diff(&Plan::default(), &self.record.plan);
             // What the interrupted change replaced is not free before everything is written.
             replaced.regions.append(&mut self.record.plan.reserved);
+            replaced.lists.append(&mut self.record.plan.reserved_lists);
         }
         self.record.applying = Some(replaced);
         let parts = Part::of_delta(&delta);
@@ -79,6 +80,7 @@ impl Gateway {
                 if self.rewrite {
                     let plan = &self.record.plan;
                     let removed = apply::remove_unknown_services(&mut self.tables, plan);
+                    apply::remove_unknown_lists(&mut self.tables, plan);
                     info!(removed, "took up an interrupted change");
                     self.rewrite = false;
                 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gateway_common::maps;
+use gateway_common::{maps, verdict::Reason};
 
 use super::{
     output::Format,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     agent::{Fleet, Options, Source},
     dataplane::attach::XdpChoice,
-    ir::{ClusterId, SteeringWish},
+    ir::{ClusterId, Network, SteeringWish},
     plan::Transport,
     source::kubernetes::{self, Access},
 };
@@ -32,6 +32,14 @@ Examples:
   fleetgate check rendered.yaml        (what helm template printed)
 
 Exit codes: 0 fine; 1 problems found, or the answer is no; 2 wrong usage; 3 the pinned maps cannot be read.";
+
+const MONITOR_HELP: &str = "\
+Examples:
+  fleetgate monitor --drops
+  fleetgate monitor --src 198.51.100.0/24 --dport 443 --count 20
+  fleetgate monitor --every 1000 --json
+
+Exit codes: 0 fine; 2 wrong usage; 3 the pinned maps cannot be read.";
 
 const ROOT_HELP: &str = "\
 Examples:
@@ -116,6 +124,11 @@ Examples:
 
 Exits 1 if nothing would answer.")]
     Trace(TraceArgs),
+    /// Show packets as the kernel decides on them: sampled verdicts, with the reason of each drop.
+    ///
+    /// Filters and rate are applied in the kernel. Nothing is sampled once the command has ended, however it ended.
+    #[command(after_help = MONITOR_HELP)]
+    Monitor(MonitorArgs),
     /// Remove programs, pins and reserved ports: the kernel stops steering at once.
     #[command(after_help = EXIT_CODES)]
     Unload(UnloadArgs),
@@ -237,7 +250,7 @@ pub struct RunArgs {
     /// Address of /metrics, /healthz, /readyz, /problems and /routes.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9620")]
     pub admin: SocketAddr,
-    /// Log one packet in N of what the programs decide; 0 logs none.
+    /// Log one drop in N of the kernel's, with its reason; 0 logs none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sample_every: u32,
     /// Entries of the flow table, two for each connection [default: the size built in; kept while pinned].
@@ -416,6 +429,62 @@ pub struct TraceArgs {
     /// Request header; repeat for more. Host defaults to the listener's address.
     #[arg(long, value_name = "NAME: VALUE", value_parser = super::values::header)]
     pub header: Vec<(String, String)>,
+}
+
+/// Arguments of `fleetgate monitor`.
+#[derive(Args, Clone, Debug)]
+pub struct MonitorArgs {
+    /// Where the pinned maps are.
+    #[command(flatten)]
+    pub pins: PinDir,
+    /// Show one packet in N of those that match, at random.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Only packets from this address or network.
+    #[arg(long, value_name = "IP[/PREFIX]", value_parser = network)]
+    pub src: Option<Network>,
+    /// Only packets to this address or network, as they came in.
+    #[arg(long, value_name = "IP[/PREFIX]", value_parser = network)]
+    pub dst: Option<Network>,
+    /// Only packets from this port.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub sport: Option<u16>,
+    /// Only packets to this port.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub dport: Option<u16>,
+    /// Only packets of this protocol.
+    #[arg(long, value_enum)]
+    pub proto: Option<ProtoArg>,
+    /// Only drops.
+    #[arg(long)]
+    pub drops: bool,
+    /// Only packets with this reason, named as in `fleetgate stats`.
+    #[arg(long, value_name = "NAME", value_parser = reason)]
+    pub reason: Option<Reason>,
+    /// Also packets that met nothing of the gateway.
+    #[arg(long)]
+    pub all: bool,
+    /// End after this many packets.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after this many seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    text.parse::<Network>().map_err(|error| error.to_string())
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    let found = Reason::ALL.into_iter().find(|it| it.name() == text);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = Reason::ALL.into_iter().map(Reason::name).collect();
+        format!("known reasons: {}", names.join(", "))
+    })
 }
 
 /// Arguments of `fleetgate unload`.

@@ -154,6 +154,13 @@ pub fn unix_now() -> u64 {
         .map_or(0, |d| d.as_secs())
 }
 
+/// Nanoseconds of the kernel's monotonic clock, which its programs read too.
+pub fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
 /// Whether the agent that wrote a record still runs: its process exists and carries our name.
 pub fn alive(record: &Record) -> bool {
     record.pid != 0

@@ -9,12 +9,15 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV4},
 };
 
+use aya::maps::lpm_trie::Key;
 use gateway_common::{
     affinity::{AffinityKey, members},
     backend::Backend,
     datapath::{Tables, tables::Memory},
     flow::{Flow, FlowKey, state},
+    limits::AclKey,
     maps,
+    pod::Shared,
     service::{Service, mode},
     verdict::{Action, Reason},
 };
@@ -25,7 +28,7 @@ use self::{
 };
 use super::{
     args::TraceArgs,
-    live::{Live, Slots, Ticks},
+    live::{Live, Slots, Ticks, monotonic},
     output::{Failure, Outcome, show},
     units, views,
 };
@@ -159,6 +162,9 @@ fn through_the_kernel(
             memory.remember(&key, &had);
         }
     }
+    if let Some(entry) = entry.filter(Service::limited) {
+        limits(live, &mut memory, &entry, client);
+    }
     let steered = packet::steer(memory, &look, transport, client, to);
     describe(view, &live.record, &readings, &ring, entry, &steered);
     if let (Some(flow), Some(kernel)) = (&before, view.kernel.as_mut()) {
@@ -168,6 +174,19 @@ fn through_the_kernel(
         view.spread(&live.record, &slots(&ring), entry.unwrap_or_default());
     }
     Ok(())
+}
+
+/// What the service's limits say of a client at this moment.
+fn limits(live: &Live, memory: &mut Memory, entry: &Service, client: SocketAddrV4) {
+    memory.nanoseconds = monotonic();
+    let asked = AclKey::of(entry.acl, &IpAddr::V4(*client.ip()).into());
+    // The kernel's trie answers for the whole address.
+    if let Ok(value) = live.tables.acls.get(&Key::new(asked.prefix, asked.net), 0) {
+        memory.acls.insert(asked, value);
+    }
+    if let Ok(bucket) = live.tables.budgets.get(&entry.id, 0) {
+        memory.budgets.insert(entry.id, Shared::new(bucket));
+    }
 }
 
 /// Only what this packet can meet: its service, the backends of the ring and that of its flow.
@@ -303,6 +322,13 @@ fn why_not(reason: Option<Reason>, view: &TraceView) -> String {
         Some(Reason::NoBackend) => "no backend of the ring takes new flows".to_owned(),
         Some(Reason::SnatExhausted) => {
             "no free source port towards the chosen pod was found; add source addresses with --snat"
+                .to_owned()
+        }
+        Some(Reason::AclDenied) => {
+            "the listener's access list (aclConfig) does not let this client in".to_owned()
+        }
+        Some(Reason::FlowBudget) => {
+            "the listener has taken its new flows of this second (fleetgate.io/new-flows-per-second)"
                 .to_owned()
         }
         Some(Reason::FlowTableFull) => "the flow table is full; see --max-flows".to_owned(),

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::MapError;
+use aya::maps::{MapError, lpm_trie::Key};
 use gateway_common::{
     addr::Port,
     affinity::members,
     backend::{self, Backend, NextHop, Snat},
     config::{Admission, Config},
     flow::state,
+    limits::{AclKey, AclNet},
     maps,
     service::{self, Service},
     stats::Traffic,
@@ -109,6 +110,20 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
                 let _ = tables.services.remove(&service_key(address));
                 left.insert(address.address.ip());
             }
+            Step::List(access) => {
+                for (key, value) in plan::entries(access.id, &access.list) {
+                    tables
+                        .acls
+                        .insert(&trie_key(&key), value, 0)
+                        .map_err(failed(maps::ACLS.0))?;
+                }
+            }
+            Step::RemoveList(access) => {
+                for key in plan::entries(access.id, &access.list).into_keys() {
+                    // Already gone after a crash between this step and the record.
+                    let _ = tables.acls.remove(&trie_key(&key));
+                }
+            }
             Step::Grace => thread::sleep(GRACE),
             Step::RemoveBackend(id) => {
                 set(
@@ -138,6 +153,34 @@ pub fn remove_unknown_services(tables: &mut Tables, plan: &Plan) -> usize {
         .count();
     vips::remove_unknown(tables, plan);
     removed
+}
+
+/// Removes entries of access lists that no plan knows, left by a crash.
+pub fn remove_unknown_lists(tables: &mut Tables, plan: &Plan) {
+    let known: BTreeSet<u32> = plan
+        .services
+        .values()
+        .filter_map(|service| service.access.as_ref())
+        .map(|access| u32::from(access.id))
+        .collect();
+    // A key that is removed meanwhile restarts the walk, hence the bound and the list.
+    let unknown: Vec<Key<AclNet>> = tables
+        .acls
+        .keys()
+        .take(2 * maps::ACLS.1 as usize)
+        .flatten()
+        .filter(|key| {
+            let net = key.data();
+            !known.contains(&net.acl)
+        })
+        .collect();
+    for key in &unknown {
+        let _ = tables.acls.remove(key);
+    }
+}
+
+fn trie_key(key: &AclKey) -> Key<AclNet> {
+    Key::new(key.prefix, key.net)
 }
 
 /// Removes neighbours that are gone, so that there is room; then writes changed next hops, then
@@ -235,6 +278,9 @@ fn service_entry(service: &plan::Service, ticks_per_second: u32) -> Service {
         mode,
         affinity: u8::from(service.client_affinity),
         affinity_ticks: service.affinity_seconds.saturating_mul(ticks_per_second),
+        acl: service.access.as_ref().map_or(0, |access| access.id),
+        flow_rate: service.limits.flows,
+        source_rate: service.limits.flows_per_source,
         ..Default::default()
     }
 }

@@ -19,6 +19,8 @@ pub enum Error {
     NoBpfFs(PathBuf, io::Error),
     /// Another agent holds the pin folder.
     Busy(PathBuf),
+    /// Another monitor takes the events of these maps.
+    Monitored(PathBuf),
     /// A map operation failed.
     Map(&'static str, String),
     /// A program could not be attached.
@@ -65,6 +67,11 @@ impl fmt::Display for Error {
             Self::Busy(dir) => write!(
                 f,
                 "another agent runs on the pins in {}; stop it first, or give this one another --pin-dir",
+                dir.display()
+            ),
+            Self::Monitored(dir) => write!(
+                f,
+                "another `fleetgate monitor` runs on the maps in {}; end it first",
                 dir.display()
             ),
             Self::Map(map, cause) => write!(f, "map {map}: {cause}"),

@@ -133,6 +133,7 @@ struct Head {
     sources: Vec<Source>,
     next_generation: u16,
     reserved: Vec<Region>,
+    reserved_lists: Vec<u16>,
 }
 
 impl Part {
@@ -236,6 +237,7 @@ impl Record {
             sources: self.plan.sources.clone(),
             next_generation: self.plan.next_generation,
             reserved: self.plan.reserved.clone(),
+            reserved_lists: self.plan.reserved_lists.clone(),
         }
     }
 
@@ -261,6 +263,7 @@ impl Record {
                     sources,
                     next_generation,
                     reserved,
+                    reserved_lists,
                 } = value(bytes)?;
                 *self = Self {
                     version,
@@ -280,6 +283,7 @@ impl Record {
                 self.plan.sources = sources;
                 self.plan.next_generation = next_generation;
                 self.plan.reserved = reserved;
+                self.plan.reserved_lists = reserved_lists;
             }
             "hops" => self.hops = value(bytes)?,
             "problems" => self.problems = value(bytes)?,

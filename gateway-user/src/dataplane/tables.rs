@@ -4,14 +4,18 @@ use std::{borrow::BorrowMut, net::IpAddr};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, SockMap},
+    maps::{
+        Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, SockMap, lpm_trie::LpmTrie,
+    },
 };
 use gateway_common::{
     affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Admission, Clock, Config},
     flow::{Flow, FlowKey},
+    limits::{AclNet, Bucket},
     maps,
+    monitor::{Scratch, Switch},
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
     vip::VipKey,
@@ -58,6 +62,14 @@ pub struct Tables {
     pub backend_stats: PerCpuArray<MapData, Traffic>,
     /// Packets by reason.
     pub reason_stats: PerCpuArray<MapData, Count>,
+    /// Networks of all access lists.
+    pub acls: LpmTrie<MapData, AclNet, u32>,
+    /// Budgets of new flows by service id.
+    pub budgets: Array<MapData, Bucket>,
+    /// What the monitor wants to see.
+    pub monitor: Array<MapData, Switch>,
+    /// How many events the monitor missed.
+    pub monitor_scratch: PerCpuArray<MapData, Scratch>,
     /// Sockets of the proxy.
     pub sockets: SockMap<MapData>,
     /// Chunks of the record.
@@ -90,6 +102,10 @@ impl Tables {
             service_stats: open(pins, maps::SERVICE_STATS.0)?,
             backend_stats: open(pins, maps::BACKEND_STATS.0)?,
             reason_stats: open(pins, maps::REASON_STATS.0)?,
+            acls: open(pins, maps::ACLS.0)?,
+            budgets: open(pins, maps::BUDGETS.0)?,
+            monitor: open(pins, maps::MONITOR.0)?,
+            monitor_scratch: open(pins, maps::MONITOR_SCRATCH.0)?,
             sockets: open(pins, maps::SOCKETS.0)?,
             metadata: open(pins, maps::METADATA.0)?,
         })
@@ -135,7 +151,10 @@ fn traffic(
     Ok(sum)
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, Error> {
+pub(super) fn open<M: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<M, Error> {
     let path = pins.map(name);
     let data = data(pins, name)?;
     let map = Map::from_map_data(data).map_err(|e| Error::Pin(path.clone(), e.to_string()))?;

@@ -160,6 +160,9 @@ pub struct ListenerSettings {
     /// Who may connect; `None`: everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessList>,
+    /// How many new flows it takes.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 impl Default for ListenerSettings {
@@ -176,6 +179,7 @@ impl Default for ListenerSettings {
             tls: None,
             quic_upgrade: false,
             access: None,
+            limits: Limits::default(),
         }
     }
 }

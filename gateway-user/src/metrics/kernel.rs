@@ -121,6 +121,15 @@ impl Kernel {
                 })
             },
         )?;
+        let refused = self.services.iter().map(|(listener, address, traffic)| {
+            let labels = [
+                ("listener", listener.as_str()),
+                ("address", address.as_str()),
+            ];
+            (labels, traffic.refused)
+        });
+        let help = "Packets kept out by an access list or a budget";
+        family(encoder, Counter, ("service_refused_packets", help), refused)?;
         self.traffic(
             encoder,
             ["backend_packets", "backend_bytes", "backend_flows_opened"],
@@ -265,6 +274,7 @@ mod tests {
             "fleetgate_service_packets_total{listener=\"demo:80/HTTP\",address=\"tcp/10.0.0.1:80\",direction=\"in\"} 1000",
             "fleetgate_service_bytes_total{listener=\"demo:80/HTTP\",address=\"tcp/10.0.0.1:80\",direction=\"out\"} 1048576",
             "fleetgate_service_flows_opened_total{listener=\"demo:80/HTTP\",address=\"tcp/10.0.0.1:80\"} 5",
+            "fleetgate_service_refused_packets_total{listener=\"demo:80/HTTP\",address=\"tcp/10.0.0.1:80\"} 0",
             "fleetgate_backend_bytes_total{cluster=\"c1\",pod=\"web-a\",direction=\"in\"} 1024",
             "fleetgate_backend_flows_opened_total{cluster=\"c1\",pod=\"web-a\"} 3",
             "fleetgate_dropped_packets_total{reason=\"no_backend\"} 4",

@@ -26,6 +26,9 @@ pub struct Replaced {
     pub regions: Vec<Region>,
     /// Backends that are to be removed.
     pub backends: BTreeMap<u32, Backend>,
+    /// Access lists that packets may still ask, by id.
+    #[serde(default)]
+    pub lists: Vec<u16>,
 }
 
 impl Delta {
@@ -64,6 +67,10 @@ impl Plan {
             let now = service.as_ref().and_then(region);
             let had = old.as_ref().and_then(region);
             replaced.regions.extend(had.filter(|had| Some(*had) != now));
+            let list = |service: &Service| service.access.as_ref().map(|it| it.id);
+            let now = service.as_ref().and_then(list);
+            let had = old.as_ref().and_then(list);
+            replaced.lists.extend(had.filter(|had| Some(*had) != now));
         }
         for (id, backend) in &delta.backends {
             match backend {
@@ -91,6 +98,7 @@ impl Plan {
     /// backends that were to be removed are still there.
     pub fn interrupted(&mut self, replaced: &Replaced) {
         self.reserved.extend_from_slice(&replaced.regions);
+        self.reserved_lists.extend_from_slice(&replaced.lists);
         for (id, backend) in &replaced.backends {
             self.backends.entry(*id).or_insert_with(|| backend.clone());
         }

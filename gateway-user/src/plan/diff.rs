@@ -1,6 +1,7 @@
 //! From one plan to the next, in steps that are safe to stop after.
 
 use super::{
+    access::Access,
     delta::Delta,
     model::{Backend, BackendState, Mode, Plan, Ring, Service, ServiceAddr, Source},
 };
@@ -21,6 +22,8 @@ pub enum Step {
     },
     /// Fill a region that no service uses yet.
     Ring(Ring),
+    /// Write an access list that no service uses yet.
+    List(Access),
     /// Replace or add a service entry: the one step that packets notice.
     Service {
         /// Its address.
@@ -36,6 +39,8 @@ pub enum Step {
     Grace,
     /// Clear a backend entry.
     RemoveBackend(u32),
+    /// Clear an access list.
+    RemoveList(Access),
 }
 
 /// Steps from `have` to `want`.
@@ -74,6 +79,12 @@ pub fn steps(have: &Plan, delta: &Delta) -> Vec<Step> {
     let mut flips = Vec::new();
     let mut removed = Vec::new();
     for (address, service) in &delta.services {
+        let list = |it: Option<&Service>| it.and_then(|it| it.access.clone());
+        let (had, now) = (list(have.services.get(address)), list(service.as_ref()));
+        if had != now {
+            steps.extend(now.map(Step::List));
+            late.extend(had.map(Step::RemoveList));
+        }
         let Some(service) = service else {
             removed.push(Step::RemoveService(*address));
             continue;

@@ -10,8 +10,9 @@ use std::{
 use gateway_common::maglev;
 use serde::{Deserialize, Serialize};
 
-use crate::ir::ClusterId;
+use super::access::Access;
 pub use crate::ir::Transport;
+use crate::ir::{ClusterId, Limits};
 
 /// Everything the kernel programs need, by stable id.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Plan {
     /// Ring regions of an interrupted apply: never written until it is over.
     #[serde(default)]
     pub reserved: Vec<Region>,
+    /// The same of access lists, by id.
+    #[serde(default)]
+    pub reserved_lists: Vec<u16>,
 }
 
 /// What clients connect to. Written `tcp/10.0.0.1:80`.
@@ -93,6 +97,12 @@ pub struct Service {
     /// Of a listener of protocol TCP or UDP: the proxy never gets a connection.
     #[serde(default)]
     pub l4: bool,
+    /// Who may connect; `None`: everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// How many new flows it takes.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// Who steers a service.

@@ -11,6 +11,7 @@ use std::{
 use gateway_common::{affinity, maglev, maps};
 
 use super::{
+    access::{Access, ROOM},
     delta::Delta,
     ids::Ids,
     model::{
@@ -18,7 +19,7 @@ use super::{
         Source,
     },
 };
-use crate::ir::{Affinity, Group, Ir, Listener, ListenerName};
+use crate::ir::{AccessList, Affinity, Group, Ir, Listener, ListenerName};
 
 /// What a plan depends on beside the routing model.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,7 @@ pub fn build(ir: &Ir, inputs: &Inputs<'_>, have: &Plan) -> (Plan, Vec<String>) {
     let delta = planner.update(ir, None, inputs, have);
     let mut want = have.clone();
     want.reserved.clear();
+    want.reserved_lists.clear();
     want.apply(&delta);
     (want, planner.left_out())
 }
@@ -55,6 +57,9 @@ pub struct Planner {
     keys: BTreeMap<BackendKey, u32>,
     backend_ids: Ids,
     service_ids: Ids,
+    list_ids: Ids,
+    /// Entries of all lists in the trie.
+    list_entries: usize,
     /// Who gives a backend new flows.
     uses: BTreeMap<u32, BTreeSet<ServiceAddr>>,
     /// The same by service.
@@ -90,6 +95,7 @@ struct Retired {
     regions: Vec<Region>,
     backends: Vec<u32>,
     services: Vec<u32>,
+    lists: Vec<Access>,
 }
 
 /// Source address of a route (none stands for the pool), and whether it is IPv6.
@@ -114,6 +120,7 @@ impl Planner {
         let mut planner = Self {
             backend_ids: Ids::new(maps::BACKENDS.1, have.backends.keys().copied()),
             service_ids: Ids::new(maps::SERVICES.1, have.services.values().map(|it| it.id)),
+            list_ids: Ids::new(1 << 16, list_ids(have)),
             // A source keeps its position as long as any backend may have flows by it.
             sources: have.sources.clone(),
             next_generation: have.next_generation.max(1),
@@ -130,9 +137,23 @@ impl Planner {
             if let Mode::Connection(ring) = &service.mode {
                 planner.regions.insert(ring.region);
             }
+            if let Some(access) = &service.access {
+                planner.list_entries += Access::size(&access.list);
+            }
         }
         planner.regions.extend(&have.reserved);
         planner.retired.regions.clone_from(&have.reserved);
+        // Of these only the id is left; their entries are cleared before it is free.
+        let none = Arc::new(AccessList {
+            allow: true,
+            networks: Vec::new(),
+        });
+        let reserved = have.reserved_lists.iter().map(|id| Access {
+            id: *id,
+            list: Arc::clone(&none),
+        });
+        planner.retired.lists.extend(reserved);
+        planner.list_entries += 2 * have.reserved_lists.len();
         planner
     }
 
@@ -147,6 +168,7 @@ impl Planner {
             regions,
             backends,
             services,
+            lists,
         } = std::mem::take(&mut self.retired);
         for region in regions {
             self.regions.remove(&region);
@@ -157,6 +179,10 @@ impl Planner {
         services
             .into_iter()
             .for_each(|id| self.service_ids.free(id));
+        for access in lists {
+            self.list_entries -= Access::size(&access.list);
+            self.list_ids.free(u32::from(access.id));
+        }
     }
 
     /// What must change in `have` for these listeners; for all with `None`. Backends that are down and no longer busy
@@ -261,6 +287,7 @@ impl Planner {
             if let Mode::Connection(ring) = &old.mode {
                 self.retired.regions.push(ring.region);
             }
+            self.retired.lists.extend(old.access.clone());
             update.delta.services.insert(address, None);
         }
     }
@@ -303,7 +330,9 @@ impl Planner {
                 Some((members, uses)) => (Some(members), uses.clone()),
                 None => (None, Uses::default()),
             };
-            self.service(address, listener, group, members, update, &mut left_out);
+            if !self.service(address, listener, group, members, update, &mut left_out) {
+                continue;
+            }
             self.set_uses(address, uses, &mut update.touched);
         }
         if !left_out.is_empty() {
@@ -311,6 +340,7 @@ impl Planner {
         }
     }
 
+    /// False: it is not served, and why is left out.
     fn service(
         &mut self,
         address: ServiceAddr,
@@ -319,10 +349,25 @@ impl Planner {
         members: Option<&Arc<Vec<Member>>>,
         update: &mut Update<'_>,
         left_out: &mut Vec<String>,
-    ) {
+    ) -> bool {
         let old = update.have.services.get(&address);
         let l4 = listener.name.protocol.is_l4();
         let without = if l4 { Mode::Empty } else { Mode::Request };
+        let access = match &listener.settings.access {
+            None => None,
+            Some(list) => match self.access(list, old) {
+                Some(access) => Some(access),
+                // Without its list it would be open to everybody.
+                None => {
+                    left_out.push(format!(
+                        "listener {}: no room for its access list, so {address} takes no connections",
+                        listener.name
+                    ));
+                    self.remove(address, update);
+                    return false;
+                }
+            },
+        };
         let mode = match members {
             Some(members) if !members.is_empty() => match self.ring(members, old, update) {
                 Some(ring) => Mode::Connection(ring),
@@ -348,7 +393,7 @@ impl Planner {
                 listener.name,
                 maps::SERVICES.1 - 1
             ));
-            return;
+            return false;
         };
         let mut service = Service {
             id,
@@ -359,6 +404,8 @@ impl Planner {
             affinity_seconds: group.map_or(0, |group| group.affinity_seconds),
             epoch: old.map_or(1, |s| s.epoch),
             l4,
+            access,
+            limits: listener.settings.limits,
         };
         self.own(address, &service.listener);
         if let Some(old) = old {
@@ -368,9 +415,12 @@ impl Planner {
                 if let Mode::Connection(ring) = &service.mode {
                     self.retired.regions.retain(|it| *it != ring.region);
                 }
+                self.retired
+                    .lists
+                    .retain(|it| old.access.as_ref() != Some(it));
             }
             if *old == service {
-                return;
+                return true;
             }
             service.epoch = service.epoch.wrapping_add(1);
             if let Mode::Connection(ring) = &old.mode
@@ -379,8 +429,31 @@ impl Planner {
             {
                 self.retired.regions.push(ring.region);
             }
+            if old.access != service.access {
+                self.retired.lists.extend(old.access.clone());
+            }
         }
         update.delta.services.insert(address, Some(service));
+        true
+    }
+
+    /// The old list if nothing changed, else a free id for a new one.
+    fn access(&mut self, list: &AccessList, old: Option<&Service>) -> Option<Access> {
+        if let Some(had) = old.and_then(|old| old.access.as_ref())
+            && *had.list == *list
+        {
+            return Some(had.clone());
+        }
+        let size = Access::size(list);
+        if self.list_entries + size > ROOM {
+            return None;
+        }
+        let id = u16::try_from(self.list_ids.take()?).ok()?;
+        self.list_entries += size;
+        Some(Access {
+            id,
+            list: Arc::new(list.clone()),
+        })
     }
 
     /// The old ring if nothing changed, else a free region for a new one.
@@ -421,6 +494,14 @@ impl Planner {
             }
         })
     }
+}
+
+/// Ids of lists in use by a plan, or by packets that are on their way.
+fn list_ids(plan: &Plan) -> impl Iterator<Item = u32> {
+    let used = plan.services.values().filter_map(|it| it.access.as_ref());
+    let used = used.map(|access| access.id);
+    used.chain(plan.reserved_lists.iter().copied())
+        .map(u32::from)
 }
 
 /// Where a listener is to be reached; nowhere when it is gone or refused.

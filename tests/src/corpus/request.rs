@@ -44,6 +44,11 @@ fn verdict(ir: &Ir, listener: &Listener, request: &PlainRequest<'_>) -> String {
     if listener.refused.is_some() {
         return "refused with its listener".to_owned();
     }
+    if let (Some(list), Some(client)) = (&listener.settings.access, request.source)
+        && list.networks.iter().any(|it| it.contains(client)) != list.allow
+    {
+        return "kept out by the kernel: not on the access list, or on a black one".to_owned();
+    }
     if listener.refused_response(request).is_some() {
         return "503, its rule for responses is refused".to_owned();
     }

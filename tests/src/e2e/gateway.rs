@@ -108,6 +108,11 @@ impl Gateway {
         &self.pins
     }
 
+    /// The program under test.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Saves a manifest whole: aside, then renamed.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.manifests().join(path);

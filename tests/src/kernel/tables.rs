@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result};
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
+    maps::{
+        Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues,
+        lpm_trie::{Key, LpmTrie},
+    },
     util::nr_cpus,
 };
 use gateway_common::{
@@ -18,6 +21,7 @@ use gateway_common::{
     config::{Admission, Clock, Config},
     datapath::KEYS,
     flow::{Flow, FlowKey, state},
+    limits::{AclNet, Bucket, SourceKey},
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
     verdict::REASONS,
@@ -47,6 +51,9 @@ pub(super) struct Maps {
     neighbours: HashMap<MapData, NeighbourKey, u32>,
     snats: Array<MapData, Snat>,
     affinity: HashMap<MapData, AffinityKey, Affinity>,
+    acls: LpmTrie<MapData, AclNet, u32>,
+    budgets: Array<MapData, Bucket>,
+    sources: HashMap<MapData, SourceKey, Bucket>,
     config: Array<MapData, Config>,
     clock: Array<MapData, Clock>,
     live: Array<MapData, u64>,
@@ -84,6 +91,9 @@ impl Maps {
             neighbours: take(ebpf, "NEIGHBOURS")?,
             snats: take(ebpf, "SNATS")?,
             affinity: take(ebpf, "AFFINITY")?,
+            acls: take(ebpf, "ACLS")?,
+            budgets: take(ebpf, "BUDGETS")?,
+            sources: take(ebpf, "SOURCES")?,
             config: take(ebpf, "CONFIG")?,
             clock: take(ebpf, "CLOCK")?,
             live: take(ebpf, "LIVE")?,
@@ -170,6 +180,24 @@ impl Maps {
         replace_slots(&mut self.rings, &slots(&old.rings), &slots(&world.rings))?;
         let slots = |list: &[Snat]| (0_u32..).zip(list.iter().copied()).collect();
         replace_slots(&mut self.snats, &slots(&old.snats), &slots(&world.snats))?;
+        for key in old.acls.keys().filter(|key| !world.acls.contains_key(key)) {
+            let key = Key::new(key.prefix, key.net);
+            self.acls.remove(&key).context("ACLS: remove")?;
+        }
+        for (key, value) in &world.acls {
+            let key = Key::new(key.prefix, key.net);
+            self.acls.insert(&key, value, 0).context("ACLS: insert")?;
+        }
+        replace_slots(&mut self.budgets, &old.budgets, &world.budgets)?;
+        let sources: Vec<SourceKey> = self.sources.keys().collect::<Result<_, _>>()?;
+        for key in sources {
+            self.sources.remove(&key).context("SOURCES: remove")?;
+        }
+        for (key, bucket) in &world.sources {
+            self.sources
+                .insert(key, bucket, 0)
+                .context("SOURCES: insert")?;
+        }
         self.config.set(0, world.config, 0).context("CONFIG")?;
         self.used.0.extend(world.services.values().map(|s| s.id));
         self.used.1.extend(world.backends.keys().copied());

@@ -22,6 +22,16 @@ pub(super) fn head(listener: &Listener) -> String {
     if let Some(access) = &listener.settings.access {
         line(&mut text, format_args!("  {}", restricted(access)));
     }
+    let limits = listener.settings.limits;
+    if !limits.is_none() {
+        line(
+            &mut text,
+            format_args!(
+                "  new flows per second: {}, of one client {} (0 is no limit)",
+                limits.flows, limits.flows_per_source
+            ),
+        );
+    }
     let steering = &listener.steering;
     line(
         &mut text,

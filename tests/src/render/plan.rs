@@ -53,6 +53,20 @@ pub(super) fn text(ir: &Ir) -> String {
                 members(&plan, ring, &mut text);
             }
         }
+        if let Some(access) = &service.access {
+            let entries = plan::entries(access.id, &access.list).len();
+            line(
+                &mut text,
+                format_args!("  asked for clients: a list of {entries} entries"),
+            );
+        }
+        if !service.limits.is_none() {
+            let (all, one) = (service.limits.flows, service.limits.flows_per_source);
+            line(
+                &mut text,
+                format_args!("  new flows per second: {all}, of one client {one}"),
+            );
+        }
     }
     let draining = plan
         .backends

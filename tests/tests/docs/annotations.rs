@@ -184,6 +184,8 @@ fn example(short: &str) -> (&'static str, &'static str) {
         | "healthcheck-connect-port"
         | "traffic-limit-qps"
         | "traffic-limit-ip-qps"
+        | "new-flows-per-second"
+        | "new-flows-per-second-per-source"
         | "cors-max-age" => ("", "7"),
         // Switches, and what is ignored whatever it says.
         _ => ("", "true"),

@@ -16,6 +16,7 @@ use gateway_common::{
         tables::{Frame, Memory},
     },
     flow::{Flow, FlowKey},
+    limits::{Bucket, SourceKey},
     pod::Shared,
     service::{Service, ServiceKey},
     verdict::Verdict,
@@ -202,7 +203,33 @@ impl Tables for Overlay<'_> {
         self.memory.may_answer(kind)
     }
 
+    fn nanoseconds(&self) -> u64 {
+        self.memory.nanoseconds()
+    }
+
+    fn allowed(&self, acl: u16, client: &Addr) -> bool {
+        self.memory.allowed(acl, client)
+    }
+
+    fn budget(&self, service: u32) -> Option<&Shared<Bucket>> {
+        self.memory.budget(service)
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<&Shared<Bucket>> {
+        self.memory.source(key)
+    }
+
+    fn add_source(&self, key: &SourceKey, bucket: &Bucket) {
+        self.memory.add_source(key, bucket);
+    }
+
+    fn spend(&self, bucket: &Shared<Bucket>, nanoseconds: u64) {
+        self.memory.spend(bucket, nanoseconds);
+    }
+
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}
+
+    fn count_refused(&self, _service: u32) {}
 
     fn count_opened(&self, _service: u32, _backend: u32) {
         self.opened.set(true);

@@ -15,8 +15,8 @@ use crate::{
     cli::live::Rings,
     dataplane::record::{InterfaceRecord, Record},
     ir::{
-        Affinity, Backend, ClusterId, Group, GroupName, HeaderMatch, HostPattern, Ir, Listener,
-        ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering,
+        Affinity, Backend, ClusterId, Group, GroupName, HeaderMatch, HostPattern, Ir, Limits,
+        Listener, ListenerName, ListenerProtocol, PathPattern, Rule, ServiceName, Split, Steering,
         SteeringMode,
     },
     metrics::Readings,
@@ -221,6 +221,8 @@ fn plan() -> Plan {
             affinity_seconds: 0,
             epoch,
             l4: false,
+            access: None,
+            limits: Limits::default(),
         };
         plan.services.insert(service_addr(at), service);
     }
@@ -268,6 +270,7 @@ fn traffic(flows: u64, incoming: (u64, u64), outgoing: (u64, u64)) -> Traffic {
         in_bytes: incoming.1,
         out_packets: outgoing.0,
         out_bytes: outgoing.1,
+        refused: 0,
     }
 }
 

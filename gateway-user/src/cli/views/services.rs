@@ -43,6 +43,8 @@ pub struct ServiceView {
     pub epoch: u32,
     /// What it did so far.
     pub traffic: TrafficView,
+    /// Packets that its access list or its budgets have kept out.
+    pub refused: u64,
     /// The record and the kernel's map say the same.
     pub agrees: bool,
 }
@@ -102,6 +104,7 @@ pub fn services(record: &Record, readings: &Readings) -> ServicesView {
                     },
                     epoch: entry.epoch,
                     traffic: traffic.into(),
+                    refused: traffic.refused,
                     agrees: planned.is_some_and(|planned| agrees(planned, &entry)),
                 }
             })
@@ -121,7 +124,10 @@ fn agrees(planned: &plan::Service, entry: &Entry) -> bool {
         Mode::Request => entry.mode == mode::L7,
         Mode::Empty => entry.mode == nat && entry.ring_len == 0,
     };
-    steering && entry.id == planned.id && entry.epoch == planned.epoch
+    let limits = planned.access.as_ref().map_or(0, |access| access.id) == entry.acl
+        && planned.limits.flows == entry.flow_rate
+        && planned.limits.flows_per_source == entry.source_rate;
+    steering && limits && entry.id == planned.id && entry.epoch == planned.epoch
 }
 
 impl View for ServicesView {
@@ -131,7 +137,7 @@ impl View for ServicesView {
         }
         let mut table = Table::new(&[
             "ADDRESS", "LISTENER", "SERVICE", "MODE", "ID>", "RING>", "AFFINITY", "EPOCH>",
-            "OPENED>", "IN>", "BYTES>", "OUT>", "BYTES>", "RECORD",
+            "OPENED>", "REFUSED>", "IN>", "BYTES>", "OUT>", "BYTES>", "RECORD",
         ]);
         for service in &self.0 {
             let traffic = service.traffic;
@@ -149,6 +155,7 @@ impl View for ServicesView {
                 .into(),
                 service.epoch.to_string().into(),
                 units::count(traffic.flows_opened).into(),
+                units::count(service.refused).into(),
                 units::count(traffic.in_packets).into(),
                 units::bytes(traffic.in_bytes).into(),
                 units::count(traffic.out_packets).into(),
@@ -176,9 +183,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "ADDRESS            LISTENER        SERVICE      MODE        ID   RING  AFFINITY  EPOCH  OPENED     IN    BYTES  OUT    BYTES  RECORD",
-                "tcp/10.0.0.1:80    demo:80/HTTP    demo/web:80  connection   1  1 021  none          3       5  1 000  2.0 KiB  900  1.0 MiB  agrees",
-                "tcp/10.0.0.1:8080  demo:8080/HTTP  -            request      2      0  none          1       0      0      0 B    0      0 B  agrees",
+                "ADDRESS            LISTENER        SERVICE      MODE        ID   RING  AFFINITY  EPOCH  OPENED  REFUSED     IN    BYTES  OUT    BYTES  RECORD",
+                "tcp/10.0.0.1:80    demo:80/HTTP    demo/web:80  connection   1  1 021  none          3       5        0  1 000  2.0 KiB  900  1.0 MiB  agrees",
+                "tcp/10.0.0.1:8080  demo:8080/HTTP  -            request      2      0  none          1       0        0      0      0 B    0      0 B  agrees",
             ]
         );
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 pub use self::index::{Entry, Scope, State, Values, index};
 pub(super) use self::near::nearest;
-use super::notes::{ADDRESSES, ALB, Notes, STEERING, annotation};
+use super::notes::{ADDRESSES, ALB, FLOWS, FLOWS_PER_SOURCE, Notes, STEERING, annotation};
 use crate::{
     ir::model::SteeringWish,
     problem::{Problem, shown},
@@ -117,7 +117,7 @@ fn remedy(key: &str, prefix: &str, scope: Scope) -> String {
         "an AlbConfig knows only remote-clusters".to_owned()
     } else if prefix == OWN {
         let known = match scope {
-            Scope::AlbConfig => format!("{STEERING}, {ADDRESSES}"),
+            Scope::AlbConfig => format!("{STEERING}, {ADDRESSES}, {FLOWS}, {FLOWS_PER_SOURCE}"),
             _ => STEERING.to_owned(),
         };
         format!("known here: {known}")

@@ -3,6 +3,7 @@
 mod access;
 mod cloud;
 mod forwarding;
+mod limits;
 mod listeners;
 mod tls;
 
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     ir::model::{
-        AccessList, ForwardedFor, ForwardedHeaders, IdentityHeaders, ListenerProtocol,
+        AccessList, ForwardedFor, ForwardedHeaders, IdentityHeaders, Limits, ListenerProtocol,
         ListenerSettings, Network, SteeringWish, Tls, Transport,
     },
     manifest::{AlbConfig, ClusterId},
@@ -74,6 +75,8 @@ pub(super) struct Settings {
     pub(super) tls: Option<Tls>,
     /// `None`: everyone may connect.
     pub(super) access: Option<AccessList>,
+    /// How many new flows it takes.
+    pub(super) limits: Limits,
     /// HTTPS: clients are told that QUIC is there, too.
     pub(super) quic_upgrade: bool,
 }
@@ -92,6 +95,7 @@ impl Settings {
             writes: _,
             tls,
             access,
+            limits,
             quic_upgrade,
         } = self.clone();
         ListenerSettings {
@@ -105,6 +109,7 @@ impl Settings {
             tls,
             quic_upgrade,
             access,
+            limits,
         }
     }
 }
@@ -124,7 +129,8 @@ pub(super) fn understand(
             addresses(text, notes).or_else(|| before.and_then(|kept| kept.addresses.clone()))
         }
     };
-    let listed = listeners::read(&config.spec.listeners, before, notes);
+    let mut listed = listeners::read(&config.spec.listeners, before, notes);
+    limits::read(annotations, &mut listed.settings, before, notes);
     Gateway {
         clusters: clusters(annotations, associated, notes),
         steering: annotations::steering(annotations, notes),

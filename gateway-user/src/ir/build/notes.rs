@@ -10,6 +10,10 @@ pub(super) const ALB: &str = "alb.ingress.kubernetes.io/";
 pub(super) const STEERING: &str = "fleetgate.io/steering";
 /// Comma-separated addresses of an AlbConfig's listeners.
 pub(super) const ADDRESSES: &str = "fleetgate.io/addresses";
+/// New flows per second that a listener takes of all clients together.
+pub(super) const FLOWS: &str = "fleetgate.io/new-flows-per-second";
+/// The same of each client address.
+pub(super) const FLOWS_PER_SOURCE: &str = "fleetgate.io/new-flows-per-second-per-source";
 
 /// Field of an annotation by its whole key.
 pub(super) fn annotation(key: &str) -> String {

@@ -133,14 +133,6 @@ pub(super) fn listeners(gateway: &Gateway, notes: &mut Notes) -> BTreeMap<Key, S
             refused.insert(*key, format!("{protocol} is not served yet"));
             continue;
         }
-        if settings.access.is_some() {
-            notes.error(
-                format!("{place}.aclConfig"),
-                "access lists are not supported yet, so this listener is left out rather than open to everyone",
-                "remove aclConfig if everyone may connect, or filter before this gateway",
-            );
-            refused.insert(*key, "access lists are not executed yet".to_owned());
-        }
         for (set, name) in [
             (settings.identity.gateway_id, "XForwardedForSLBIdEnabled"),
             (

@@ -39,6 +39,23 @@ pub struct AccessList {
     pub networks: Vec<Network>,
 }
 
+/// New flows that each address of a listener takes, per second; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Of all clients together.
+    pub flows: u32,
+    /// Of each client address.
+    pub flows_per_source: u32,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a listener tells backends beyond [`ForwardedHeaders`](super::ForwardedHeaders). All off by default.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -351,6 +351,20 @@ const INDEX: &[Entry] = &[
     Entry {
         scope: Scope::AlbConfig,
         ..value(
+            "fleetgate.io/new-flows-per-second",
+            "new flows that each listener takes per second: `1000`, or by port `80=1000, 443=500`",
+        )
+    },
+    Entry {
+        scope: Scope::AlbConfig,
+        ..value(
+            "fleetgate.io/new-flows-per-second-per-source",
+            "the same of each client address",
+        )
+    },
+    Entry {
+        scope: Scope::AlbConfig,
+        ..value(
             alb!("remote-clusters"),
             "IDs of the member clusters whose pods serve, separated by commas; default all",
         )

@@ -9,7 +9,7 @@ use super::{Kept, Key, Settings, access, forwarding, tls};
 use crate::{
     ir::{
         build::{l4, notes::Notes},
-        model::{ListenerProtocol, Transport},
+        model::{Limits, ListenerProtocol, Transport},
     },
     manifest::{AlbListener, IntOrString, XForwardedForConfig},
     problem::shown,
@@ -195,6 +195,7 @@ fn settings(
         writes: forwarding.writes,
         tls: None,
         access: None,
+        limits: Limits::default(),
         quic_upgrade: quic_upgrade(listener, (port, protocol), field, notes),
     };
     let mut settings = if access.is_ok() && tls.is_ok() && notes.errors() == errors {

@@ -54,6 +54,7 @@ fn a_listener_has_the_defaults_of_the_contract() {
         writes: None,
         tls: None,
         access: None,
+        limits: Limits::default(),
         quic_upgrade: false,
     };
     assert_eq!(plain, written);

@@ -21,25 +21,74 @@ fn serving() -> Built {
 }
 
 #[test]
-fn a_listener_that_gets_an_access_list_stops_serving() {
+fn a_listener_keeps_its_access_list_whatever_is_mistaken_later() {
     let acl = "aclConfig: {aclType: White, aclEntries: [10.0.0.0/8]}";
     let fleet = FLEET.replace("protocol: HTTP}", &format!("protocol: HTTP, {acl}}}"));
     let good = compile(FLEET.to_owned(), &LastGood::default());
-    assert_eq!(good.ir.listeners.len(), 1);
-    let refused = |built: &Built| built.ir.served().count() == 0;
+    let list = |built: &Built| {
+        let served: Vec<_> = built.ir.served().collect();
+        served.first().map(|it| it.settings.access.clone())
+    };
+    assert_eq!(list(&good), Some(None));
     let filtered = compile(fleet.clone(), &good.last_good);
-    assert!(refused(&filtered));
-    assert!(filtered.problems[0].message.contains("left out"));
-    // Nor by a mistake made later, nor by the same port listed again.
+    let Some(Some(office)) = list(&filtered) else {
+        panic!("a list: {:?}", filtered.problems);
+    };
+    assert!(office.allow && filtered.problems.is_empty());
+    // Not lost by a mistake made later, nor by the same port listed again.
     let mistaken = fleet.replace(
         "aclEntries: [10.0.0.0/8]}",
         "aclEntries: [10.0.0.0/8]}, idleTimeout: 61",
     );
     assert_ne!(mistaken, fleet);
-    assert!(refused(&compile(mistaken, &filtered.last_good)));
+    let mistaken = compile(mistaken, &filtered.last_good);
+    assert_eq!(list(&mistaken), Some(Some(office)));
     let twice = fleet.replace("listeners: [", "listeners: [{port: 8001, protocol: HTTP, aclConfig: {aclType: Black, aclEntries: [10.0.0.0/8]}}, ");
     let twice = twice.replace(&format!("protocol: HTTP, {acl}}}"), "protocol: HTTP}");
-    assert!(refused(&compile(twice, &good.last_good)));
+    let twice = compile(twice, &good.last_good);
+    assert!(list(&twice).flatten().is_some_and(|list| !list.allow));
+}
+
+#[test]
+fn limits_of_new_flows_are_read_by_port_and_outlive_a_mistake() {
+    let limits = |built: &Built| listener(built).settings.limits;
+    let with = |value: &str| {
+        let key = "fleetgate.io/new-flows-per-second";
+        FLEET.replace(
+            "\"c1,c2\"}",
+            &format!("\"c1,c2\", {key}: \"{value}\", {key}-per-source: \"7\"}}"),
+        )
+    };
+    let good = compile(with("9, 8001=1000"), &LastGood::default());
+    assert!(good.problems.is_empty(), "{:?}", good.problems);
+    let wanted = crate::ir::Limits {
+        flows: 1000,
+        flows_per_source: 7,
+    };
+    assert_eq!(limits(&good), wanted);
+    assert_eq!(limits(&compile(with("9"), &good.last_good)).flows, 9);
+    for bad in [
+        "0",
+        "-1",
+        "many",
+        "1, 2",
+        "8001=5, 8001=6",
+        "0=5",
+        "70000=5",
+        "8001=",
+        "",
+    ] {
+        let built = compile(with(bad), &good.last_good);
+        assert_eq!(remedies(&built).len(), 1, "{bad}");
+        assert_eq!(limits(&built), wanted, "{bad}");
+        assert_eq!(
+            limits(&compile(with(bad), &LastGood::default())).flows,
+            0,
+            "{bad}"
+        );
+    }
+    let other = compile(with("81=5"), &LastGood::default());
+    assert_eq!((limits(&other).flows, other.problems.len()), (0, 1));
 }
 
 #[test]
