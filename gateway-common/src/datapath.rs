@@ -105,18 +105,18 @@ pub trait Tables {
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let mut verdict = established::established(packet, tables, false);
-    if verdict == Verdict::TRACK {
+    if verdict.is(Verdict::TRACK) {
         verdict = track::track(packet, tables);
-        if verdict == Verdict::CONTINUE {
+        if verdict.is(Verdict::CONTINUE) {
             return settle(established::established(packet, tables, true));
         }
     }
-    if verdict == Verdict::MISS {
+    if verdict.is(Verdict::MISS) {
         verdict = opening::opening(packet, tables);
     }
     if verdict.opens() {
         verdict = claiming::claiming(packet, tables, verdict);
-        if verdict == Verdict::CONTINUE {
+        if verdict.is(Verdict::CONTINUE) {
             return settle(established::established(packet, tables, true));
         }
     }

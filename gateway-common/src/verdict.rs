@@ -97,6 +97,15 @@ impl Verdict {
     /// Go on with the established path.
     pub const CONTINUE: Self = Self(5);
 
+    /// Whether this is one of the four above, which carry nothing.
+    ///
+    /// VERIFIER (before 6.3): of a value that is not known whole, equality is never decided, but single bits are. Compared
+    /// whole, a forwarded packet might still be a `TRACK`, whose stage would read a packet that is no longer accessible.
+    #[inline(always)]
+    pub const fn is(self, other: Self) -> bool {
+        self.0 & 0xff == other.0
+    }
+
     /// A new flow has a backend; claim it.
     #[inline(always)]
     pub const fn open(choice: Choice) -> Self {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agent::{Fleet, Options, Source},
-    dataplane::attach::XdpChoice,
+    dataplane::attach::{TcChoice, XdpChoice},
     ir::{ClusterId, SteeringWish},
     plan::Transport,
     source::kubernetes::{self, Access},
@@ -190,6 +190,28 @@ pub enum XdpArg {
     Off,
 }
 
+/// How the TC program is attached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum TcArg {
+    /// A tcx link where the kernel has them (Linux 6.6), else a filter of the clsact qdisc.
+    #[default]
+    Auto,
+    /// A tcx link, or fail.
+    Tcx,
+    /// A filter of the clsact qdisc.
+    Clsact,
+}
+
+impl From<TcArg> for TcChoice {
+    fn from(arg: TcArg) -> Self {
+        match arg {
+            TcArg::Auto => Self::Auto,
+            TcArg::Tcx => Self::Tcx,
+            TcArg::Clsact => Self::Clsact,
+        }
+    }
+}
+
 /// Arguments of `fleetgate run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -231,6 +253,9 @@ pub struct RunArgs {
     /// XDP mode; TC is always attached.
     #[arg(long, value_enum, default_value = "auto")]
     pub xdp: XdpArg,
+    /// How TC is attached.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub tc: TcArg,
     /// Where to pin, so that the kernel steers on without the agent.
     #[command(flatten)]
     pub pins: PinDir,
@@ -318,6 +343,7 @@ impl From<RunArgs> for Options {
                 XdpArg::Generic => XdpChoice::Generic,
                 XdpArg::Off => XdpChoice::Off,
             },
+            tc: args.tc.into(),
             pin_dir: args.pins.pin_dir,
             max_flows: args.max_flows.unwrap_or(maps::FLOWS.1),
             sample_every: args.sample_every,
@@ -473,6 +499,7 @@ mod tests {
         );
         assert_eq!((run.sample_every, run.max_flows), (0, None));
         assert_eq!((run.steering, run.xdp), (SteeringArg::Auto, XdpArg::Auto));
+        assert_eq!(run.tc, TcArg::Auto);
         assert!(run.vip.is_empty() && run.snat.is_empty());
     }
 

@@ -1,6 +1,7 @@
 //! The whole program on real connections: every test runs the agent as a process in the lab.
 
 mod admin;
+mod attach;
 mod broken;
 mod crash;
 mod fleet;
