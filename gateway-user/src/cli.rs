@@ -4,6 +4,7 @@
 //! is shown is computed by pure functions in [`views`] and `trace`; only [`output`] prints.
 
 pub mod args;
+pub mod doctor;
 pub mod live;
 pub mod offline;
 pub mod output;
@@ -58,6 +59,7 @@ pub fn inspect(command: &Command) -> Result<Outcome, Failure> {
             Ok(Outcome::Fine)
         }
         Command::Trace(args) => trace::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Unload(args) => unload::run(args),
     }
 }

@@ -116,6 +116,15 @@ Examples:
 
 Exits 1 if nothing would answer.")]
     Trace(TraceArgs),
+    /// Check the node and say what to change: kernel, interfaces, settings, the ways to pods.
+    ///
+    /// Works before the first start, with the agent up, and with it down. Exits 1 if a check fails; warnings do not count.
+    #[command(after_help = "\
+Examples:
+  fleetgate doctor
+  fleetgate doctor --interface eth0 --interface eth1          (before the first start)
+  fleetgate doctor --json | jq '.checks[] | select(.verdict == \"fail\")'")]
+    Doctor(DoctorArgs),
     /// Remove programs, pins and reserved ports: the kernel stops steering at once.
     #[command(after_help = EXIT_CODES)]
     Unload(UnloadArgs),
@@ -442,6 +451,20 @@ pub struct TraceArgs {
     /// Request header; repeat for more. Host defaults to the listener's address.
     #[arg(long, value_name = "NAME: VALUE", value_parser = super::values::header)]
     pub header: Vec<(String, String)>,
+}
+
+/// Arguments of `fleetgate doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Where the pinned maps are, and how to print.
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// Interface to look at; repeat for more [default: those of the gateway, else all that have an address].
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// The same as -o json.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `fleetgate unload`.

@@ -4,6 +4,7 @@ mod admin;
 mod attach;
 mod broken;
 mod crash;
+mod doctor;
 mod fleet;
 mod inspection;
 mod lifecycle;
