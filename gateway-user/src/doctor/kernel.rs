@@ -92,7 +92,7 @@ fn capabilities(reading: &Reading) -> Finding {
     let has = |bit: u32| mask >> bit & 1 == 1;
     let missing: Vec<&str> = CAPABILITIES
         .iter()
-        .filter(|(bit, _)| !has(*bit) && !(*bit >= 38 && has(SYS_ADMIN)))
+        .filter(|(bit, _)| !(has(*bit) || *bit >= 38 && has(SYS_ADMIN)))
         .map(|(_, name)| *name)
         .collect();
     if missing.is_empty() {

@@ -45,6 +45,9 @@ const RUNS: [&[&str]; 4] = [
     &["--xdp", "native", "--tc", "auto"],
 ];
 
+/// The same on interfaces with a large MTU.
+const FRAGS: &[&str] = &["--xdp", "native", "--tc", "auto"];
+
 /// Runs the test and prints its result for [`super::run`].
 pub fn run() -> Result<()> {
     let mut report = Report::default();
@@ -81,6 +84,27 @@ fn test(report: &mut Report) -> Result<()> {
         let name = arguments.join(" ");
         round(report, arguments).with_context(|| name.clone())?;
     }
+    // Frames in several buffers: drivers refuse the plain program at such an MTU, and such an MTU with the plain program.
+    fleetgate(&["unload"])?;
+    for (namespace, devices) in [
+        (GATEWAY, &["cl0", "c1"][..]),
+        (CLIENT, &["eth0"]),
+        (PODS, &["eth0"]),
+    ] {
+        let lines = devices
+            .iter()
+            .map(|device| format!("link set {device} mtu 9000"));
+        netns::ip_batch(Some(namespace), &lines.collect::<Vec<_>>())?;
+    }
+    round(report, FRAGS).context("MTU 9000")?;
+    let frags = report
+        .attached
+        .last()
+        .is_some_and(|(_, hooks)| hooks.contains("frags"));
+    ensure!(
+        frags,
+        "with an MTU of 9000 not attached for frames in several buffers"
+    );
     fleetgate(&["unload"])?;
     let refused = burst(WEB, 1)?;
     ensure!(refused.requests == 0, "unloaded, and it still steers");

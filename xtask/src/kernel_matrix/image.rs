@@ -20,6 +20,7 @@ const TOOLS: [&str; 4] = ["ip", "tc", "ethtool", "nsenter"];
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/sbin:/usr/sbin:/bin HOME=/
+echo KERNEL-MATRIX-INIT
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
