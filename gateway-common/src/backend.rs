@@ -34,8 +34,11 @@ pub mod state {
     pub const DRAINING: u8 = 2;
     /// Gone: UDP flows move at once, TCP flows are left to end.
     pub const DOWN: u8 = 3;
+    /// Fails its health checks: takes no new flows; UDP flows move at once, and so do connections that it has not
+    /// answered yet; others are kept.
+    pub const QUARANTINED: u8 = 4;
     /// Name for people, by state number.
-    pub const NAMES: [&str; 4] = ["none", "active", "draining", "down"];
+    pub const NAMES: [&str; 5] = ["none", "active", "draining", "down", "quarantined"];
 }
 
 /// Layer 2 destination of one direction.

@@ -4,26 +4,31 @@
 //! other and never one from within another: each is a function of its own and not inlined, because
 //! the kernel adds the stacks of nested calls up to one limit of 512 bytes.
 
+mod affinity;
 mod claiming;
 mod established;
 mod opening;
 mod parse;
 mod rewrite;
+mod scanning;
 #[cfg(any(test, feature = "user"))]
 pub mod tables;
 mod track;
 
 use crate::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
     pod::{Pod, Shared},
+    ports::{Mark, Pool},
     service::{Service, ServiceKey},
     verdict::{Reason, Verdict},
 };
 
 pub use parse::{Head, parse};
 pub use rewrite::patched_l4;
+pub use scanning::Search;
 
 /// Outside the frame, or the frame could not be written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,6 +72,12 @@ pub enum Claim {
     Full,
 }
 
+/// Something that is done again and again.
+pub trait Step {
+    /// Does it once; whether to go on.
+    fn step(&mut self) -> bool;
+}
+
 /// The tables. All by shared reference: map values are shared memory.
 pub trait Tables {
     /// Whether a packet without a resolved next hop must be left alone (XDP), or is rewritten and
@@ -95,6 +106,49 @@ pub trait Tables {
     fn neighbour(&self, key: &NeighbourKey) -> u32;
     /// A source address.
     fn snat(&self, index: u32) -> Option<&Snat>;
+    /// Notes about full port ranges in a slot; tables without them search each time.
+    #[inline(always)]
+    fn mark(&self, _slot: u32) -> Option<&Shared<Mark>> {
+        None
+    }
+    /// Counts that a port of the areas in a slot was freed; atomic, after its entry is gone.
+    #[inline(always)]
+    fn freed(&self, _slot: u32) {}
+    /// When the agent last freed ports of the areas in a slot.
+    #[inline(always)]
+    fn swept(&self, _slot: u32) -> u64 {
+        0
+    }
+    /// Lends memory for a search; `None` if there is none.
+    #[inline(always)]
+    fn search<R>(&self, go: impl FnOnce(&mut Search) -> R) -> Option<R> {
+        Some(go(&mut Search::default()))
+    }
+    /// Repeats a step until it has enough, at most this often.
+    #[inline(always)]
+    fn repeat<S: Step>(&self, times: u32, state: &mut S) {
+        for _ in 0..times {
+            if !state.step() {
+                break;
+            }
+        }
+    }
+    /// Removes a reply entry: its source port is free again.
+    #[inline(always)]
+    fn free(&self, reply: &FlowKey) {
+        self.forget(reply);
+        let seed = match self.config() {
+            Some(config) => config.seed,
+            None => 0,
+        };
+        for area in Pool::of(seed, reply).areas(reply.dst_port.host()) {
+            self.freed(area.slot());
+        }
+    }
+    /// The backend that a client had last.
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>>;
+    /// Notes the backend that a client has now.
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity);
     /// Counts a forwarded packet of a flow.
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32);
     /// Counts an opened flow.
@@ -114,8 +168,15 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     if verdict.is(Verdict::MISS) {
         verdict = opening::opening(packet, tables);
     }
+    if verdict.sticks() {
+        verdict = affinity::affinity(packet, tables, verdict);
+    }
     if verdict.opens() {
-        verdict = claiming::claiming(packet, tables, verdict);
+        let choice = verdict;
+        verdict = claiming::claiming(packet, tables, choice);
+        if verdict.is(Verdict::SCAN) {
+            verdict = scanning::scanning(packet, tables, choice);
+        }
         if verdict.is(Verdict::CONTINUE) {
             return settle(established::established(packet, tables, true));
         }

@@ -28,6 +28,15 @@ pub const fn mix(mut h: u32) -> u32 {
     h ^ h >> 16
 }
 
+/// The same for 64 bits. Source: finalizer of SplitMix64, Steele et al., "Fast splittable pseudorandom number
+/// generators", OOPSLA 2014.
+#[inline(always)]
+pub const fn mix64(mut h: u64) -> u64 {
+    h = (h ^ h >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    h = (h ^ h >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    h ^ h >> 31
+}
+
 /// Maps a hash onto `0..len` without a division, evenly.
 #[inline(always)]
 pub const fn scale(hash: u32, len: u32) -> u32 {

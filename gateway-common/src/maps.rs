@@ -24,6 +24,12 @@ maps! {
     NEIGHBOURS = 1 << 12;
     /// Source addresses.
     SNATS = 1 << 12;
+    /// Notes about full port ranges, `Mark` each; written by the kernel programs.
+    PORT_MARKS = 1 << 16;
+    /// When the agent last freed ports of the same areas, as a number that only grows; written by the agent.
+    PORTS_SWEPT = 1 << 16;
+    /// Memory of the search for a free port, per CPU.
+    SEARCH = 1;
     /// One `Config`.
     CONFIG = 1;
     /// One `Clock`.
@@ -36,6 +42,8 @@ maps! {
     REASON_STATS = crate::verdict::REASONS;
     /// Listening sockets of the proxy; any one of a reuseport group stands for all.
     SOCKETS = 8;
+    /// `AffinityKey -> Affinity`, LRU hash: a client that is forgotten goes where the ring says.
+    AFFINITY = 1 << 17;
     /// Chunks of the agent's metadata (names, routes, problems), so that the pins tell all.
     METADATA = 1 << 16;
 }

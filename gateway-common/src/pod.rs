@@ -55,7 +55,7 @@ macro_rules! shared_read {
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{addr, backend, config, flow, service, stats};
+    use crate::{addr, affinity, backend, config, flow, ports, service, stats};
 
     macro_rules! map_pod {
         ($($type:ty),*) => { $(
@@ -69,6 +69,8 @@ mod user {
     }
     map_pod!(
         addr::Addr,
+        affinity::Affinity,
+        affinity::AffinityKey,
         backend::Backend,
         backend::NextHop,
         backend::NeighbourKey,
@@ -77,6 +79,7 @@ mod user {
         config::Clock,
         flow::Flow,
         flow::FlowKey,
+        ports::Mark,
         service::Service,
         service::ServiceKey,
         stats::Traffic,

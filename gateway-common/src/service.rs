@@ -48,8 +48,10 @@ const _: () = assert!(size_of::<ServiceKey>() == 24 && size_of::<Service>() == 3
 
 /// Steering of a service. Append-only; 2 is kept for direct server return.
 pub mod mode {
-    /// Full NAT to a backend of the ring.
+    /// Full NAT to a backend of the ring. What reaches the stack all the same is the proxy's.
     pub const NAT: u8 = 1;
     /// The proxy's: counted, passed, and delivered by `sk_lookup`.
     pub const L7: u8 = 3;
+    /// Full NAT of a listener of protocol TCP or UDP: what reaches the stack is refused, never the proxy's.
+    pub const L4: u8 = 4;
 }

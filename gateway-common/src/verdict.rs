@@ -97,7 +97,7 @@ impl Verdict {
     /// Go on with the established path.
     pub const CONTINUE: Self = Self(5);
 
-    /// Whether this is one of the four above, which carry nothing.
+    /// Whether this is one of those that carry nothing.
     ///
     /// VERIFIER (before 6.3): of a value that is not known whole, equality is never decided, but single bits are. Compared
     /// whole, a forwarded packet might still be a `TRACK`, whose stage would read a packet that is no longer accessible.
@@ -105,6 +105,8 @@ impl Verdict {
     pub const fn is(self, other: Self) -> bool {
         self.0 & 0xff == other.0
     }
+    /// None of the source ports tried was free: look at all of them.
+    pub const SCAN: Self = Self(7);
 
     /// A new flow has a backend; claim it.
     #[inline(always)]
@@ -121,6 +123,18 @@ impl Verdict {
     #[inline(always)]
     pub const fn opens(self) -> bool {
         self.0 & 0xff == 6
+    }
+
+    /// [`Verdict::open`], where the client may stay with the backend that it had.
+    #[inline(always)]
+    pub const fn sticky(self) -> Self {
+        Self(self.0 | STICKY)
+    }
+
+    /// Whether this is [`Verdict::sticky`].
+    #[inline(always)]
+    pub const fn sticks(self) -> bool {
+        self.opens() && self.0 & STICKY != 0
     }
 
     /// What [`Verdict::open`] packed.
@@ -145,6 +159,12 @@ impl Verdict {
         Self(reason.dropped() as u64 | (reason as u64) << 32)
     }
 
+    /// Passed to the stack, which refuses it; counted under what would else be a drop.
+    #[inline(always)]
+    pub const fn refused(reason: Reason) -> Self {
+        Self((reason as u64) << 32)
+    }
+
     /// For entry points.
     #[inline(always)]
     pub const fn action(self) -> Action {
@@ -167,6 +187,9 @@ impl Verdict {
         (self.0 >> 32) as u32 & (REASONS - 1)
     }
 }
+
+/// Behind what [`Verdict::open`] packs.
+const STICKY: u64 = 1 << 52;
 
 /// Where a new flow goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -212,12 +235,18 @@ mod tests {
             };
             assert_eq!(verdict.action(), action);
         }
+        let refused = Verdict::refused(Reason::NoBackend);
+        assert_eq!(refused.action(), Action::Pass);
+        assert_eq!(refused.reason(), Reason::NoBackend as u32);
         assert_eq!(Verdict::PASS.reason(), 0);
         let choice = Choice {
             service: 0x3fff,
             backend: 0x1_fffe,
             back: 0xffd,
         };
-        assert_eq!(Verdict::open(choice).choice(), choice);
+        let open = Verdict::open(choice);
+        assert_eq!((open.choice(), open.sticky().choice()), (choice, choice));
+        assert!(open.opens() && !open.sticks());
+        assert!(open.sticky().opens() && open.sticky().sticks());
     }
 }

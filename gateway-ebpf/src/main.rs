@@ -27,7 +27,7 @@ use gateway_common::{
     config::Clock,
     datapath::process,
     flow::TCP,
-    service::ServiceKey,
+    service::{ServiceKey, mode},
 };
 
 use crate::{
@@ -112,7 +112,11 @@ pub fn fleetgate_sk_lookup(ctx: SkLookupContext) -> u32 {
     // one connection at worst.
     // Whoever steers it: a SYN that TC passed to the proxy may arrive here after the listener has
     // become the kernel's.
-    if unsafe { SERVICES.get(&key) }.is_some() {
+    if let Some(service) = unsafe { SERVICES.get(&key) } {
+        // Nobody speaks for a listener of protocol TCP: the stack answers RST.
+        if service.mode == mode::L4 {
+            return SK_DROP;
+        }
         // Without a socket (the agent is down) the connection is refused, and does not end up with
         // whoever listens on that port at any address.
         if SOCKETS.redirect_sk_lookup(&ctx, 0, 0).is_err() {

@@ -1,19 +1,23 @@
 //! The maps, and the pipeline's tables on them.
 
+use core::{arch::asm, ffi::c_void};
+
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64},
+    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, SockMap},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap},
 };
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
-    datapath::{Claim, Tables},
+    datapath::{Claim, Search, Step, Tables},
     flow::{Flow, FlowKey},
     hash::scale,
     maps as spec,
     pod::Shared,
+    ports::Mark,
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
 };
@@ -36,6 +40,15 @@ static NEIGHBOURS: HashMap<NeighbourKey, u32> =
     HashMap::with_max_entries(spec::NEIGHBOURS.1, BPF_F_NO_PREALLOC);
 #[map]
 static SNATS: Array<Snat> = Array::with_max_entries(spec::SNATS.1, 0);
+#[map]
+static PORT_MARKS: Array<Mark> = Array::with_max_entries(spec::PORT_MARKS.1, 0);
+#[map]
+static PORTS_SWEPT: Array<u64> = Array::with_max_entries(spec::PORTS_SWEPT.1, 0);
+#[map]
+static SEARCH: PerCpuArray<Search> = PerCpuArray::with_max_entries(spec::SEARCH.1, 0);
+#[map]
+static AFFINITY: LruHashMap<AffinityKey, Affinity> =
+    LruHashMap::with_max_entries(spec::AFFINITY.1, 0);
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(spec::CONFIG.1, 0);
 #[map]
@@ -130,6 +143,64 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
     }
 
     #[inline(always)]
+    fn mark(&self, slot: u32) -> Option<&Shared<Mark>> {
+        let mark = PORT_MARKS.get_ptr(slot)?;
+        // SAFETY: as in `flow`.
+        Some(unsafe { &*mark.cast::<Shared<Mark>>() })
+    }
+
+    #[inline(always)]
+    fn freed(&self, slot: u32) {
+        if let Some(mark) = PORT_MARKS.get_ptr_mut(slot) {
+            // SAFETY: the field is a live word, aligned to 8. `core` has no atomic add for this target.
+            unsafe {
+                asm!(
+                    "lock *(u64 *)({at} + 0) += {one}",
+                    at = in(reg) &raw mut (*mark).freed,
+                    one = in(reg) 1_u64,
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn swept(&self, slot: u32) -> u64 {
+        match PORTS_SWEPT.get_ptr(slot) {
+            // SAFETY: one aligned word of map memory that the agent may write meanwhile.
+            Some(at) => unsafe { at.read_volatile() },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn search<R>(&self, go: impl FnOnce(&mut Search) -> R) -> Option<R> {
+        let search = SEARCH.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own value, and programs of one CPU do not interrupt each other.
+        Some(go(unsafe { &mut *search }))
+    }
+
+    /// By `bpf_loop`, since Linux 5.17: the verifier looks at one round and not at all of them.
+    #[inline(always)]
+    fn repeat<S: Step>(&self, times: u32, state: &mut S) {
+        let round: unsafe extern "C" fn(u64, *mut c_void) -> i64 = round::<S>;
+        // SAFETY: the kernel calls `round` with the pointer given here, on this stack, and keeps neither.
+        unsafe { bpf_loop(times, round as *mut c_void, (&raw mut *state).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>> {
+        let entry = AFFINITY.get_ptr(key)?;
+        // SAFETY: as in `flow`.
+        Some(unsafe { &*entry.cast::<Shared<Affinity>>() })
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        // A client that finds no room goes where the ring says.
+        let _ = AFFINITY.insert(key, affinity, 0);
+    }
+
+    #[inline(always)]
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32) {
         for stats in [
             SERVICE_STATS.get_ptr_mut(service),
@@ -159,6 +230,14 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
             unsafe { (*stats).flows += 1 };
         }
     }
+}
+
+/// One round of `repeat`; anything but 0 ends it.
+#[inline(never)]
+unsafe extern "C" fn round<S: Step>(_round: u64, state: *mut c_void) -> i64 {
+    // SAFETY: `repeat` hands the pointer to a live `S` that nobody else uses meanwhile.
+    let state = unsafe { &mut *state.cast::<S>() };
+    i64::from(!state.step())
 }
 
 /// Counts a packet under a reason number; 0 counts nothing.

@@ -6,6 +6,7 @@
 mod applying;
 mod configuring;
 mod gateway;
+mod judging;
 mod options;
 mod publishing;
 mod surroundings;
@@ -22,7 +23,7 @@ use tracing::{info, warn};
 pub use options::{Fleet, Options, Source};
 
 use crate::{
-    dataplane,
+    dataplane, health,
     network::{self, Change, Network},
     proxy::ProxyError,
     source::{Bounds, DirectorySource, feed, kubernetes},
@@ -141,7 +142,9 @@ where
         }
         Source::Kubernetes(fleet) => Some(kubernetes::follow(fleet.servers.clone(), writer)?),
     };
-    let mut gateway = Gateway::start(options, network).await?;
+    let (prober, mut verdicts) =
+        health::start().map_err(|e| Error::Io("the thread that probes pods", e))?;
+    let mut gateway = Gateway::start(options, network, prober).await?;
     if let Some(following) = &following {
         // Set once: by this agent.
         let _ = gateway.shared().servers.set(following.board());
@@ -167,6 +170,7 @@ where
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             edits = edits.take() => gateway.configure(edits).await,
+            verdicts = verdicts.take() => gateway.judge(verdicts).await,
             change = changes.next() => {
                 if heard.is_none() {
                     settled = Instant::now() + pause;

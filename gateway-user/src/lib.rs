@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod dataplane;
 pub mod doctor;
+pub mod health;
 pub mod ir;
 pub mod manifest;
 pub mod metrics;

@@ -13,7 +13,10 @@ use gateway_user::{
     agent::{self, Options, Shared},
     cli::{self, Cli, Command, RunArgs},
     dataplane::tables::Tables,
-    metrics::{FleetCounters, Kernel, Metrics, ProxyCounters, Readings, Scrape},
+    metrics::{
+        FleetCounters, GroupHealth, HealthCounters, Kernel, Metrics, ProxyCounters, Readings,
+        Scrape,
+    },
 };
 use tokio::{net::TcpListener, runtime, task::LocalSet};
 use tracing_subscriber::EnvFilter;
@@ -85,6 +88,10 @@ fn state(shared: Arc<Shared>) -> AdminState {
             fleet: FleetCounters {
                 servers: shared.servers.get().map(|it| it.all()).unwrap_or_default(),
                 status: shared.status.clone(),
+            },
+            health: HealthCounters {
+                probes: Some(Arc::clone(&shared.health)),
+                groups: GroupHealth::of(&record.ir),
             },
             proxy: ProxyCounters {
                 connections: proxy.accepted_connections,

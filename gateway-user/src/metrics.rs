@@ -3,6 +3,7 @@
 //! Invariant: labels name objects of the configuration, never a client.
 
 mod fleet;
+mod health;
 mod kernel;
 mod proxy;
 mod readings;
@@ -11,7 +12,13 @@ use std::{fmt, sync::Arc};
 
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::{fleet::FleetCounters, kernel::Kernel, proxy::ProxyCounters, readings::Readings};
+pub use self::{
+    fleet::FleetCounters,
+    health::{GroupHealth, HealthCounters},
+    kernel::Kernel,
+    proxy::ProxyCounters,
+    readings::Readings,
+};
 
 /// Everything a scrape shows, taken at one time.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +29,8 @@ pub struct Scrape {
     pub proxy: ProxyCounters,
     /// The part of the fleet's API servers.
     pub fleet: FleetCounters,
+    /// The part of health checks.
+    pub health: HealthCounters,
 }
 
 /// Makes a [`Scrape`]. Called from a thread that may block.
@@ -68,6 +77,7 @@ impl Collector for Scraper {
             kernel.encode(&mut encoder)?;
         }
         scrape.fleet.encode(&mut encoder)?;
+        scrape.health.encode(&mut encoder)?;
         scrape.proxy.encode(&mut encoder)
     }
 }

@@ -7,8 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use gateway_common::affinity::members;
 use gateway_user::{
-    ir::{self, Compiler, Group, Ir, LastGood, Listener, Options, Remembered, Touched},
+    ir::{
+        self, Compiler, Group, Ir, LastGood, Listener, Options, Probe, ProbeFailure, Remembered,
+        Touched,
+    },
     manifest::{Changes, Reach, Snapshot},
     plan::{
         self, BackendKey, BackendState, Inputs, Mode, Plan, Planner, Region, ServiceAddr, Source,
@@ -49,6 +53,8 @@ struct Control {
     plan: Plan,
     routes: BTreeMap<IpAddr, IpAddr>,
     busy: Option<BTreeSet<u32>>,
+    /// What is probed, as the agent's prober keeps it.
+    probed: BTreeMap<Probe, Option<ProbeFailure>>,
     crash: bool,
     counts: BTreeMap<&'static str, u32>,
 }
@@ -66,7 +72,7 @@ type Weights = BTreeMap<BackendKey, u32>;
 
 fn meaning(plan: &Plan) -> Meaning {
     let weights = |mode: &Mode| match mode {
-        Mode::Request => None,
+        Mode::Request | Mode::Empty => None,
         Mode::Connection(ring) => {
             let members = ring.members.iter();
             Some(
@@ -101,7 +107,8 @@ fn meaning(plan: &Plan) -> Meaning {
 }
 
 fn apart(one: &Region, other: &Region) -> bool {
-    one.offset + one.len <= other.offset || other.offset + other.len <= one.offset
+    let end = |region: &Region| region.offset + region.len + members::len(region.len);
+    end(one) <= other.offset || end(other) <= one.offset
 }
 
 impl Control {
@@ -127,6 +134,7 @@ impl Control {
             plan: Plan::default(),
             routes,
             busy: None,
+            probed: BTreeMap::new(),
             crash: false,
             counts: BTreeMap::new(),
         };
@@ -146,6 +154,7 @@ impl Control {
     /// Takes in some events at once, as the feed hands them over.
     fn take_in(&mut self, events: &[Event]) {
         let mut changes = Changes::default();
+        let mut judged = None;
         for event in events {
             match event.edit() {
                 (kind, Some(edit)) => {
@@ -167,30 +176,89 @@ impl Control {
                             let busy = ids.filter(|id| busy.contains(&(id % 7))).collect();
                             self.busy = Some(busy);
                         }
+                        Event::Judge(which, why) => judged = Some((*which, *why)),
                         _ => self.crash = true,
                     }
                 }
             }
         }
         self.follow(&changes);
+        if let Some((which, why)) = judged {
+            self.judge(which, why);
+        }
     }
 
     fn follow(&mut self, changes: &Changes) {
         let before = self.ir.clone();
         let good = self.compiler.last_good().clone();
         let touched = self.compiler.update(&self.snapshot, changes);
-        self.same_model(&good, &touched);
-        self.same_routes(&touched);
-        self.same_plan(&before, &touched);
+        self.agree(&good, &before, &touched);
+    }
+
+    /// One in `which` of what is probed fails now, or is trusted again.
+    fn judge(&mut self, which: u8, why: Option<ProbeFailure>) {
+        let probes = self.probed.keys().enumerate();
+        let some = probes.filter(|(at, _)| at % usize::from(which) == 0);
+        let news: Vec<_> = some.map(|(_, probe)| (probe.clone(), why)).collect();
+        if news.is_empty() {
+            return;
+        }
+        self.count(if why.is_some() {
+            "probe fails"
+        } else {
+            "probe passes"
+        });
+        self.probed.extend(news.iter().cloned());
+        let before = self.ir.clone();
+        let good = self.compiler.last_good().clone();
+        let touched = self.compiler.judge(&self.snapshot.clone(), news);
+        assert!(!touched.problems, "a pod that fails is nobody's mistake");
+        self.agree(&good, &before, &touched);
+    }
+
+    /// Everything is as if it were built from nothing.
+    fn agree(&mut self, good: &LastGood, before: &Ir, touched: &Touched) {
+        self.same_model(good, touched);
+        self.same_probes();
+        self.same_routes(touched);
+        self.same_plan(before, touched);
+    }
+
+    /// What is probed is what the groups need, and a new one is trusted.
+    fn same_probes(&mut self) {
+        let changes = self.compiler.probe_changes();
+        for probe in changes.gone {
+            assert!(self.probed.remove(&probe).is_some(), "{probe:?}");
+        }
+        for (probe, why) in changes.wanted {
+            let had = self.probed.insert(probe, why);
+            assert!(why.is_none() || had == Some(why));
+        }
+        let groups = self.ir.groups.values();
+        let needed: BTreeSet<Probe> = groups.flat_map(|it| it.probes()).collect();
+        assert!(self.probed.keys().eq(needed.iter()));
+        for (probe, why) in &self.probed {
+            assert_eq!(self.compiler.verdicts().get(probe), *why);
+        }
+        let groups: Vec<_> = self.ir.groups.values().cloned().collect();
+        for group in groups {
+            if group.is_open() {
+                self.count("fails open");
+            } else if !group.failing.is_empty() {
+                self.count("some pods fail");
+            }
+        }
     }
 
     /// The routing model and the problems are those of a build from nothing but what was good: before this change, and
     /// also after it.
     fn same_model(&mut self, before: &LastGood, touched: &Touched) {
         let options = Options::default();
-        let at_once = ir::build(&self.snapshot, before, &options);
+        let verdicts = self.compiler.verdicts().clone();
+        let build = |good: &LastGood| ir::build_judged(&self.snapshot, good, &options, &verdicts);
+        let at_once = build(before);
         let problems = self.compiler.problems();
-        let built = ir::build(&self.snapshot, self.compiler.last_good(), &options);
+        let built = build(self.compiler.last_good());
         let (ours, theirs) = (self.compiler.ir(), &built.ir);
         for (name, listener) in &ours.listeners {
             assert_eq!(theirs.listeners.get(name), Some(listener));
@@ -244,6 +312,7 @@ impl Control {
             counted.insert(match service.mode {
                 Mode::Connection(_) => "steered by the kernel",
                 Mode::Request => "steered by the proxy",
+                Mode::Empty => "of nobody",
             });
         }
         counted.extend(left_out.first().map(|_| "left out"));
@@ -371,6 +440,10 @@ fn what_follows_changes_is_what_would_be_built_from_nothing() {
         ("leave", 15),
         ("unreadable", 15),
         ("sweep", 100),
+        ("probe fails", 50),
+        ("probe passes", 50),
+        ("some pods fail", 200),
+        ("fails open", 100),
         ("crash", 30),
         ("steered by the kernel", 400),
         ("steered by the proxy", 1000),

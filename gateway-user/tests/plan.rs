@@ -50,6 +50,7 @@ fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
             policy: Arc::default(),
             split: Split::Replicas,
             affinity: Affinity::None,
+            affinity_seconds: 0,
             backends: shape
                 .iter()
                 .filter(|(_, w)| **w > 0)
@@ -60,6 +61,7 @@ fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
                 .filter(|(_, w)| **w == 0)
                 .map(|(n, _)| pod(*n, 0))
                 .collect(),
+            failing: Vec::new(),
         };
         let mode = if group.backends.is_empty() {
             SteeringMode::Request

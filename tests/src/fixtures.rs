@@ -2,10 +2,17 @@
 //!
 //! `fixtures_slices` and `fixtures_kernel` run every row of [`table`]; a new behaviour is a new row.
 
+mod affinity;
 mod backends;
 mod ends;
+mod handshakes;
+mod headers;
+mod l4;
 mod lives;
+mod pieces;
+mod services;
 mod shapes;
+mod sums;
 mod tcp;
 mod udp;
 mod untouched;
@@ -25,11 +32,18 @@ pub fn table() -> Vec<Row> {
     [
         tcp::rows(),
         udp::rows(),
+        l4::rows(),
         lives::rows(),
         backends::rows(),
+        affinity::rows(),
         ends::rows(),
         shapes::rows(),
         untouched::rows(),
+        handshakes::rows(),
+        headers::rows(),
+        pieces::rows(),
+        services::rows(),
+        sums::rows(),
     ]
     .concat()
 }

@@ -11,15 +11,15 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
-use gateway_common::verdict::Action;
+use gateway_common::{flow::FlowKey, verdict::Action};
 
 use crate::world::{Counters, Flows, Hook, World};
 
-pub use tables::FLOWS;
 use tables::Maps;
+pub use tables::{FLOWS, Saved};
 
 /// Map sizes of tests: enough for every world, and quick to make.
-const SIZES: [(&str, u32); 9] = [
+pub(crate) const SIZES: [(&str, u32); 9] = [
     ("FLOWS", FLOWS),
     ("SERVICES", 1024),
     ("RINGS", 65_537),
@@ -163,8 +163,7 @@ impl Kernel {
                 program::<SchedClassifier>(&mut self.ebpf, "fleetgate_tc")?.test_run(options)
             }
         };
-        // Less than an Ethernet header, or an EtherType of IP without an IP header.
-        if result.is_err() && frame.len() < 14 + 20 {
+        if result.is_err() && frame.len() < shortest(hook, frame) {
             return Ok(None);
         }
         let result = result.with_context(|| format!("test run of {} bytes", frame.len()))?;
@@ -198,6 +197,14 @@ impl Kernel {
         self.maps.flows(now)
     }
 
+    /// Removes one flow entry as the agent does.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn sweep(&mut self, key: &FlowKey) -> Result<()> {
+        self.maps.sweep(key)
+    }
+
     /// All counters, summed over the CPUs.
     ///
     /// # Errors
@@ -206,18 +213,30 @@ impl Kernel {
         self.maps.counters()
     }
 
-    /// Instructions the verifier walked through to accept a program, where the kernel tells.
+    /// What packets change, as it is now.
     ///
     /// # Errors
-    /// When the program is not there.
-    pub fn verified_instructions(&mut self, name: &str) -> Result<Option<u32>> {
-        let info = self
-            .ebpf
-            .program(name)
-            .with_context(|| format!("the object has no program {name}"))?
-            .info()
-            .with_context(|| format!("cannot ask for {name}"))?;
-        Ok(info.verified_instruction_count())
+    /// When a map cannot be read.
+    pub fn save(&self) -> Result<Saved> {
+        self.maps.save()
+    }
+
+    /// Puts back what packets have changed since.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn restore(&mut self, saved: &Saved) -> Result<()> {
+        self.maps.restore(saved)
+    }
+}
+
+/// Shortest frame that every test run takes, in bytes: an Ethernet header, and at TC the IP header that the EtherType
+/// promises. A wire has none so short either: a card hands up at least 60 bytes.
+pub fn shortest(hook: Hook, frame: &[u8]) -> usize {
+    match (hook, frame.get(12..14)) {
+        (Hook::Tc, Some([0x08, 0x00])) => 14 + 20,
+        (Hook::Tc, Some([0x86, 0xdd])) => 14 + 40,
+        _ => 14,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     datapath::{
@@ -16,6 +17,7 @@ use gateway_common::{
 };
 
 use crate::{
+    ledger::Books,
     row::{INGRESS, Row, Seen, judge},
     world::{AGE_STEP, Counters, Flows, Hook, World},
 };
@@ -46,6 +48,16 @@ impl Slices {
         slices.memory.now = u32::MAX - 2 * AGE_STEP;
         slices.apply(world);
         slices
+    }
+
+    /// The same state once more: what happens to one is not seen in the other.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            hook: self.hook,
+            memory: self.memory.fork(),
+            counters: self.counters.clone(),
+        }
     }
 
     /// Replaces all tables but the flows.
@@ -119,6 +131,7 @@ pub fn run_row(row: &Row, hook: Hook) -> Vec<Seen> {
         }
         slices.wait(step.wait * AGE_STEP);
         let before = slices.counters();
+        let books = Books::of(&slices);
         let (verdict, frame) = slices.run(&step.frame, step.segmented);
         let seen = Seen {
             action: verdict.action(),
@@ -127,6 +140,8 @@ pub fn run_row(row: &Row, hook: Hook) -> Vec<Seen> {
             counters: slices.counters(),
         };
         judge(row, at, &world, hook, &before, &seen);
+        let place = format!("row \"{}\", step {}, {hook:?}", row.name, at + 1);
+        books.balance(&place, &step.frame, seen.action, &Books::of(&slices));
         all.push(seen);
     }
     if let Some(law) = row.law {
@@ -180,6 +195,14 @@ impl<const XDP: bool> Tables for At<'_, XDP> {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.0.memory.snat(index)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>> {
+        self.0.memory.affinity(key)
+    }
+
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.0.memory.remember(key, affinity);
     }
 
     fn count_traffic(&self, service: u32, backend: u32, reply: bool, bytes: u32) {

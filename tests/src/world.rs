@@ -57,6 +57,39 @@ pub struct Counters {
     pub reasons: BTreeMap<u32, Count>,
 }
 
+impl Counters {
+    /// What was counted since counters stood like this. Counters only grow.
+    #[must_use]
+    pub fn minus(&self, before: &Self) -> Self {
+        fn each<V: Copy + Default + PartialEq>(
+            now: &BTreeMap<u32, V>,
+            before: &BTreeMap<u32, V>,
+            minus: impl Fn(V, V) -> V,
+        ) -> BTreeMap<u32, V> {
+            let left = now.iter().map(|(id, count)| {
+                let old = before.get(id).copied().unwrap_or_default();
+                (*id, minus(*count, old))
+            });
+            left.filter(|(_, count)| *count != V::default()).collect()
+        }
+        let traffic = |now: Traffic, old: Traffic| Traffic {
+            flows: now.flows - old.flows,
+            in_packets: now.in_packets - old.in_packets,
+            in_bytes: now.in_bytes - old.in_bytes,
+            out_packets: now.out_packets - old.out_packets,
+            out_bytes: now.out_bytes - old.out_bytes,
+        };
+        Self {
+            services: each(&self.services, &before.services, traffic),
+            backends: each(&self.backends, &before.backends, traffic),
+            reasons: each(&self.reasons, &before.reasons, |now, old| Count {
+                packets: now.packets - old.packets,
+                bytes: now.bytes - old.bytes,
+            }),
+        }
+    }
+}
+
 /// Flow entries in key order. `last_seen` holds the age instead, in whole [`AGE_STEP`]s: kernel
 /// time cannot be repeated to the tick.
 pub type Flows = Vec<(FlowKey, Flow)>;

@@ -5,10 +5,14 @@ use std::{collections::BTreeSet, panic::catch_unwind};
 use fleetgate_tests::{
     fixtures,
     packets::{self, flags},
+    row::Expect,
     slices::{self, Slices},
     world::{self, CLIENT, Hook, VIP},
 };
-use gateway_common::{flow::state, verdict::Action};
+use gateway_common::{
+    flow::state,
+    verdict::{Action, Reason},
+};
 
 #[test]
 fn every_row_holds_at_tc_on_slices() {
@@ -36,8 +40,47 @@ fn the_table_has_many_rows_and_no_name_twice() {
     let rows = fixtures::table();
     let names: BTreeSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
     assert_eq!(names.len(), rows.len());
-    assert!(rows.len() >= 100, "{} rows", rows.len());
+    let frames: usize = rows.iter().map(|row| row.steps.len()).sum();
+    eprintln!("{} rows, {frames} frames", rows.len());
+    assert!(rows.len() >= 150, "{} rows", rows.len());
     assert!(rows.iter().all(|row| !row.steps.is_empty()));
+}
+
+/// Reasons that no packet on slices can meet, and why.
+const UNMET: [(Reason, &str); 3] = [
+    (
+        Reason::NoRoute,
+        "told by the kernel's route lookup; in the kernel, rows whose hop is 0 meet it",
+    ),
+    (
+        Reason::Rewrite,
+        "a buffer of the kernel that cannot be written; a frame on slices always can",
+    ),
+    (
+        Reason::Flipped,
+        "another CPU replaces the service while this one reads it",
+    ),
+];
+
+#[test]
+fn every_reason_is_met_by_a_row_or_cannot_be() {
+    let met: BTreeSet<u32> = fixtures::table()
+        .iter()
+        .flat_map(|row| &row.steps)
+        .flat_map(|step| [step.tc, step.xdp])
+        .filter_map(|expect| match expect {
+            Expect::Pass(reason) | Expect::Drop(reason) => Some(reason as u32),
+            _ => None,
+        })
+        .collect();
+    for reason in Reason::ALL {
+        let unmet = UNMET.iter().find(|(unmet, _)| *unmet == reason);
+        match (met.contains(&(reason as u32)), unmet) {
+            (false, None) => panic!("{reason:?}: no row meets it; add one, or say why none can"),
+            (true, Some((_, why))) => panic!("{reason:?} is met, and should not be: {why}"),
+            _ => {}
+        }
+    }
 }
 
 #[test]

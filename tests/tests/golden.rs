@@ -64,6 +64,10 @@ const DECISIONS: &[&str] = &[
     "failover-before-fail-open",
     "canary-before-cluster-weight",
     "unreachable-cluster-keeps-endpoints",
+    // Listeners of protocol TCP and UDP.
+    "default-backend-attaches",
+    "empty-l4-listener-refuses",
+    "one-ingress-per-l4-listener",
     // Sections 11 to 14.
     "uch-falls-back-to-wrr",
     "sticky-reselects",

@@ -111,6 +111,7 @@ fn put(record: &mut Record, port: u16, said: u64) {
         policy: Arc::default(),
         split: Split::Replicas,
         affinity: Affinity::None,
+        affinity_seconds: 0,
         // Of more than one chunk.
         backends: (1..60)
             .map(|pod| Backend {
@@ -121,6 +122,7 @@ fn put(record: &mut Record, port: u16, said: u64) {
             })
             .collect(),
         idle: Vec::new(),
+        failing: Vec::new(),
     };
     let listener = Listener {
         name: name(port),
@@ -139,7 +141,9 @@ fn put(record: &mut Record, port: u16, said: u64) {
         group: said.to_string(),
         mode: Mode::Request,
         client_affinity: false,
+        affinity_seconds: 0,
         epoch: 1,
+        l4: false,
     };
     let ir = &mut record.ir;
     ir.listeners.insert(name(port), Arc::new(listener));

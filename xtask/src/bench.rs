@@ -1,5 +1,7 @@
 //! `cargo xtask bench control`: what a configuration and its changes cost.
 
+pub mod ring;
+
 use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};

@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use self::{guard::Guard, state::State};
+use rustix::process::Signal;
+
+use self::{guard::Guard, state::State, topology::Pod};
 use crate::{console, netns, paths, process::Known, setup};
 
 pub mod guard;
@@ -98,6 +100,37 @@ impl Lab {
         self.state.save()
     }
 
+    /// Kills the HTTP server of a pod; its open connections are reset.
+    pub fn kill_pod(&mut self, pod: &Pod) -> Result<()> {
+        let found = |known: &&Known| known.what == pod.name && known.alive();
+        let server = self.state.processes.iter().find(found);
+        let server = server.with_context(|| format!("no server runs in pod {}", pod.name))?;
+        server.signal(Signal::KILL);
+        let give_up = Instant::now() + Duration::from_secs(5);
+        while server.alive() {
+            if Instant::now() > give_up {
+                bail!("the server of pod {} does not end", pod.name);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Starts the HTTP server of a pod that was killed.
+    pub fn start_pod(&mut self, pod: &Pod) -> Result<()> {
+        self.serve(pod)?;
+        wait_listening(&pod.namespace, topology::HTTP_PORT)
+    }
+
+    fn serve(&mut self, pod: &Pod) -> Result<()> {
+        let listen = format!("{}:{}", pod.address, topology::HTTP_PORT);
+        let mut http = Command::new(paths::xtask()?);
+        http.args(["lab-pod", "--cluster", &pod.cluster])
+            .args(["--pod", &pod.name, "--listen", &listen]);
+        self.spawn(&pod.namespace, &pod.name, &http)?;
+        Ok(())
+    }
+
     fn build(&mut self) -> Result<()> {
         let namespaces = topology::namespaces();
         let add: Vec<String> = namespaces
@@ -124,20 +157,8 @@ impl Lab {
     }
 
     fn start_pods(&mut self) -> Result<()> {
-        let me = paths::xtask()?;
         for pod in topology::pods() {
-            let listen = format!("{}:{}", pod.address, topology::HTTP_PORT);
-            let mut http = Command::new(&me);
-            http.args([
-                "lab-pod",
-                "--cluster",
-                &pod.cluster,
-                "--pod",
-                &pod.name,
-                "--listen",
-                &listen,
-            ]);
-            self.spawn(&pod.namespace, &pod.name, &http)?;
+            self.serve(&pod)?;
             let mut iperf = Command::new("iperf3");
             iperf.args(["--server", "--port", &topology::IPERF_PORT.to_string()]);
             self.spawn(&pod.namespace, &format!("{}-iperf", pod.name), &iperf)?;

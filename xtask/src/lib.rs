@@ -3,6 +3,7 @@
 //! Nothing here ends up in the product.
 
 pub mod bench;
+pub mod chaos;
 pub mod chart;
 pub mod client;
 pub mod console;
@@ -18,3 +19,4 @@ pub mod process;
 pub mod setup;
 pub mod suite;
 pub mod toolchain;
+pub mod verify;

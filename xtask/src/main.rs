@@ -5,9 +5,9 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use xtask::{
-    bench, chart,
+    bench, chaos, chart,
     client::{self, Job, Pattern},
-    console, demo, ebpf, kernel_matrix, lab, netns, pod, setup, suite,
+    console, demo, ebpf, kernel_matrix, lab, netns, pod, setup, suite, verify,
 };
 
 #[derive(Parser)]
@@ -29,6 +29,12 @@ enum Command {
     Setup,
     /// Every test: unit, property and golden, then the privileged ones on the kernel
     Test,
+    /// Load every kernel program and print what it costs the verifier, against its budget
+    Verify {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Lint a Helm chart of deploy/chart and render it (sets up Helm if it can)
     Chart(chart::Options),
     /// Network namespaces: a client, a gateway node, pods of two clusters
@@ -40,6 +46,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Everything changes at once: nothing may be reset or misrouted
+    Chaos(chaos::Options),
     /// Measurements of one part, with their bars
     #[command(subcommand)]
     Bench(Bench),
@@ -68,6 +76,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// How evenly rings share, and what a change of backends moves
+    Ring {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// What a configuration and its changes cost, at 1 000, 10 000 and 100 000 pods
     Control {
         /// Print the result as JSON
@@ -132,14 +146,17 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf(options) => ebpf::build(&options).map(drop),
         Command::Setup => setup::run(),
         Command::Test => return suite::run(),
+        Command::Verify { json } => return verify::run(json),
         Command::Chart(options) => chart::run(&options),
         Command::Lab(Lab::Up) => lab::up(),
         Command::Lab(Lab::Down) => lab::down(),
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
+        Command::Chaos(options) => return chaos::run(options),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
         Command::KernelMatrix(options) => return kernel_matrix::run(&options),
         Command::KernelMatrixGuest => kernel_matrix::guest::run(),
+        Command::Bench(Bench::Ring { json }) => return bench::ring::run(json),
         Command::LabPod {
             cluster,
             pod,

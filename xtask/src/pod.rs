@@ -21,7 +21,8 @@ const IDLE: Duration = Duration::from_secs(75);
 
 /// Serves until the process ends.
 ///
-/// Every path answers `{"cluster":..,"pod":..}`; `/headers` adds `peer`, `method`, `path` and the request's `headers`
+/// Every path answers `{"cluster":..,"pod":..}`, and `x-pod: cluster/pod`; `/bytes/N` answers N bytes instead, each one more than the
+/// one before it; `/headers` adds `peer`, `method`, `path` and the request's `headers`
 /// as an array of `[name, value]` in the order they came.
 pub fn serve(cluster: &str, pod: &str, listen: SocketAddr) -> Result<()> {
     let listener = TcpListener::bind(listen)
@@ -58,22 +59,44 @@ fn converse(stream: TcpStream, peer: SocketAddr, cluster: &str, pod: &str) -> io
         {
             request.describe(peer, fields);
         }
+        let bytes = request.path.strip_prefix("/bytes/");
+        let bytes: Option<u64> = bytes.and_then(|count| count.parse().ok());
+        let bytes = bytes.filter(|count| *count <= BODY_BYTES);
         let body = body.to_string();
+        let length = bytes.unwrap_or(body.len() as u64);
         let connection = if request.keep_alive {
             "keep-alive"
         } else {
             "close"
         };
         let answer = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
-            body.len()
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             X-Pod: {cluster}/{pod}\r\nConnection: {connection}\r\n\r\n",
         );
-        let body = if request.method == "HEAD" { "" } else { &body };
-        // One write, one segment.
-        (&stream).write_all((answer + body).as_bytes())?;
+        if let Some(count) = bytes {
+            (&stream).write_all(answer.as_bytes())?;
+            if request.method != "HEAD" {
+                pattern(&stream, count)?;
+            }
+        } else {
+            let body = if request.method == "HEAD" { "" } else { &body };
+            // One write, one segment.
+            (&stream).write_all((answer + body).as_bytes())?;
+        }
         if !request.keep_alive {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Writes 0, 1, .. 255, 0, 1 and so on.
+fn pattern(mut stream: &TcpStream, mut count: u64) -> io::Result<()> {
+    let block: Vec<u8> = (0..=255_u8).cycle().take(1 << 16).collect();
+    while count > 0 {
+        let now = count.min(block.len() as u64);
+        stream.write_all(&block[..now as usize])?;
+        count -= now;
     }
     Ok(())
 }

@@ -202,6 +202,15 @@ fn missing_capabilities(status: &str) -> Result<Vec<&'static str>> {
         .collect())
 }
 
+/// Which of these capabilities this process does not hold.
+pub fn lacking(names: &[&str]) -> Result<Vec<&'static str>> {
+    let status =
+        fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let mut missing = missing_capabilities(&status)?;
+    missing.retain(|name| names.contains(name));
+    Ok(missing)
+}
+
 /// Names of the test programs that need the feature, by the package's manifest.
 fn privileged_programs() -> Result<Vec<String>> {
     let mut metadata = cargo();

@@ -38,7 +38,7 @@ pub(super) fn established<P: Packet, T: Tables>(
             || life.flags & flag::UNRESOLVED != 0
             || head.flags & (SYN | FIN | RST) != 0
             || expired(tables, life, now)
-            || head.key.proto == UDP && gone(tables, nat.backend, life.generation)
+            || head.key.proto == UDP && unwell(tables, nat.backend, life.generation)
         {
             return Verdict::TRACK;
         }
@@ -100,6 +100,21 @@ pub(super) fn gone<T: Tables>(tables: &T, id: u32, generation: u16) -> bool {
             backend.generation != generation
                 || backend.state == backend::state::DOWN
                 || backend.state == 0
+        }
+        None => true,
+    }
+}
+
+/// Whether flows that can move should leave their backend: it is gone, or fails its health checks.
+#[inline(always)]
+pub(super) fn unwell<T: Tables>(tables: &T, id: u32, generation: u16) -> bool {
+    match tables.backend(id) {
+        Some(backend) => {
+            backend.generation != generation
+                || !matches!(
+                    backend.state,
+                    backend::state::ACTIVE | backend::state::DRAINING
+                )
         }
         None => true,
     }

@@ -33,7 +33,7 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     };
     let service = *service;
     match service.mode {
-        mode::NAT => {}
+        mode::NAT | mode::L4 => {}
         mode::L7 => return Verdict::because(Reason::Proxy),
         _ => return Verdict::PASS,
     }
@@ -52,6 +52,10 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
         None => 0,
     };
     let Some(id) = select(tables, &service, &head, seed) else {
+        // Not the proxy's, so `sk_lookup` refuses it and the stack answers RST: the client knows at once.
+        if service.mode == mode::L4 && head.key.proto == TCP {
+            return Verdict::refused(Reason::NoBackend);
+        }
         return Verdict::because(Reason::NoBackend);
     };
     // The kernel may give the memory of a replaced entry to another service at once: what was read
@@ -76,11 +80,15 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
     {
         return Verdict::because(Reason::NextHop);
     }
-    Verdict::open(Choice {
+    let chosen = Verdict::open(Choice {
         service: service.id,
         backend: id,
         back,
-    })
+    });
+    match service.affinity_ticks {
+        0 => chosen,
+        _ => chosen.sticky(),
+    }
 }
 
 /// Backend id for a new flow.
@@ -101,7 +109,7 @@ fn select<T: Tables>(tables: &T, service: &Service, head: &Head, seed: u32) -> O
 }
 
 #[inline(always)]
-fn resolved<T: Tables>(tables: &T, id: u32, ifindex: u32) -> bool {
+pub(super) fn resolved<T: Tables>(tables: &T, id: u32, ifindex: u32) -> bool {
     match tables.hop(id) {
         Some(hop) => usable::<T>(hop, ifindex),
         None => false,

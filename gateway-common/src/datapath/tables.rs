@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::HashMap};
 
 use super::{Claim, Outside, Packet, Tables, patched_l4};
 use crate::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     flow::{Flow, FlowKey},
@@ -78,6 +79,8 @@ pub struct Memory {
     pub snats: Vec<Snat>,
     /// Most flow entries.
     pub max_flows: usize,
+    /// Clients that had a backend.
+    pub affinity: RefCell<HashMap<AffinityKey, &'static Shared<Affinity>>>,
     flows: RefCell<HashMap<FlowKey, usize>>,
     slab: RefCell<Vec<&'static Shared<Flow>>>,
 }
@@ -102,6 +105,31 @@ impl Memory {
             .collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         all
+    }
+
+    /// The same tables once more, with flows of their own: what happens to one is not seen in the other.
+    pub fn fork(&self) -> Self {
+        let fork = Self {
+            config: self.config,
+            now: self.now,
+            services: self.services.clone(),
+            rings: self.rings.clone(),
+            backends: self.backends.clone(),
+            hops: self.hops.clone(),
+            neighbours: self.neighbours.clone(),
+            snats: self.snats.clone(),
+            max_flows: self.max_flows,
+            affinity: RefCell::default(),
+            flows: RefCell::default(),
+            slab: RefCell::default(),
+        };
+        for (key, flow) in self.flows() {
+            fork.insert_flow(key, flow);
+        }
+        for (key, affinity) in self.affinity.borrow().iter() {
+            fork.remember(key, &affinity.read());
+        }
+        fork
     }
 
     /// Puts a flow entry in, as read from a kernel map.
@@ -166,6 +194,16 @@ impl Tables for Memory {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.snats.get(index as usize)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        // Leaked on purpose, as flows are.
+        let entry: &'static _ = Box::leak(Box::new(Shared::new(*affinity)));
+        self.affinity.borrow_mut().insert(*key, entry);
     }
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}

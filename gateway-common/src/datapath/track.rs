@@ -2,7 +2,7 @@
 
 use super::{
     Packet, Tables,
-    established::{expired, gone},
+    established::{expired, gone, unwell},
     opening::from,
     parse::{ACK, FIN, RST, SYN, parse},
 };
@@ -37,14 +37,22 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
     let anew = !reply
         && head.flags & (SYN | ACK) == SYN
         && matches!(life.state, state::TCP_CLOSING | state::TCP_CLOSED);
-    // What a pod that is gone has not answered, or cannot answer any more, opens anew elsewhere.
+    // What a pod that is gone has not answered, or cannot answer any more, opens anew elsewhere; what one that fails
+    // its checks has not answered, too.
+    let opens = head.flags & (SYN | ACK) == SYN;
+    let moves = matches!(life.state, state::UDP_OPENING | state::UDP_ESTABLISHED)
+        || opens && life.state == state::TCP_OPENING && life.flags & flag::ANSWERED == 0;
     let lost = !reply
-        && (head.flags & (SYN | ACK) == SYN
-            || matches!(life.state, state::UDP_OPENING | state::UDP_ESTABLISHED))
-        && gone(tables, flow.nat().backend, life.generation);
+        && (moves && unwell(tables, flow.nat().backend, life.generation)
+            || opens && gone(tables, flow.nat().backend, life.generation));
     if silent || anew || lost {
-        tables.forget(&sibling_key);
-        tables.forget(&head.key);
+        let (requests, replies) = if reply {
+            (&sibling_key, &head.key)
+        } else {
+            (&head.key, &sibling_key)
+        };
+        tables.forget(requests);
+        tables.free(replies);
         return Verdict::MISS;
     }
     let peer_flags = match sibling {

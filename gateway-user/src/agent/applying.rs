@@ -70,6 +70,7 @@ impl Gateway {
         self.busy = None;
         let context = apply::Context {
             want: &self.record.plan,
+            ticks_per_second: self.ticks_per_second,
             ring_seed: plan::ring_seed(&self.options.ring_secret),
             hops: self.hops.by_backend(),
         };

@@ -56,6 +56,7 @@ impl Gateway {
             return;
         }
         let new = self.compiler.update(&self.snapshot, &changes);
+        self.follow_probes();
         touched.listeners.extend(new.listeners);
         touched.groups.extend(new.groups);
         self.record.ir.follow(self.compiler.ir(), &touched);
@@ -91,7 +92,7 @@ impl Gateway {
         );
     }
 
-    fn route(&mut self, touched: &Touched) {
+    pub(super) fn route(&mut self, touched: &Touched) {
         if touched.is_empty() && self.router.is_used() {
             return;
         }

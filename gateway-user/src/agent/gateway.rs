@@ -16,7 +16,7 @@ use aya::Ebpf;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Error, Options, options::Source, publishing::Publishing, sweeper};
+use super::{Error, Options, judging::Said, options::Source, publishing::Publishing, sweeper};
 use crate::{
     dataplane::{
         self, apply, attach,
@@ -29,7 +29,8 @@ use crate::{
         record::{Part, Record, Recorder},
         tables::Tables,
     },
-    ir::{self, Compiler, LastGood, Remembered},
+    health::{self, Prober},
+    ir::{self, Compiler, LastGood, Remembered, Verdicts},
     manifest::Snapshot,
     network::{Interface, Network, Path},
     plan::{self, Planner},
@@ -48,6 +49,8 @@ pub struct Shared {
     pub stale: AtomicBool,
     /// Entries of the flow table at the last sweep.
     pub flows: AtomicU64,
+    /// What probes of pods met.
+    pub health: Arc<health::Counters>,
     /// Counters of the proxy.
     pub proxy: Arc<ProxyStats>,
     /// Where the maps are.
@@ -65,6 +68,8 @@ pub(super) struct Gateway {
     // Holds the programs; the links are pinned.
     pub(super) ebpf: Ebpf,
     pub(super) tables: Tables,
+    /// Of the kernel's clock.
+    pub(super) ticks_per_second: u32,
     pub(super) network: Network,
     pub(super) interfaces: Vec<Interface>,
     /// Index of each interface when it was attached; empty before.
@@ -105,6 +110,9 @@ pub(super) struct Gateway {
     /// The source has said something.
     pub(super) published: bool,
     pub(super) publishing: Option<Publishing>,
+    pub(super) prober: Prober,
+    /// Lines about health checks.
+    pub(super) said: Said,
 }
 
 /// How long the tick rate is measured.
@@ -115,7 +123,11 @@ const FLUSH: Duration = Duration::from_millis(50);
 impl Gateway {
     /// Loads programs onto new or pinned maps and takes up what an earlier agent left. Packets
     /// notice nothing yet.
-    pub(super) async fn start(options: Options, network: Network) -> Result<Self, Error> {
+    pub(super) async fn start(
+        options: Options,
+        network: Network,
+        prober: Prober,
+    ) -> Result<Self, Error> {
         let interfaces = network.interfaces().await?;
         for wanted in &options.interfaces {
             if !interfaces.iter().any(|i| i.name == *wanted) {
@@ -176,12 +188,15 @@ impl Gateway {
             Source::Manifests(_) => None,
             Source::Kubernetes(fleet) => Publishing::start(fleet)?,
         };
-        let compiler = Compiler::new(ir_options, LastGood::default(), remembered);
+        let mut compiler = Compiler::new(ir_options, LastGood::default(), remembered);
+        // Who failed at the last agent fails until a probe says otherwise.
+        compiler.start_from(Verdicts::of(&record.ir));
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(false),
             record: ArcSwap::from_pointee(record.clone()),
             stale: AtomicBool::new(false),
             flows: AtomicU64::new(0),
+            health: prober.counters(),
             proxy: proxy.stats(),
             pins: pins.clone(),
             servers: OnceLock::new(),
@@ -192,6 +207,7 @@ impl Gateway {
             pins,
             ebpf,
             tables,
+            ticks_per_second: rate,
             network,
             interfaces,
             attached: BTreeMap::new(),
@@ -219,6 +235,8 @@ impl Gateway {
             configured: false,
             published: false,
             publishing,
+            prober,
+            said: Said::new(Instant::now()),
         })
     }
 

@@ -106,7 +106,7 @@ impl Gateway {
         let addresses: BTreeSet<IpAddr> = ir
             .served()
             .filter_map(|listener| ir.kernel_group(listener))
-            .flat_map(|group| group.backends.iter().chain(&group.idle))
+            .flat_map(|group| group.pods())
             .map(|backend| backend.address.ip())
             // Flows may still go to pods that only the plan remembers.
             .chain(
@@ -132,7 +132,7 @@ impl Gateway {
         let listeners = touched.listeners.iter();
         let new: BTreeSet<IpAddr> = listeners
             .filter_map(|name| ir.kernel_group(ir.listeners.get(name)?))
-            .flat_map(|group| group.backends.iter().chain(&group.idle))
+            .flat_map(|group| group.pods())
             .map(|backend| backend.address.ip())
             .filter(|address| !self.paths.contains_key(address))
             .collect();

@@ -70,7 +70,7 @@ impl Live {
     /// Slots that each backend has in the ring of a service.
     pub fn ring(&self, service: &Service) -> Result<Slots, Error> {
         let mut slots = Slots::new();
-        if service.mode == mode::NAT {
+        if matches!(service.mode, mode::NAT | mode::L4) {
             for slot in self.region(service)? {
                 *slots.entry(slot).or_default() += 1;
             }

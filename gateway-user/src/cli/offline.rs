@@ -68,7 +68,7 @@ fn planned(ir: &Ir, vips: &[IpAddr]) -> (Plan, Vec<String>) {
     let routes: BTreeMap<IpAddr, IpAddr> = ir
         .groups
         .values()
-        .flat_map(|group| group.backends.iter().chain(&group.idle))
+        .flat_map(|group| group.pods())
         .map(|backend| (backend.address.ip(), node))
         .collect();
     let inputs = Inputs {
@@ -178,17 +178,14 @@ impl PlanView {
             address: address.to_string(),
             listener: service.listener.clone(),
             mode: match service.mode {
-                Mode::Connection(_) => "connection",
+                Mode::Connection(_) | Mode::Empty => "connection",
                 Mode::Request => "request",
             },
-            ring_length: match &service.mode {
-                Mode::Connection(ring) => ring.region.len,
-                Mode::Request => 0,
-            },
-            members: match &service.mode {
-                Mode::Connection(ring) => members(plan, ring, seed),
-                Mode::Request => Vec::new(),
-            },
+            ring_length: service.mode.ring().map_or(0, |ring| ring.region.len),
+            members: service
+                .mode
+                .ring()
+                .map_or_else(Vec::new, |ring| members(plan, ring, seed)),
         };
         Self {
             routes: routes(ir, vips, plan),

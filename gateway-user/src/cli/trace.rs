@@ -6,12 +6,13 @@ pub mod view;
 
 use std::{
     collections::BTreeSet,
-    net::{SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr, SocketAddrV4},
 };
 
 use gateway_common::{
+    affinity::{AffinityKey, members},
     backend::Backend,
-    datapath::tables::Memory,
+    datapath::{Tables, tables::Memory},
     flow::{Flow, FlowKey, state},
     maps,
     service::{Service, mode},
@@ -50,6 +51,11 @@ pub fn run(args: &TraceArgs) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
+/// By the kernel.
+const fn steered(mode: u8) -> bool {
+    matches!(mode, mode::NAT | mode::L4)
+}
+
 fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
     let transport = Transport::from(args.proto);
     let address = ServiceAddr {
@@ -60,7 +66,7 @@ fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
     let mut view = TraceView::new(args.from, address, listener.map(|l| l.name.to_string()));
     let entry = live.tables.services.get(&service_key(&address), 0).ok();
     view.steering = entry.and_then(|entry| match entry.mode {
-        mode::NAT => Some(SteeringMode::Connection),
+        mode::NAT | mode::L4 => Some(SteeringMode::Connection),
         mode::L7 => Some(SteeringMode::Request),
         _ => None,
     });
@@ -131,7 +137,7 @@ fn through_the_kernel(
     let look = |key: &FlowKey| live.tables.flows.get(key, 0).ok();
     let before = look(&packet::flow_key(transport, client, to));
     let ring = match entry {
-        Some(entry) if entry.mode == mode::NAT => live.region(&entry)?,
+        Some(entry) if steered(entry.mode) => live.region(&entry)?,
         _ => Vec::new(),
     };
     let readings = readings(live, &ring, before.as_ref(), entry, view)?;
@@ -143,6 +149,16 @@ fn through_the_kernel(
         .map_err(|e| Error::Map(maps::CONFIG.0, e.to_string()))?;
     let ticks = live.ticks()?;
     memory.now = ticks.now;
+    if let Some(entry) = entry {
+        let key = AffinityKey {
+            client: IpAddr::V4(*client.ip()).into(),
+            service: entry.id,
+            zero: 0,
+        };
+        if let Ok(had) = live.tables.affinity.get(&key, 0) {
+            memory.remember(&key, &had);
+        }
+    }
     let steered = packet::steer(memory, &look, transport, client, to);
     describe(view, &live.record, &readings, &ring, entry, &steered);
     if let (Some(flow), Some(kernel)) = (&before, view.kernel.as_mut()) {
@@ -183,9 +199,11 @@ fn scene(readings: &Readings, ring: &[u32]) -> Memory {
     memory.max_flows = usize::MAX;
     for (address, (entry, _)) in &readings.services {
         memory.services.insert(service_key(address), *entry);
-        if entry.mode == mode::NAT {
+        if steered(entry.mode) {
             memory.rings = vec![0; entry.ring_off.min(maps::RINGS.1) as usize];
             memory.rings.extend_from_slice(ring);
+            let ids: BTreeSet<u32> = ring.iter().copied().collect();
+            memory.rings.extend(members::build(ids, entry.ring_len));
         }
     }
     for (id, (backend, _)) in &readings.backends {

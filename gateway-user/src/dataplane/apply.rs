@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io::ErrorKind::NotFound, net::IpAddr, thread, t
 use aya::maps::MapError;
 use gateway_common::{
     addr::Port,
+    affinity::members,
     backend::{self, Backend, NextHop, Snat},
     config::Config,
     flow::state,
@@ -32,6 +33,8 @@ pub const TIMEOUTS: [u32; state::COUNT] = [0, 30, 7440, 120, 10, 30, 180, 0];
 pub struct Context<'a> {
     /// The plan the steps lead to.
     pub want: &'a Plan,
+    /// Of the kernel's clock.
+    pub ticks_per_second: u32,
     /// Seed of the rings.
     pub ring_seed: u64,
     /// Next hop of each backend address; 0 where it is not resolved.
@@ -67,7 +70,10 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
                 )?;
             }
             Step::Ring(ring) => {
-                let slots = context.want.slots(ring, context.ring_seed);
+                let mut slots = context.want.slots(ring, context.ring_seed);
+                // Behind the slots, so that a flip brings both: see `affinity::members`.
+                let ids = ring.members.iter().map(|it| it.backend);
+                slots.extend(members::build(ids, ring.region.len));
                 batch::update(tables.ring_slab.fd(), ring.region.offset, &slots)
                     .map_err(failed(maps::RINGS.0))?;
             }
@@ -81,7 +87,11 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
                 }
                 tables
                     .services
-                    .insert(service_key(address), service_entry(service), 0)
+                    .insert(
+                        service_key(address),
+                        service_entry(service, context.ticks_per_second),
+                        0,
+                    )
                     .map_err(failed(maps::SERVICES.0))?;
             }
             Step::RemoveService(address) => {
@@ -179,6 +189,7 @@ fn entry(backend: &plan::Backend, hop: u16) -> Backend {
         state: match backend.state {
             BackendState::Active => backend::state::ACTIVE,
             BackendState::Draining => backend::state::DRAINING,
+            BackendState::Quarantined => backend::state::QUARANTINED,
             BackendState::Down => backend::state::DOWN,
         },
         zero: 0,
@@ -190,10 +201,16 @@ fn entry(backend: &plan::Backend, hop: u16) -> Backend {
     }
 }
 
-fn service_entry(service: &plan::Service) -> Service {
+fn service_entry(service: &plan::Service, ticks_per_second: u32) -> Service {
+    let steered = if service.l4 {
+        service::mode::L4
+    } else {
+        service::mode::NAT
+    };
     let (mode, ring_off, ring_len) = match &service.mode {
-        Mode::Connection(ring) => (service::mode::NAT, ring.region.offset, ring.region.len),
+        Mode::Connection(ring) => (steered, ring.region.offset, ring.region.len),
         Mode::Request => (service::mode::L7, 0, 0),
+        Mode::Empty => (steered, 0, 0),
     };
     Service {
         id: service.id,
@@ -202,6 +219,7 @@ fn service_entry(service: &plan::Service) -> Service {
         epoch: service.epoch,
         mode,
         affinity: u8::from(service.client_affinity),
+        affinity_ticks: service.affinity_seconds.saturating_mul(ticks_per_second),
         ..Default::default()
     }
 }

@@ -7,6 +7,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, SockMap},
 };
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
     flow::{Flow, FlowKey},
@@ -38,6 +39,8 @@ pub struct Tables {
     pub neighbours: HashMap<MapData, NeighbourKey, u32>,
     /// Source addresses by id.
     pub snats: Array<MapData, Snat>,
+    /// The backend that clients had last, where they stay with it.
+    pub affinity: HashMap<MapData, AffinityKey, Affinity>,
     /// One configuration.
     pub config: Array<MapData, Config>,
     /// One pair of clock readings.
@@ -71,6 +74,7 @@ impl Tables {
             hops: open(pins, maps::HOPS.0)?,
             neighbours: open(pins, maps::NEIGHBOURS.0)?,
             snats: open(pins, maps::SNATS.0)?,
+            affinity: open(pins, maps::AFFINITY.0)?,
             config: open(pins, maps::CONFIG.0)?,
             clock: open(pins, maps::CLOCK.0)?,
             service_stats: open(pins, maps::SERVICE_STATS.0)?,

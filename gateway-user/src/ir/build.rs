@@ -17,6 +17,8 @@ mod gateway;
 mod groups;
 mod ingress;
 mod json;
+mod judging;
+mod l4;
 mod linking;
 mod notes;
 mod patterns;
@@ -31,14 +33,18 @@ use std::{
     sync::Arc,
 };
 
-pub use self::backends::Remembered;
 use self::{
     assembly::Draw,
     claims::Held,
     gateway::{Gateway, Kept},
     groups::Want,
     ingress::Understood,
+    judging::Probed,
     notes::{Notes, Told},
+};
+pub use self::{
+    backends::Remembered,
+    judging::{ProbeChanges, Verdicts},
 };
 use super::model::{GroupName, Ir, ListenerName, SteeringWish};
 use crate::{
@@ -91,9 +97,20 @@ pub struct Built {
 /// that now restricts or changes requests in a way that is not understood contributes nothing either: its version in
 /// `before` would serve more than it says. Deleted objects are forgotten.
 pub fn build(snapshot: &Snapshot, before: &LastGood, options: &Options) -> Built {
+    build_judged(snapshot, before, options, &Verdicts::default())
+}
+
+/// [`build`] where some pods fail their health checks.
+pub fn build_judged(
+    snapshot: &Snapshot,
+    before: &LastGood,
+    options: &Options,
+    verdicts: &Verdicts,
+) -> Built {
     let mut before = before.clone();
     before.forget_all_but(snapshot);
     let mut compiler = Compiler::new(*options, before, Remembered::default());
+    compiler.start_from(verdicts.clone());
     compiler.update(snapshot, &Changes::all(snapshot));
     Built {
         problems: compiler.problems(),
@@ -155,6 +172,9 @@ pub struct Compiler {
     users: BTreeMap<NamespacedName, BTreeSet<GroupName>>,
     /// Listeners that the kernel would steer, by the group it needs.
     steered: BTreeMap<GroupName, BTreeSet<ListenerName>>,
+    /// Targets of probes that fail.
+    verdicts: Verdicts,
+    probed: Probed,
     notes: BTreeMap<Subject, Notes>,
 }
 
@@ -254,17 +274,23 @@ impl Compiler {
             work.groups
                 .extend(self.users.get(service).into_iter().flatten().cloned());
         }
+        self.finish(snapshot, work, &mut touched);
+        touched
+    }
+
+    /// The last stages: pods of groups, then who steers the listeners that depend on them.
+    fn finish(&mut self, snapshot: &Snapshot, mut work: Work, touched: &mut Touched) {
         for name in &work.groups {
-            self.regroup(name, snapshot, &mut touched);
+            self.regroup(name, snapshot, touched);
         }
+        self.forget_verdicts();
         for name in &touched.groups {
             let steered = self.steered.get(name).into_iter().flatten();
             work.listeners.extend(steered.cloned());
         }
         for name in &work.listeners {
-            self.settle(name, &mut touched);
+            self.settle(name, touched);
         }
-        touched
     }
 
     fn follow_clusters(&mut self, snapshot: &Snapshot, work: &mut Work) {

@@ -8,11 +8,13 @@ mod actions;
 mod conditions;
 mod policy;
 mod tls;
+mod transport;
 
 pub use actions::*;
 pub use conditions::*;
 pub use policy::*;
 pub use tls::*;
+pub use transport::*;
 
 use super::build::Touched;
 pub use crate::manifest::ClusterId;
@@ -91,6 +93,10 @@ pub enum ListenerProtocol {
     Https,
     /// HTTP/3.
     Quic,
+    /// Any protocol over TCP.
+    Tcp,
+    /// Any protocol over UDP.
+    Udp,
 }
 
 impl fmt::Display for ListenerProtocol {
@@ -99,6 +105,8 @@ impl fmt::Display for ListenerProtocol {
             Self::Http => "HTTP",
             Self::Https => "HTTPS",
             Self::Quic => "QUIC",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
         })
     }
 }
@@ -309,11 +317,60 @@ pub struct Group {
     pub split: Split,
     /// Whether connections of one client stay together.
     pub affinity: Affinity,
-    /// Ready pods with a weight above zero, sorted by (cluster, address). Empty: 503.
+    /// Seconds for which a client keeps its pod after its last connection was opened
+    /// (`sessionAffinityConfig.clientIP.timeoutSeconds`); 0 without affinity.
+    #[serde(default)]
+    pub affinity_seconds: u32,
+    /// Pods that take traffic, with weights above zero, sorted by (cluster, address). Empty: 503.
+    ///
+    /// Of the clusters that have a weight: ready pods, or, where none is ready, those that terminate and still serve; of
+    /// these the ones that pass their health checks, or, where none passes, all.
     pub backends: Vec<Backend>,
     /// Pods that exist but get nothing new: of clusters with weight 0, not ready, or terminating.
     /// Their flows are left alone; weight is 0 here.
     pub idle: Vec<Backend>,
+    /// Pods that would serve, and fail their health checks. They are in [`Group::backends`], too, where none passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<Failing>,
+}
+
+impl Group {
+    /// Every pod that it knows; some more than once.
+    pub fn pods(&self) -> impl Iterator<Item = &Backend> {
+        let failing = self.failing.iter().map(|it| &it.backend);
+        self.backends.iter().chain(&self.idle).chain(failing)
+    }
+
+    /// Every pod fails its health checks, so all of them serve ("fail open").
+    pub fn is_open(&self) -> bool {
+        let failing = self.failing.first();
+        failing.is_some_and(|it| {
+            let place = (&it.backend.cluster, it.backend.address);
+            self.backends
+                .iter()
+                .any(|it| (&it.cluster, it.address) == place)
+        })
+    }
+
+    /// What is probed: each pod that serves, or would.
+    pub fn probes(&self) -> impl Iterator<Item = Probe> {
+        let check = self.policy.health.as_ref().filter(|it| it.executed());
+        check.into_iter().flat_map(|check| {
+            let failing = self.failing.iter().map(|it| &it.backend);
+            let pods = self.backends.iter().chain(failing);
+            pods.map(|it| Probe::of(it.address, check))
+        })
+    }
+}
+
+/// A pod that fails its health checks.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Failing {
+    /// The pod; its weight is 0 here.
+    #[serde(flatten)]
+    pub backend: Backend,
+    /// What the probe met that made it fail.
+    pub why: ProbeFailure,
 }
 
 /// A Service port, the same in every cluster.
@@ -323,7 +380,7 @@ pub struct ServiceName {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// As the Ingress wrote it: number or name.
+    /// As the Ingress wrote it, number or name; `/UDP` behind it where datagrams are meant.
     pub port: String,
 }
 

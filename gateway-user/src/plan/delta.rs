@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Backend, Mode, Plan, Region, Service, ServiceAddr, Source};
+use super::model::{Backend, Plan, Region, Service, ServiceAddr, Source};
 
 /// What must change in a plan; `None` takes an entry away.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -60,10 +60,7 @@ impl Plan {
                 Some(service) => self.services.insert(*address, service.clone()),
                 None => self.services.remove(address),
             };
-            let region = |service: &Service| match &service.mode {
-                Mode::Connection(ring) => Some(ring.region),
-                Mode::Request => None,
-            };
+            let region = |service: &Service| service.mode.ring().map(|ring| ring.region);
             let now = service.as_ref().and_then(region);
             let had = old.as_ref().and_then(region);
             replaced.regions.extend(had.filter(|had| Some(*had) != now));

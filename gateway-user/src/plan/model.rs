@@ -11,6 +11,7 @@ use gateway_common::maglev;
 use serde::{Deserialize, Serialize};
 
 use crate::ir::ClusterId;
+pub use crate::ir::Transport;
 
 /// Everything the kernel programs need, by stable id.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -26,26 +27,6 @@ pub struct Plan {
     /// Ring regions of an interrupted apply: never written until it is over.
     #[serde(default)]
     pub reserved: Vec<Region>,
-}
-
-/// Transport protocol of a listener.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Transport {
-    /// IANA protocol number.
-    pub const fn number(self) -> u32 {
-        match self {
-            Self::Tcp => gateway_common::flow::TCP,
-            Self::Udp => gateway_common::flow::UDP,
-        }
-    }
 }
 
 /// What clients connect to. Written `tcp/10.0.0.1:80`.
@@ -104,8 +85,14 @@ pub struct Service {
     pub mode: Mode,
     /// Connections of one client address stay together.
     pub client_affinity: bool,
+    /// For so long after it opened its last one, whatever becomes of the ring.
+    #[serde(default)]
+    pub affinity_seconds: u32,
     /// Counts replacements of the entry.
     pub epoch: u32,
+    /// Of a listener of protocol TCP or UDP: the proxy never gets a connection.
+    #[serde(default)]
+    pub l4: bool,
 }
 
 /// Who steers a service.
@@ -116,6 +103,18 @@ pub enum Mode {
     Connection(Ring),
     /// The proxy.
     Request,
+    /// Nobody: no backend takes flows, and the proxy does not speak for it.
+    Empty,
+}
+
+impl Mode {
+    /// The ring, where there is one.
+    pub fn ring(&self) -> Option<&Ring> {
+        match self {
+            Self::Connection(ring) => Some(ring),
+            Self::Request | Self::Empty => None,
+        }
+    }
 }
 
 /// A ring: its region of the slab and what it is computed from.
@@ -179,6 +178,8 @@ pub enum BackendState {
     Active,
     /// Has no weight, or is not ready: keeps the flows it has.
     Draining,
+    /// Fails its health checks: keeps the TCP flows it has, UDP flows move at once.
+    Quarantined,
     /// Its pod is gone: UDP flows move at once, TCP flows are left to end.
     Down,
 }
@@ -207,11 +208,8 @@ impl Plan {
         let rings = self
             .services
             .values()
-            .filter_map(|service| match &service.mode {
-                Mode::Connection(ring) => Some(ring.region),
-                Mode::Request => None,
-            });
-        rings.collect()
+            .filter_map(|service| service.mode.ring());
+        rings.map(|ring| ring.region).collect()
     }
 
     /// Ring slots, computed anew: equal on every node that knows the same pods and the same seed.

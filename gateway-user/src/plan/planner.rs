@@ -8,14 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use gateway_common::{maglev, maps};
+use gateway_common::{affinity, maglev, maps};
 
 use super::{
     delta::Delta,
     ids::Ids,
     model::{
         Backend, BackendKey, BackendState, Member, Mode, Plan, Region, Ring, Service, ServiceAddr,
-        Source, Transport,
+        Source,
     },
 };
 use crate::ir::{Affinity, Group, Ir, Listener, ListenerName};
@@ -296,19 +296,26 @@ impl Planner {
         left_out: &mut Vec<String>,
     ) {
         let old = update.have.services.get(&address);
+        let l4 = listener.name.protocol.is_l4();
+        let without = if l4 { Mode::Empty } else { Mode::Request };
         let mode = match members {
             Some(members) if !members.is_empty() => match self.ring(members, old, update) {
                 Some(ring) => Mode::Connection(ring),
                 None => {
+                    let instead = if l4 {
+                        "it takes no connections"
+                    } else {
+                        "the proxy steers it"
+                    };
                     left_out.push(format!(
-                        "listener {}: no room for a ring of {} backends; the proxy steers it",
+                        "listener {}: no room for a ring of {} backends; {instead}",
                         listener.name,
                         members.len()
                     ));
-                    Mode::Request
+                    without
                 }
             },
-            _ => Mode::Request,
+            _ => without,
         };
         let Some(id) = old.map(|s| s.id).or_else(|| self.service_ids.take()) else {
             left_out.push(format!(
@@ -324,7 +331,9 @@ impl Planner {
             group: group.map(|g| g.service.to_string()).unwrap_or_default(),
             mode,
             client_affinity: group.is_some_and(|g| g.affinity == Affinity::ClientIp),
+            affinity_seconds: group.map_or(0, |group| group.affinity_seconds),
             epoch: old.map_or(1, |s| s.epoch),
+            l4,
         };
         self.own(address, &service.listener);
         if let Some(old) = old {
@@ -368,14 +377,16 @@ impl Planner {
             return Some(ring.clone());
         }
         let len = maglev::ring_len(members.len());
+        // Behind the slots lies the set of members.
+        let room = |len| len + affinity::members::len(len);
         let mut offset = 0;
         for region in &self.regions {
-            if offset + len <= region.offset {
+            if offset + room(len) <= region.offset {
                 break;
             }
-            offset = offset.max(region.offset + region.len);
+            offset = offset.max(region.offset + room(region.len));
         }
-        let fits = offset.checked_add(len)? <= maps::RINGS.1;
+        let fits = offset.checked_add(room(len))? <= maps::RINGS.1;
         let region = Region { offset, len };
         fits.then(|| {
             self.regions.insert(region);
@@ -398,7 +409,7 @@ fn wanted(ir: &Ir, name: &ListenerName, inputs: &Inputs<'_>) -> BTreeSet<Service
         &listener.addresses
     };
     let address = |ip: &IpAddr| ServiceAddr {
-        transport: Transport::Tcp,
+        transport: name.protocol.transport(),
         address: SocketAddr::new(*ip, name.port),
     };
     addresses.iter().map(address).collect()

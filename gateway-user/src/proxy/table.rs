@@ -69,7 +69,8 @@ impl Router {
     /// The table for `ir`, of which `touched` differs from the time before.
     ///
     /// Takes every listener: the kernel decides which of them get here, and connections that are open when it takes
-    /// one over, or that it cannot steer (no ready backend), stay served. One without addresses of its own is on every VIP;
+    /// one over, or that it cannot steer (no ready backend), stay served. None of protocol TCP or UDP: those are never
+    /// spoken to. One without addresses of its own is on every VIP;
     /// where two claim the same address and port, the first by name has it.
     pub fn update(&mut self, ir: &Ir, touched: &Touched, vips: &[IpAddr]) -> RouteTable {
         for name in &touched.groups {
@@ -89,7 +90,8 @@ impl Router {
         self.used = true;
         let mut moved = false;
         for name in &touched.listeners {
-            let now = ir.listeners.get(name).filter(|it| it.refused.is_none());
+            let http = |it: &&Arc<Listener>| it.refused.is_none() && !name.protocol.is_l4();
+            let now = ir.listeners.get(name).filter(http);
             match now {
                 Some(listener) => {
                     let had = self.routes.get(name);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gateway_user::{
+    ir::ProbeFailure,
     manifest::{self, ClusterId, Edit, Key, Limits, Object, Origin, Reach},
     problem::{ObjectRef, Problem},
 };
@@ -21,6 +22,8 @@ pub(crate) enum Event {
     Unreadable(bool),
     /// Backends whose id, modulo 7, is none of these have no flows any more.
     Sweep(Vec<u32>),
+    /// One in so many of what is probed fails, or does not any more.
+    Judge(u8, Option<ProbeFailure>),
     /// The apply of the next change stops half way.
     Crash,
 }
@@ -73,6 +76,7 @@ impl Event {
                 ("unreadable", Some(Edit::Problems(file, problems)))
             }
             Self::Sweep(_) => ("sweep", None),
+            Self::Judge(..) => ("judge", None),
             Self::Crash => ("crash", None),
         }
     }
@@ -159,6 +163,12 @@ fn annotation() -> impl Strategy<Value = Vec<(String, String)>> {
         1 => Just(alb(&[("cluster-weight.c1", "99")])),
         3 => SERVICES.prop_map(move |service| alb(&[(&format!("conditions.s{service}"), header)])),
         1 => Just(alb(&[("conditions.s0", "[")])),
+        8 => select(&["", "", "9000"][..]).prop_map(move |port| alb(&[
+            ("healthcheck-enabled", "true"),
+            ("healthcheck-protocol", "TCP"),
+            ("healthcheck-connect-port", port),
+        ])),
+        1 => Just(alb(&[("healthcheck-enabled", "true"), ("healthcheck-protocol", "GRPC")])),
         1 => Just(alb(&[("traffic-limit-qps", "5")])),
         1 => Just(alb(&[("unknown-thing", "x")])),
         2 => GATEWAYS.prop_map(move |gateway| alb(&[("albconfig.name", &format!("g{gateway}"))])),
@@ -216,7 +226,8 @@ prop_compose! {
         spec in select(&[
             "ports: [{port: 80}]", "ports: [{port: 80}]", "ports: [{port: 80}]", "ports: [{port: 80}]",
             "ports: [{port: 80}]", "ports: [{port: 80}]", "ports: [{port: 80, name: http}]",
-            "sessionAffinity: ClientIP, ports: [{port: 80}]", "ports: [{port: 81}]", "sessionAffinity: ClientIP, ports: [{port: 80}]", "type: ExternalName",
+            "sessionAffinity: ClientIP, ports: [{port: 80}]", "ports: [{port: 81}]",
+            "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}, ports: [{port: 80}]", "type: ExternalName",
         ][..]),
     ) -> Event {
         Event::Edit("service", Yaml(Some(cluster), format!(
@@ -234,7 +245,8 @@ prop_compose! {
         of in prop::option::weighted(0.1, SERVICES),
         port in select(&["port: 8080", "port: 8080", "port: 8080", "port: 8080", "port: 8080", "port: 8080, name: http", "port: 9090"][..]),
         family in select(&["IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv4", "IPv6"][..]),
-        pods in prop::collection::btree_map(PODS, select(&["", "", "", ", conditions: {ready: false}", ", conditions: {terminating: true}"][..]), 0..5),
+        pods in prop::collection::btree_map(PODS, select(&["", "", "", ", conditions: {ready: false}", ", conditions: {terminating: true}",
+            ", conditions: {ready: false, serving: true, terminating: true}"][..]), 0..5),
     ) -> Event {
         let of = of.unwrap_or(name);
         let pods: Vec<String> = pods.iter().map(|(pod, more)| format!(
@@ -277,6 +289,10 @@ fn gone() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn failure() -> impl Strategy<Value = ProbeFailure> {
+    select(&[ProbeFailure::Timeout, ProbeFailure::Status(500)][..])
+}
+
 /// Events as they come in a fleet that lives.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     let reach = select(
@@ -301,6 +317,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         1 => CLUSTERS.prop_map(Event::Leave),
         2 => any::<bool>().prop_map(Event::Unreadable),
         6 => prop::collection::vec(0..7_u32, 0..4).prop_map(Event::Sweep),
+        8 => (1..5_u8, prop::option::weighted(0.6, failure())).prop_map(|(which, why)| Event::Judge(which, why)),
         2 => Just(Event::Crash),
     ]
 }

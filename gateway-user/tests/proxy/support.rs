@@ -328,8 +328,10 @@ pub(crate) fn group(name: &str, backends: Vec<Backend>) -> Arc<Group> {
         policy: Arc::default(),
         split: Split::Replicas,
         affinity: Affinity::None,
+        affinity_seconds: 0,
         backends,
         idle: Vec::new(),
+        failing: Vec::new(),
     })
 }
 

@@ -193,7 +193,8 @@ metadata:
     }
 }
 
-fn service(name: &str, target: u16, affinity: &str) -> String {
+/// A Service whose pods listen on this port.
+pub fn service(name: &str, target: u16, affinity: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Service

@@ -1,6 +1,10 @@
 //! A world in kernel maps, and back.
 
-use std::{borrow::Borrow, collections::BTreeMap, ops::AddAssign};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet},
+    ops::AddAssign,
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -9,9 +13,11 @@ use aya::{
     util::nr_cpus,
 };
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::{Clock, Config},
     flow::{Flow, FlowKey},
+    ports::Pool,
     service::{Service, ServiceKey},
     stats::{Count, Traffic},
     verdict::REASONS,
@@ -34,17 +40,30 @@ pub(super) struct Maps {
     hops: Array<MapData, NextHop>,
     neighbours: HashMap<MapData, NeighbourKey, u32>,
     snats: Array<MapData, Snat>,
+    affinity: HashMap<MapData, AffinityKey, Affinity>,
     config: Array<MapData, Config>,
     clock: Array<MapData, Clock>,
+    ports_swept: Array<MapData, u64>,
+    /// Ports freed so far.
+    frees: u64,
     service_stats: PerCpuArray<MapData, Traffic>,
     backend_stats: PerCpuArray<MapData, Traffic>,
     reason_stats: PerCpuArray<MapData, Count>,
     /// What was written last, so that it can be taken back.
     written: World,
     /// Counters that may not be zero, by id.
-    used: (Vec<u32>, Vec<u32>),
+    used: (BTreeSet<u32>, BTreeSet<u32>),
+    /// What the counters held when they were last told to start from something else.
+    base: Counters,
     /// Size of the flow table, in entries.
     room: u32,
+}
+
+/// What packets change, to be put back.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    flows: Flows,
+    counters: Counters,
 }
 
 impl Maps {
@@ -57,13 +76,17 @@ impl Maps {
             hops: take(ebpf, "HOPS")?,
             neighbours: take(ebpf, "NEIGHBOURS")?,
             snats: take(ebpf, "SNATS")?,
+            affinity: take(ebpf, "AFFINITY")?,
             config: take(ebpf, "CONFIG")?,
             clock: take(ebpf, "CLOCK")?,
+            ports_swept: take(ebpf, "PORTS_SWEPT")?,
+            frees: 0,
             service_stats: take(ebpf, "SERVICE_STATS")?,
             backend_stats: take(ebpf, "BACKEND_STATS")?,
             reason_stats: take(ebpf, "REASON_STATS")?,
             written: World::default(),
-            used: (Vec::new(), Vec::new()),
+            used: (BTreeSet::new(), BTreeSet::new()),
+            base: Counters::default(),
             room,
         })
     }
@@ -72,7 +95,11 @@ impl Maps {
     pub(super) fn clear(&mut self) -> Result<()> {
         let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
         for key in keys {
-            self.flows.remove(&key).context("FLOWS: remove")?;
+            self.sweep(&key)?;
+        }
+        let clients: Vec<AffinityKey> = self.affinity.keys().collect::<Result<_, _>>()?;
+        for client in clients {
+            self.affinity.remove(&client).context("AFFINITY: remove")?;
         }
         let (services, backends) = std::mem::take(&mut self.used);
         for id in services {
@@ -83,6 +110,20 @@ impl Maps {
         }
         for reason in 0..REASONS {
             zero(&mut self.reason_stats, reason)?;
+        }
+        self.base = Counters::default();
+        Ok(())
+    }
+
+    /// Removes a flow entry and tells the programs that its source port is free again, as the agent does.
+    pub(super) fn sweep(&mut self, key: &FlowKey) -> Result<()> {
+        self.flows.remove(key).context("FLOWS: remove")?;
+        self.frees += 1;
+        let pool = Pool::of(self.written.config.seed, key);
+        for area in pool.areas(key.dst_port.host()) {
+            self.ports_swept
+                .set(area.slot(), self.frees, 0)
+                .context("PORTS_SWEPT")?;
         }
         Ok(())
     }
@@ -100,7 +141,7 @@ impl Maps {
         replace_slots(&mut self.snats, &slots(&old.snats), &slots(&world.snats))?;
         self.config.set(0, world.config, 0).context("CONFIG")?;
         self.used.0.extend(world.services.values().map(|s| s.id));
-        self.used.1.extend(world.backends.keys());
+        self.used.1.extend(world.backends.keys().copied());
         Ok(())
     }
 
@@ -125,6 +166,13 @@ impl Maps {
         for (key, mut flow) in self.real_flows()? {
             flow.life.last_seen = flow.life.last_seen.wrapping_sub(ticks);
             self.flows.insert(key, flow, 0).context("FLOWS: age")?;
+        }
+        let clients: Vec<(AffinityKey, Affinity)> =
+            self.affinity.iter().collect::<Result<_, _>>()?;
+        for (client, mut had) in clients {
+            had.last = had.last.wrapping_sub(ticks);
+            let aged = self.affinity.insert(client, had, 0);
+            aged.context("AFFINITY: age")?;
         }
         Ok(())
     }
@@ -155,12 +203,36 @@ impl Maps {
     }
 
     pub(super) fn counters(&self) -> Result<Counters> {
-        let reasons: Vec<u32> = (0..REASONS).collect();
+        Ok(self.counted()?.minus(&self.base))
+    }
+
+    fn counted(&self) -> Result<Counters> {
         Ok(Counters {
             services: sums(&self.service_stats, &self.used.0)?,
             backends: sums(&self.backend_stats, &self.used.1)?,
-            reasons: sums(&self.reason_stats, &reasons)?,
+            reasons: sums(&self.reason_stats, &(0..REASONS).collect())?,
         })
+    }
+
+    /// What packets change: flow entries as they lie in the map, and what counters tell.
+    pub(super) fn save(&self) -> Result<Saved> {
+        Ok(Saved {
+            flows: self.real_flows()?,
+            counters: self.counters()?,
+        })
+    }
+
+    /// Puts back what packets have changed since.
+    pub(super) fn restore(&mut self, saved: &Saved) -> Result<()> {
+        let now = self.real_flows()?;
+        for (key, _) in now.iter().filter(|entry| !saved.flows.contains(entry)) {
+            self.flows.remove(key).context("FLOWS: remove")?;
+        }
+        for (key, flow) in saved.flows.iter().filter(|entry| !now.contains(entry)) {
+            self.flows.insert(key, flow, 0).context("FLOWS: restore")?;
+        }
+        self.base = self.counted()?.minus(&saved.counters);
+        Ok(())
     }
 }
 
@@ -214,7 +286,7 @@ fn zero<V: Pod + Default>(map: &mut PerCpuArray<MapData, V>, at: u32) -> Result<
 
 fn sums<V: Pod + Default + PartialEq + AddAssign>(
     map: &PerCpuArray<MapData, V>,
-    ids: &[u32],
+    ids: &BTreeSet<u32>,
 ) -> Result<BTreeMap<u32, V>> {
     let mut all = BTreeMap::new();
     for id in ids {

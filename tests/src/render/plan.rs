@@ -34,6 +34,10 @@ pub(super) fn text(ir: &Ir) -> String {
                 &mut text,
                 format_args!("plan {address} ({listener}) to the proxy"),
             ),
+            Mode::Empty => line(
+                &mut text,
+                format_args!("plan {address} ({listener}) to nobody"),
+            ),
             Mode::Connection(ring) => {
                 let affinity = if service.client_affinity {
                     ", by client address"

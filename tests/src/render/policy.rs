@@ -32,7 +32,7 @@ pub(super) fn text(policy: &Policy) -> Vec<String> {
     if let Some(time) = policy.drain {
         parts.push(format!("drain {} s", time.as_secs()));
     }
-    parts.extend(policy.health.as_ref().map(health));
+    parts.extend(policy.health.as_deref().map(health));
     parts
 }
 

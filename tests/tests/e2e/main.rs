@@ -1,11 +1,14 @@
 //! The whole program on real connections: every test runs the agent as a process in the lab.
 
 mod admin;
+mod affinity;
 mod attach;
 mod broken;
+mod chaos;
 mod crash;
 mod doctor;
 mod fleet;
+mod health;
 mod inspection;
 mod lifecycle;
 mod live;

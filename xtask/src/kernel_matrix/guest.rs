@@ -2,8 +2,9 @@
 //! the agent with each way of attaching, and real connections through it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -33,6 +34,10 @@ const PORT: u16 = 8080;
 const WEB: u16 = 8001;
 /// Listener that the proxy steers.
 const PROXIED: u16 = 8002;
+/// Listener for datagrams, and where pods get them.
+const ECHO: u16 = 5300;
+/// Datagrams of each round, each from a port of its own.
+const DATAGRAMS: u64 = 20;
 /// How long the agent may take to be ready; nothing is fast without KVM.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -79,6 +84,7 @@ fn test(report: &mut Report) -> Result<()> {
             &listen,
         ]);
         pods.push(pod.stdin(Stdio::null()).spawn().context("a pod")?);
+        echo(name, address)?;
     }
     for arguments in RUNS {
         let name = arguments.join(" ");
@@ -144,6 +150,7 @@ fn serve(report: &mut Report, arguments: &[&str]) -> Result<()> {
         );
         report.answered += tally.requests;
     }
+    report.answered += datagrams()?;
     let status = fleetgate(&["status", "-o", "json"])?;
     let status: serde_json::Value = serde_json::from_str(&status)?;
     let hooks = &status["interfaces"][0]["hooks"];
@@ -222,6 +229,41 @@ fn burst(port: u16, connections: u64) -> Result<client::Tally> {
     netns::inside(CLIENT, || client::run(&job))
 }
 
+/// A pod answers datagrams with its name, until the guest ends.
+fn echo(name: &'static str, address: &str) -> Result<()> {
+    let bound = (address.parse::<Ipv4Addr>()?, ECHO);
+    let socket = netns::inside(PODS, || UdpSocket::bind(bound))??;
+    thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((_, from)) = socket.recv_from(&mut datagram) {
+            // The client sends again what got no answer.
+            let _ = socket.send_to(name.as_bytes(), from);
+        }
+    });
+    Ok(())
+}
+
+/// Sends datagrams through the gateway; every one must be answered, and by both pods.
+fn datagrams() -> Result<u64> {
+    let mut pods = BTreeSet::new();
+    for _ in 0..DATAGRAMS {
+        let socket = netns::inside(CLIENT, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut answer = [0; 64];
+        let mut ask = || -> std::io::Result<usize> {
+            socket.send_to(b"who", (VIP, ECHO))?;
+            socket.recv(&mut answer)
+        };
+        // Nobody sends a lost datagram again but us.
+        let length = ask()
+            .or_else(|_| ask())
+            .context("a datagram got no answer")?;
+        pods.insert(answer[..length].to_vec());
+    }
+    ensure!(pods.len() == 2, "datagrams reach one pod");
+    Ok(DATAGRAMS)
+}
+
 fn fleetgate(arguments: &[&str]) -> Result<String> {
     process::output(netns::command(GATEWAY, AGENT).args(arguments))
 }
@@ -284,7 +326,14 @@ fn manifests() -> Result<()> {
         "fleet/proxied.yaml",
         &ingress("proxied", PROXIED, "request"),
     )?;
-    write("clusters/c1/web.yaml", MEMBER_YAML)
+    write("fleet/echo.yaml", ECHO_YAML)?;
+    write("clusters/c1/web.yaml", MEMBER_YAML)?;
+    let echo = MEMBER_YAML
+        .replace("web", "echo")
+        .replace("port: 80\n", &format!("port: {ECHO}\n"))
+        .replace("8080", &ECHO.to_string())
+        .replace("TCP", "UDP");
+    write("clusters/c1/echo.yaml", &echo)
 }
 
 const GATEWAY_YAML: &str = "\
@@ -302,6 +351,8 @@ spec:
     protocol: HTTP
   - port: 8002
     protocol: HTTP
+  - port: 5300
+    protocol: UDP
 ---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
@@ -336,6 +387,23 @@ spec:
             name: web
             port:
               number: 80
+";
+
+const ECHO_YAML: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: echo
+  namespace: demo
+  annotations:
+    alb.ingress.kubernetes.io/listen-ports: '[{\"UDP\": 5300}]'
+spec:
+  ingressClassName: alb
+  defaultBackend:
+    service:
+      name: echo
+      port:
+        number: 5300
 ";
 
 const MEMBER_YAML: &str = "\

@@ -7,6 +7,7 @@ use std::{
 };
 
 use gateway_common::{
+    affinity::{Affinity, AffinityKey},
     backend::{Backend, NeighbourKey, NextHop, Snat},
     config::Config,
     datapath::{
@@ -182,6 +183,14 @@ impl Tables for Overlay<'_> {
 
     fn snat(&self, index: u32) -> Option<&Snat> {
         self.memory.snat(index)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<&Shared<Affinity>> {
+        self.memory.affinity(key)
+    }
+
+    fn remember(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.memory.remember(key, affinity);
     }
 
     fn count_traffic(&self, _service: u32, _backend: u32, _reply: bool, _bytes: u32) {}

@@ -1,6 +1,9 @@
 //! `fleetgate backends`: pods as the kernel knows them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use gateway_common::{
     backend::{NextHop, state},
@@ -17,6 +20,7 @@ use crate::{
         units,
     },
     dataplane::record::Record,
+    ir::ClusterId,
     metrics::Readings,
 };
 
@@ -36,8 +40,11 @@ pub struct BackendView {
     pub pod: String,
     /// Pod address and port, as the kernel's table holds them.
     pub address: SocketAddr,
-    /// `active`, `draining`, `down`, or `none` if the kernel has no entry.
+    /// `active`, `draining`, `down`, `quarantined`, or `none` if the kernel has no entry.
     pub state: &'static str,
+    /// Why it is in that state, as far as it is not told by the objects: failed health checks, by Ingress.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<String>,
     /// Changes each time the id is given to another pod.
     pub generation: u16,
     /// Where its packets go; null if the kernel's own routing decides packet by packet.
@@ -79,6 +86,20 @@ pub fn backends(
     rings: &Rings,
     flows: &FlowCount,
 ) -> BackendsView {
+    let mut failing: BTreeMap<(&ClusterId, SocketAddr), Vec<String>> = BTreeMap::new();
+    for group in record.ir.groups.values() {
+        let open = if group.is_open() {
+            ", as do all its pods, so they serve"
+        } else {
+            ""
+        };
+        let (namespace, ingress) = (&group.name.namespace, &group.name.ingress);
+        for it in &group.failing {
+            let place = (&it.backend.cluster, it.backend.address);
+            let why = format!("fails for {namespace}/{ingress}: {}{open}", it.why);
+            failing.entry(place).or_default().push(why);
+        }
+    }
     let one = |(id, (entry, traffic)): (&u32, &(gateway_common::backend::Backend, Traffic))| {
         let known = super::backend(record, *id);
         BackendView {
@@ -87,6 +108,10 @@ pub fn backends(
             pod: known.map_or_else(String::new, |b| b.pod.to_string()),
             address: SocketAddr::new(entry.addr.into(), entry.port.host()),
             state: state::NAMES.get(entry.state as usize).unwrap_or(&"?"),
+            why: known
+                .and_then(|it| failing.get(&(&it.key.cluster, it.key.address)))
+                .cloned()
+                .unwrap_or_default(),
             generation: entry.generation,
             next_hop: readings
                 .hops
@@ -132,7 +157,7 @@ impl View for BackendsView {
         if self.0.is_empty() {
             return "no backends in the kernel\n".to_owned();
         }
-        let mut table = Table::new(&[
+        let mut headings = vec![
             "ID>",
             "CLUSTER",
             "POD",
@@ -148,7 +173,11 @@ impl View for BackendsView {
             "OPENED>",
             "IN>",
             "OUT>",
-        ]);
+        ];
+        if self.0.iter().any(|backend| !backend.why.is_empty()) {
+            headings.push("WHY");
+        }
+        let mut table = Table::new(&headings);
         for backend in &self.0 {
             let traffic = backend.traffic;
             let first = backend.rings.first();
@@ -171,6 +200,7 @@ impl View for BackendsView {
                 units::count(traffic.flows_opened).into(),
                 units::bytes(traffic.in_bytes).into(),
                 units::bytes(traffic.out_bytes).into(),
+                Cell::toned(Tone::Bad, backend.why.join("; ")),
             ]);
             for ring in backend.rings.iter().skip(1) {
                 let mut row: [Cell; 11] = Default::default();

@@ -11,10 +11,10 @@ use crate::{
         units,
     },
     ir::{
-        Affinity, Backend, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split,
+        Affinity, Backend, Failing, Group, HeaderMatch, Ir, Listener, PathPattern, Rule, Split,
         SteeringMode, Target,
     },
-    plan::{Mode, Plan, ServiceAddr, Transport},
+    plan::{Mode, Plan, ServiceAddr},
 };
 
 /// One element for each listener and address.
@@ -88,6 +88,9 @@ pub struct GroupView {
     pub backends: Vec<ServerView>,
     /// Pods that get nothing new.
     pub idle: Vec<ServerView>,
+    /// Pods that fail their health checks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<FailingView>,
 }
 
 /// A path pattern.
@@ -98,6 +101,19 @@ pub struct PathView {
     pub kind: &'static str,
     /// As in the Ingress; `/` covers everything as a prefix.
     pub path: String,
+}
+
+/// A pod that fails its health checks.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailingView {
+    /// Member cluster.
+    pub cluster: String,
+    /// Pod.
+    pub pod: String,
+    /// Pod address and port.
+    pub address: SocketAddr,
+    /// What the probe met.
+    pub why: String,
 }
 
 /// One pod of a group.
@@ -137,7 +153,7 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
     let service = plan
         .services
         .get(&ServiceAddr {
-            transport: Transport::Tcp,
+            transport: listener.name.protocol.transport(),
             address,
         })
         .filter(|service| service.listener == name);
@@ -152,6 +168,14 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
                 "no room for its ring, so the proxy steers"
             };
             (SteeringMode::Request, why.to_owned())
+        }
+        Some(Mode::Empty)
+            if ir
+                .kernel_group(listener)
+                .is_some_and(|it| !it.backends.is_empty()) =>
+        {
+            let why = "no room for its ring, so it takes no connections";
+            (SteeringMode::Connection, why.to_owned())
         }
         _ => (wished, listener.steering.reason.clone()),
     };
@@ -207,6 +231,17 @@ fn group(group: &Group, weight: u32) -> GroupView {
         affinity: group.affinity,
         backends: servers(group),
         idle: group.idle.iter().map(|b| server(b, 0)).collect(),
+        failing: group.failing.iter().map(failing).collect(),
+    }
+}
+
+fn failing(failing: &Failing) -> FailingView {
+    let Failing { backend, why } = failing;
+    FailingView {
+        cluster: backend.cluster.to_string(),
+        pod: backend.pod.to_string(),
+        address: backend.address,
+        why: why.to_string(),
     }
 }
 
@@ -359,6 +394,15 @@ fn pods(group: &GroupView, named: bool, table: &mut Table) {
             format!("{}/{}", server.cluster, server.pod).into(),
             server.address.to_string().into(),
             units::percent(server.share).into(),
+        ]);
+    }
+    for failing in &group.failing {
+        table.row([
+            "".into(),
+            "".into(),
+            format!("{}/{}", failing.cluster, failing.pod).into(),
+            failing.address.to_string().into(),
+            Cell::toned(Tone::Bad, failing.why.as_str()),
         ]);
     }
 }

@@ -77,8 +77,10 @@ fn group(ingress: &str, name: &str, split: Split, backends: Vec<Backend>) -> Arc
         policy: Arc::default(),
         split,
         affinity: Affinity::None,
+        affinity_seconds: 0,
         backends,
         idle: Vec::new(),
+        failing: Vec::new(),
     })
 }
 
@@ -216,7 +218,9 @@ fn plan() -> Plan {
             group: group.to_owned(),
             mode,
             client_affinity: false,
+            affinity_seconds: 0,
             epoch,
+            l4: false,
         };
         plan.services.insert(service_addr(at), service);
     }

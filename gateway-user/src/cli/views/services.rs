@@ -90,7 +90,7 @@ pub fn services(record: &Record, readings: &Readings) -> ServicesView {
                     service: planned.map_or_else(String::new, |s| s.group.clone()),
                     id: entry.id,
                     mode: match entry.mode {
-                        mode::NAT => "connection",
+                        mode::NAT | mode::L4 => "connection",
                         mode::L7 => "request",
                         0 => "none",
                         _ => "unknown",
@@ -110,14 +110,16 @@ pub fn services(record: &Record, readings: &Readings) -> ServicesView {
 }
 
 fn agrees(planned: &plan::Service, entry: &Entry) -> bool {
+    let nat = if planned.l4 { mode::L4 } else { mode::NAT };
     let steering = match &planned.mode {
         Mode::Connection(ring) => {
-            entry.mode == mode::NAT
+            entry.mode == nat
                 && entry.ring_off == ring.region.offset
                 && entry.ring_len == ring.region.len
                 && (entry.affinity != 0) == planned.client_affinity
         }
         Mode::Request => entry.mode == mode::L7,
+        Mode::Empty => entry.mode == nat && entry.ring_len == 0,
     };
     steering && entry.id == planned.id && entry.epoch == planned.epoch
 }

@@ -123,7 +123,7 @@ pub fn status(
     let mut services = by_mode();
     for service in record.plan.services.values() {
         let mode = match service.mode {
-            Mode::Connection(_) => SteeringMode::Connection,
+            Mode::Connection(_) | Mode::Empty => SteeringMode::Connection,
             Mode::Request => SteeringMode::Request,
         };
         *services.entry(mode).or_default() += 1;

@@ -9,6 +9,7 @@ use super::{
     Compiler, Member, Subject, Touched, Work,
     gateway::{Gateway, Key},
     groups::Want,
+    l4,
     notes::{Notes, STEERING, annotation},
     placing::Placing,
 };
@@ -18,7 +19,7 @@ use crate::{
             Certificate, GroupName, Listener, ListenerName, ListenerProtocol, ListenerSettings,
             Rule, Steering, SteeringMode,
         },
-        steering::{self, Wisher},
+        steering::{self, Decision, Wisher},
     },
     manifest::{NamespacedName, Snapshot},
 };
@@ -198,14 +199,21 @@ impl Compiler {
                 "is told to write the header {header} of each request"
             )),
             (ListenerProtocol::Https | ListenerProtocol::Quic, _) => Some("ends TLS".to_owned()),
+            (ListenerProtocol::Tcp | ListenerProtocol::Udp, _) => None,
         };
-        let decision = steering::decide(
+        let mut decision = steering::decide(
             &rules,
             same,
             each.as_deref(),
             gateway.steering,
             self.options.steering,
         );
+        if protocol.is_l4() {
+            decision = Decision {
+                steering: l4::steering(&listener, &rules, false),
+                refused: None,
+            };
+        }
         let notes = decision
             .refused
             .as_ref()
@@ -247,6 +255,7 @@ impl Compiler {
             group.is_none_or(|group| group.backends.is_empty())
         };
         let steering = match draw.needs.as_ref().filter(empty) {
+            Some(_) if name.protocol.is_l4() => l4::steering(name, &draw.listener.rules, true),
             Some(group) => steering::while_empty(group),
             None => draw.listener.steering.clone(),
         };

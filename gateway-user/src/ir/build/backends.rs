@@ -1,5 +1,9 @@
 //! A Service port over all clusters -> weighted pods (contract sections 10 and 14).
 
+mod affinity;
+mod choosing;
+
+use choosing::{Choice, Clustered, choose};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
@@ -8,10 +12,11 @@ use std::{
 
 use super::{
     groups::Want,
+    judging::Verdicts,
     notes::{Notes, alb},
 };
 use crate::{
-    ir::model::{Affinity, Backend, Group, GroupName, Ir, ServiceName, Split, WEIGHT_UNIT},
+    ir::model::{Affinity, Backend, Group, GroupName, Ir, Probe, ServiceName, Split, Transport},
     manifest::{
         ClusterId, ClusterObjects, EndpointSlice, NamespacedName, Reach, SERVICE_NAME, Service,
         ServicePort, Snapshot,
@@ -23,13 +28,14 @@ use crate::{
 pub(super) struct Members<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) remembered: &'a Remembered,
+    pub(super) verdicts: &'a Verdicts,
 }
 
 /// Pods that served before this agent started, for clusters that were not heard of since.
 #[derive(Clone, Debug, Default)]
 pub struct Remembered {
     pods: BTreeMap<ServiceName, BTreeMap<ClusterId, Pods>>,
-    affinity: BTreeMap<ServiceName, Affinity>,
+    affinity: BTreeMap<ServiceName, u32>,
 }
 
 impl Remembered {
@@ -37,11 +43,13 @@ impl Remembered {
     pub fn of(ir: &Ir) -> Self {
         let mut remembered = Self::default();
         for group in ir.groups.values() {
-            remembered
-                .affinity
-                .insert(group.service.clone(), group.affinity);
+            if group.affinity == Affinity::ClientIp {
+                let service = group.service.clone();
+                remembered.affinity.insert(service, group.affinity_seconds);
+            }
             let pods = remembered.pods.entry(group.service.clone()).or_default();
-            for backend in &group.backends {
+            let failing = group.failing.iter().map(|it| &it.backend);
+            for backend in group.backends.iter().chain(failing) {
                 let pods = pods.entry(backend.cluster.clone()).or_default();
                 pods.ready.insert(backend.address, backend.pod.clone());
             }
@@ -55,8 +63,7 @@ impl Remembered {
 
     fn pods(&self, service: &ServiceName, id: &ClusterId) -> Option<Pods> {
         let mut pods = self.pods.get(service)?.get(id)?.clone();
-        pods.idle
-            .retain(|address, _| !pods.ready.contains_key(address));
+        pods.settle();
         Some(pods)
     }
 }
@@ -65,8 +72,23 @@ impl Remembered {
 #[derive(Clone, Debug, Default)]
 struct Pods {
     ready: BTreeMap<SocketAddr, Arc<str>>,
-    /// Not ready or terminating.
+    /// Terminating, and still serving.
+    leaving: BTreeMap<SocketAddr, Arc<str>>,
+    /// Neither.
     idle: BTreeMap<SocketAddr, Arc<str>>,
+}
+
+impl Pods {
+    /// An address that several endpoints have is what the best of them is.
+    fn settle(&mut self) {
+        let Self {
+            ready,
+            leaving,
+            idle,
+        } = self;
+        leaving.retain(|address, _| !ready.contains_key(address));
+        idle.retain(|address, _| !ready.contains_key(address) && !leaving.contains_key(address));
+    }
 }
 
 impl Members<'_> {
@@ -89,10 +111,9 @@ impl Members<'_> {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
         };
-        let mut affinity = Affinity::None;
+        let mut affinity_seconds = 0;
         let mut found = false;
-        let mut backends: Vec<Backend> = Vec::new();
-        let mut idle: Vec<Backend> = Vec::new();
+        let mut clustered = Vec::new();
         for id in clusters {
             let Some(objects) = self.snapshot.clusters.get(id) else {
                 continue;
@@ -100,9 +121,8 @@ impl Members<'_> {
             let pods = if objects.reach == Reach::Unknown {
                 // Not heard of yet: nobody knows whether the Service is there.
                 found = true;
-                if self.remembered.affinity.get(service) == Some(&Affinity::ClientIp) {
-                    affinity = Affinity::ClientIp;
-                }
+                let remembered = self.remembered.affinity.get(service).copied();
+                affinity_seconds = affinity_seconds.max(remembered.unwrap_or_default());
                 let Some(pods) = self.remembered.pods(service, id) else {
                     continue;
                 };
@@ -112,42 +132,18 @@ impl Members<'_> {
                     continue;
                 };
                 found = true;
-                let Some(port) = port(it, &service.port, id, place, notes) else {
+                let Some(port) = port(it, service.port(), id, place, notes) else {
                     continue;
                 };
-                if it.spec.session_affinity.as_deref() == Some("ClientIP") {
-                    affinity = Affinity::ClientIp;
-                }
+                affinity_seconds = affinity_seconds.max(affinity::seconds(it, id, notes));
+                let port = (port, service.port().1);
                 self.pods(objects, id, &name, port, notes)
             };
             let share = match &split {
                 Split::Replicas => None,
-                Split::Clusters(weights) => match weights.get(id) {
-                    None | Some(0) => Some(0),
-                    Some(weight) => Some(u32::from(*weight)),
-                },
+                Split::Clusters(weights) => Some(weights.get(id).copied().unwrap_or_default()),
             };
-            let ready = u32::try_from(pods.ready.len()).unwrap_or(u32::MAX).max(1);
-            let weight = match share {
-                None => WEIGHT_UNIT,
-                Some(0) => 0,
-                Some(share) => (share * WEIGHT_UNIT / ready).max(1),
-            };
-            let backend = |weight| {
-                move |(address, pod)| Backend {
-                    cluster: id.clone(),
-                    address,
-                    pod,
-                    weight,
-                }
-            };
-            let busy = if weight == 0 {
-                &mut idle
-            } else {
-                &mut backends
-            };
-            busy.extend(pods.ready.into_iter().map(backend(weight)));
-            idle.extend(pods.idle.into_iter().map(backend(0)));
+            clustered.push(Clustered { id, share, pods });
         }
         if !found {
             let list: Vec<_> = clusters.iter().take(8).map(ToString::to_string).collect();
@@ -162,15 +158,27 @@ impl Members<'_> {
                 "create the Service in a member cluster, or correct the name",
             );
         }
+        let health = want.policy.health.as_ref().filter(|it| it.executed());
+        let Choice {
+            backends,
+            idle,
+            failing,
+        } = choose(clustered, |pod| self.verdicts.get(&Probe::of(pod, health?)));
         overlaps(&backends, place, notes);
         Group {
             name: group.clone(),
             service: service.clone(),
             policy: want.policy.clone(),
             split,
-            affinity,
+            affinity: if affinity_seconds == 0 {
+                Affinity::None
+            } else {
+                Affinity::ClientIp
+            },
+            affinity_seconds,
             backends,
             idle,
+            failing,
         }
     }
 
@@ -179,7 +187,7 @@ impl Members<'_> {
         objects: &ClusterObjects,
         id: &ClusterId,
         service: &NamespacedName,
-        port: &ServicePort,
+        (port, transport): (&ServicePort, Transport),
         notes: &mut Notes,
     ) -> Pods {
         let mut pods = Pods::default();
@@ -219,9 +227,7 @@ impl Members<'_> {
             let numbers = slice
                 .ports
                 .iter()
-                .filter(|it| {
-                    it.name == port.name && it.protocol.as_deref().unwrap_or("TCP") == "TCP"
-                })
+                .filter(|it| it.name == port.name && speaks(it.protocol.as_deref(), transport))
                 .filter_map(|it| {
                     it.port
                         .and_then(|number| u16::try_from(number).ok())
@@ -237,20 +243,20 @@ impl Members<'_> {
             told.warning(
                 "spec.ports",
                 format!(
-                    "no EndpointSlice of it has a TCP port named {}, so it has no pods",
+                    "no EndpointSlice of it has a {transport} port named {}, so it has no pods",
                     shown(&port.name)
                 ),
                 "give the port of the EndpointSlice the name of the Service port",
             );
             notes.elsewhere(told);
         }
-        pods.idle
-            .retain(|address, _| !pods.ready.contains_key(address));
+        pods.settle();
         pods
     }
 }
 
-/// Pods of one slice. "nil should be interpreted as true"; a terminating pod takes no new traffic.
+/// Pods of one slice. `ready`: "nil should be interpreted as true"; `serving`: "consumers should defer to the ready
+/// condition". A terminating pod takes new traffic only while no other does.
 ///
 /// An endpoint without `targetRef` is served, as in slices written by hand; one that refers to anything but a Pod is not:
 /// nothing says that it lives in the pod network.
@@ -270,11 +276,12 @@ fn collect(slice: &EndpointSlice, port: u16, id: &ClusterId, pods: &mut Pods, no
             continue;
         }
         let conditions = &endpoint.conditions;
-        let idle = conditions.ready == Some(false) || conditions.terminating == Some(true);
-        let pods = if idle {
-            &mut pods.idle
-        } else {
-            &mut pods.ready
+        let ready = conditions.ready.unwrap_or(true);
+        let pods = match conditions.terminating {
+            Some(true) if conditions.serving.unwrap_or(ready) => &mut pods.leaving,
+            Some(true) => &mut pods.idle,
+            _ if ready => &mut pods.ready,
+            _ => &mut pods.idle,
         };
         for text in &endpoint.addresses {
             match text.parse::<Ipv4Addr>() {
@@ -357,9 +364,14 @@ fn split(
     Split::Clusters(known)
 }
 
+/// "The IP protocol for this port. Supports TCP, UDP, and SCTP. Default is TCP."
+fn speaks(protocol: Option<&str>, transport: Transport) -> bool {
+    protocol.unwrap_or("TCP") == transport.to_string()
+}
+
 fn port<'a>(
     service: &'a Service,
-    wanted: &str,
+    (wanted, transport): (&str, Transport),
     id: &ClusterId,
     place: &str,
     notes: &mut Notes,
@@ -379,8 +391,8 @@ fn port<'a>(
         Ok(number) => it.port == number,
         Err(_) => it.name == wanted,
     };
-    let tcp = |it: &&ServicePort| it.protocol.as_deref().unwrap_or("TCP") == "TCP";
-    let found = spec.ports.iter().filter(is).find(tcp);
+    let speaks = |it: &&ServicePort| speaks(it.protocol.as_deref(), transport);
+    let found = spec.ports.iter().filter(is).find(speaks);
     if found.is_none() {
         let list: Vec<_> = spec
             .ports
@@ -397,7 +409,7 @@ fn port<'a>(
             .collect();
         notes.warning(
             field,
-            format!("Service {name} in cluster {id} has no TCP port {wanted}, so its pods there get nothing"),
+            format!("Service {name} in cluster {id} has no {transport} port {wanted}, so its pods there get nothing"),
             format!("use a port of the Service (it has {}), or add it", list.join(", ")),
         );
     }

@@ -11,7 +11,6 @@ use super::{
     gateway::Key,
     notes::{self, Notes},
 };
-use crate::ir::model::ListenerProtocol;
 
 /// Addresses (empty: every VIP) by AlbConfig and place.
 pub(super) type Held = BTreeMap<(String, Key), Vec<IpAddr>>;
@@ -53,7 +52,7 @@ impl Compiler {
         let mut held = Held::new();
         let mut lost = Vec::new();
         // HTTPS is TCP and QUIC is UDP: they may share a port number.
-        let port = |place: Key| (place.0, place.1 == ListenerProtocol::Quic);
+        let port = |place: Key| (place.0, place.1.transport());
         for (_, name, place, addresses) in claims {
             let taken = taken.entry(port(place)).or_default();
             // Within one AlbConfig its own check has spoken.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ir::model::{
         AccessList, ForwardedFor, ForwardedHeaders, IdentityHeaders, ListenerProtocol,
-        ListenerSettings, Network, SteeringWish, Tls,
+        ListenerSettings, Network, SteeringWish, Tls, Transport,
     },
     manifest::{AlbConfig, ClusterId},
     problem::shown,
@@ -38,7 +38,7 @@ pub(super) struct Gateway {
     pub(super) clusters: BTreeSet<ClusterId>,
     pub(super) steering: Option<SteeringWish>,
     /// Ports that the AlbConfig lists, served or not.
-    pub(super) written: BTreeSet<u16>,
+    pub(super) written: BTreeSet<(u16, Transport)>,
     /// Field of each listener in [`Kept::listeners`], e.g. `spec.listeners[1]`.
     pub(super) places: BTreeMap<Key, String>,
     /// Fields that are set, fit a cloud and mean nothing here: worth a word, never a problem.

@@ -64,6 +64,7 @@ impl Compiler {
         let Some(want) = self.wants.get(name) else {
             if self.ir.groups.remove(name).is_some() {
                 touched.groups.insert(name.clone());
+                self.probed.follow(name, None);
             }
             self.note(subject, None, touched);
             return;
@@ -75,10 +76,12 @@ impl Compiler {
         let members = backends::Members {
             snapshot,
             remembered: &self.remembered,
+            verdicts: &self.verdicts,
         };
         let group = members.group(name, want, clusters, &mut notes);
         let notes = (!want.stale).then_some(notes);
         if self.ir.groups.get(name).is_none_or(|had| **had != group) {
+            self.probed.follow(name, Some(&group));
             self.ir.groups.insert(name.clone(), Arc::new(group));
             touched.groups.insert(name.clone());
         }

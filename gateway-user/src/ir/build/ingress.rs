@@ -6,6 +6,7 @@ use super::{
     annotations,
     canary::{self, Canary},
     drafting::Drafting,
+    l4::{self, Attachment},
     notes::{ALB, Notes, alb},
     policy,
     ports::{self, Ports},
@@ -41,6 +42,8 @@ pub(super) struct Understood {
     pub(super) secrets: Vec<TlsSecret>,
     pub(super) rules: Vec<Draft>,
     pub(super) default: Option<Draft>,
+    /// On listeners of protocol TCP and UDP.
+    pub(super) attached: Vec<Attachment>,
 }
 
 /// A certificate that an Ingress names.
@@ -88,6 +91,7 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
         secrets: secrets(ingress),
         rules: Vec::new(),
         default: None,
+        attached: Vec::new(),
         ports,
     };
     let mut drafting = Drafting::new(ingress, &understood, notes);
@@ -100,7 +104,16 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
         .default_backend
         .as_ref()
         .and_then(|backend| drafting.default(backend));
-    if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_none() {
+    let attached = l4::attach(
+        ingress,
+        &understood.ports,
+        understood.canary.is_some(),
+        understood.ssl_redirect,
+        default.as_ref(),
+        notes,
+    );
+    let reads = understood.ports.read_requests();
+    if reads && ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_none() {
         notes.warning(
             "spec.rules",
             "is empty, so this Ingress serves nothing",
@@ -110,6 +123,7 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
     (notes.errors() == errors).then_some(Understood {
         rules,
         default,
+        attached,
         ..understood
     })
 }

@@ -101,6 +101,21 @@ impl Notes {
         self.push(Problem::error(&self.object, field, message, remedy));
     }
 
+    /// The same of listeners of these protocols, which answer nothing.
+    pub(super) fn refusal_on(
+        &mut self,
+        protocols: &str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let remedy = format!(
+            "{}; until then it serves nothing on listeners of protocol {protocols}",
+            remedy.into()
+        );
+        self.push(Problem::error(&self.object, field, message, remedy));
+    }
+
     pub(super) fn warning(
         &mut self,
         field: impl Into<String>,

@@ -10,6 +10,7 @@ use super::{
     gateway::{Gateway, Key},
     groups::Want,
     ingress::Draft,
+    l4,
     notes::{Notes, alb},
 };
 use crate::{
@@ -78,18 +79,20 @@ impl<'a> Placing<'a> {
     /// First the rules of all Ingresses, then their default backends.
     pub(super) fn members(&mut self, members: &Members<'_>) {
         let mut offers = Offers::new();
-        for (key, member) in members {
+        // Rules have their place on listeners that read requests.
+        let reads = |member: &Member| member.understood.ports.read_requests();
+        for (key, member) in members.iter().filter(|(_, member)| reads(member)) {
             if member.understood.canary.is_some() {
                 for draft in &member.understood.rules {
                     let theirs = offers.entry(&draft.key).or_default();
                     theirs.push((key, member, draft));
-                    self.want(member, draft);
+                    self.want(member, &draft.rule);
                 }
             }
         }
         let mut taken = BTreeSet::new();
         let none = Vec::new();
-        for (key, member) in members {
+        for (key, member) in members.iter().filter(|(_, member)| reads(member)) {
             if member.understood.canary.is_none() {
                 for draft in &member.understood.rules {
                     let theirs = offers.get(&draft.key).unwrap_or(&none);
@@ -100,10 +103,13 @@ impl<'a> Placing<'a> {
                 }
             }
         }
-        for (key, member) in members {
+        for (key, member) in members.iter().filter(|(_, member)| reads(member)) {
             if let Some(draft) = &member.understood.default {
                 self.draft(key, member, draft, &none);
             }
+        }
+        for (key, member) in members {
+            self.attach(key, member);
         }
         for (offered, theirs) in &offers {
             if taken.contains(*offered) {
@@ -119,6 +125,29 @@ impl<'a> Placing<'a> {
         }
     }
 
+    /// On listeners of protocol TCP and UDP: each leads to what its first Ingress attaches.
+    fn attach(&mut self, key: &NamespacedName, member: &Member) {
+        let places = member.understood.ports.all();
+        for place in places.filter(|(_, protocol)| protocol.is_l4()) {
+            let attached = member.understood.attached.iter();
+            let Some(attachment) = attached
+                .clone()
+                .find(|it| it.transport == place.1.transport())
+            else {
+                continue;
+            };
+            self.want(member, &attachment.rule);
+            let Some(rules) = self.rules.get_mut(&place) else {
+                self.no_listener(key, member, place);
+                continue;
+            };
+            match rules.first().cloned() {
+                Some(first) => l4::occupied(place, &first, self.notes(key)),
+                None => rules.push(attachment.rule.clone()),
+            }
+        }
+    }
+
     fn draft(
         &mut self,
         key: &NamespacedName,
@@ -126,7 +155,7 @@ impl<'a> Placing<'a> {
         draft: &Draft,
         offers: &[Offer<'_>],
     ) {
-        self.want(member, draft);
+        self.want(member, &draft.rule);
         for place in places(member, draft) {
             if !self.rules.contains_key(&place) {
                 self.no_listener(key, member, place);
@@ -202,8 +231,8 @@ impl<'a> Placing<'a> {
         rules
     }
 
-    fn want(&mut self, member: &Member, draft: &Draft) {
-        for WeightedGroup { group, .. } in draft.rule.groups() {
+    fn want(&mut self, member: &Member, rule: &Rule) {
+        for WeightedGroup { group, .. } in rule.groups() {
             if self.wants.contains_key(group) {
                 continue;
             }
@@ -216,9 +245,9 @@ impl<'a> Placing<'a> {
                 },
                 weights: member.understood.weights.clone(),
                 policy: member.understood.policy.clone(),
-                place: match draft.rule.place.strip_suffix("]") {
-                    Some(_) => format!("{}.backend", draft.rule.place),
-                    None => draft.rule.place.clone(),
+                place: match rule.place.strip_suffix("]") {
+                    Some(_) => format!("{}.backend", rule.place),
+                    None => rule.place.clone(),
                 },
                 stale: member.stale,
             };
@@ -287,7 +316,8 @@ impl<'a> Placing<'a> {
         }
         let explicit = member.understood.ports.explicit;
         let (name, gateway) = (self.name, self.gateway);
-        let written = gateway.is_some_and(|gateway| gateway.written.contains(&place.0));
+        let port = (place.0, place.1.transport());
+        let written = gateway.is_some_and(|gateway| gateway.written.contains(&port));
         missing(name, place, explicit, written, self.notes(key));
     }
 }
@@ -301,6 +331,7 @@ fn places<'a>(member: &'a Member, draft: &'a Draft) -> impl Iterator<Item = Key>
     let here = |(_, protocol): &Key| match protocol {
         ListenerProtocol::Http => draft.plain,
         ListenerProtocol::Https | ListenerProtocol::Quic => draft.secured,
+        ListenerProtocol::Tcp | ListenerProtocol::Udp => false,
     };
     member.understood.ports.all().filter(here)
 }

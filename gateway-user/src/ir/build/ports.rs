@@ -16,6 +16,8 @@ pub(super) struct Ports {
     pub(super) http: BTreeSet<u16>,
     pub(super) https: BTreeSet<u16>,
     pub(super) quic: BTreeSet<u16>,
+    pub(super) tcp: BTreeSet<u16>,
+    pub(super) udp: BTreeSet<u16>,
     /// `listen-ports` is present: every rule goes to every port, whatever `spec.tls` says.
     pub(super) explicit: bool,
 }
@@ -27,13 +29,20 @@ impl Ports {
             (&self.http, ListenerProtocol::Http),
             (&self.https, ListenerProtocol::Https),
             (&self.quic, ListenerProtocol::Quic),
+            (&self.tcp, ListenerProtocol::Tcp),
+            (&self.udp, ListenerProtocol::Udp),
         ]
         .into_iter()
         .flat_map(|(ports, protocol)| ports.iter().map(move |port| (*port, protocol)))
     }
 
     fn len(&self) -> usize {
-        self.http.len() + self.https.len() + self.quic.len()
+        self.all().count()
+    }
+
+    /// Listeners that read requests.
+    pub(super) fn read_requests(&self) -> bool {
+        self.all().any(|(_, protocol)| !protocol.is_l4())
     }
 }
 
@@ -95,11 +104,13 @@ fn listed(entry: &Value, field: &str, ports: &mut Ports, notes: &mut Notes) -> b
             "HTTP" => &mut ports.http,
             "HTTPS" => &mut ports.https,
             "QUIC" => &mut ports.quic,
+            "TCP" => &mut ports.tcp,
+            "UDP" => &mut ports.udp,
             other => {
                 notes.error(
                     field,
                     format!("unknown protocol {}", shown(other)),
-                    "write HTTP, HTTPS or QUIC in capitals",
+                    "write HTTP, HTTPS, QUIC, TCP or UDP in capitals",
                 );
                 continue;
             }
@@ -159,6 +170,8 @@ pub(super) fn serves(
         ListenerProtocol::Http => !secured,
         // "On an HTTPS listener an Ingress with an empty `spec.tls` counts as HTTPS rule."
         ListenerProtocol::Https | ListenerProtocol::Quic => secured || ingress.spec.tls.is_empty(),
+        // They have no rules.
+        ListenerProtocol::Tcp | ListenerProtocol::Udp => false,
     }
 }
 
@@ -176,7 +189,7 @@ pub(super) fn tls_hosts(ingress: &Ingress) -> BTreeSet<&str> {
 
 #[cfg(test)]
 mod tests {
-    use ListenerProtocol::{Http, Https, Quic};
+    use ListenerProtocol::{Http, Https, Quic, Tcp, Udp};
     use proptest::prelude::*;
 
     use super::*;
@@ -230,6 +243,11 @@ mod tests {
         assert!(ports.explicit);
         let all: Vec<_> = ports.all().collect();
         assert_eq!(all, [(80, Http), (8001, Http), (443, Https), (443, Quic)]);
+        let (ports, errors) = read(r#"[{"TCP": 5432}, {"UDP": 53}, {"TCP": 53}]"#);
+        assert_eq!(errors, 0);
+        assert!(!ports.read_requests());
+        let all: Vec<_> = ports.all().collect();
+        assert_eq!(all, [(53, Tcp), (5432, Tcp), (53, Udp)]);
     }
 
     #[test]
@@ -312,8 +330,8 @@ mod tests {
         }
 
         #[test]
-        fn a_list_of_ports_is_read_as_written(written in prop::collection::vec((0u8..3, 0u32..70_000), 1..80)) {
-            let names = ["HTTP", "HTTPS", "QUIC"];
+        fn a_list_of_ports_is_read_as_written(written in prop::collection::vec((0u8..5, 0u32..70_000), 1..80)) {
+            let names = ["HTTP", "HTTPS", "QUIC", "TCP", "UDP"];
             let entries: Vec<_> = written
                 .iter()
                 .map(|(protocol, port)| format!(r#"{{"{}": {port}}}"#, names[usize::from(*protocol)]))

@@ -16,8 +16,7 @@ use crate::{
 };
 
 /// Tune; serving without them gives nobody more than the Ingress says.
-const TUNING: [&str; 4] = [
-    "healthcheck-enabled",
+const TUNING: [&str; 3] = [
     "backend-keepalive",
     "slow-start-enabled",
     "connection-drain-enabled",
@@ -36,6 +35,15 @@ pub(super) fn tuning(annotations: &BTreeMap<String, String>, notes: &mut Notes) 
                 shown(get(annotations, key).unwrap_or_default())
             ),
             "nothing needs to be done, or remove the annotation to silence this",
+        );
+    }
+    let key = "healthcheck-protocol";
+    let spoken = get(annotations, key).filter(|it| matches!(*it, "HTTPS" | "GRPC"));
+    if let Some(spoken) = spoken.filter(|_| on(annotations, "healthcheck-enabled")) {
+        notes.warning(
+            alb(key),
+            format!("no probes are sent: {spoken} is not spoken by them yet, so readiness of the pods decides"),
+            "write HTTP or TCP, or remove healthcheck-enabled to silence this",
         );
     }
 }
@@ -116,7 +124,7 @@ pub(super) fn listeners(gateway: &Gateway, notes: &mut Notes) -> BTreeMap<Key, S
             .get(key)
             .map_or("spec.listeners", String::as_str);
         let (port, protocol) = key;
-        if *protocol != ListenerProtocol::Http {
+        if matches!(protocol, ListenerProtocol::Https | ListenerProtocol::Quic) {
             notes.error(
                 format!("{place}.protocol"),
                 format!("listener {protocol} {port} is not served yet and is left out"),

@@ -17,7 +17,7 @@ pub struct GroupName {
     pub ingress: String,
     /// Name of the Service.
     pub service: String,
-    /// Port of the Service, number or name.
+    /// Port of the Service, number or name; `/UDP` behind it where datagrams are meant.
     pub port: String,
 }
 

@@ -1,6 +1,6 @@
 //! How the pods of a group are treated: annotations of an Ingress that hold for all of its groups (contract section 11).
 
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct Policy {
     pub drain: Option<Duration>,
     /// Probes; `None`: readiness of the pods decides.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub health: Option<HealthCheck>,
+    pub health: Option<Arc<HealthCheck>>,
 }
 
 /// What pods speak.
@@ -67,7 +67,7 @@ pub enum Sticky {
 }
 
 /// Probes of pods (contract section 11.4).
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// What the probe speaks.
     pub protocol: HealthProtocol,
@@ -92,7 +92,7 @@ pub struct HealthCheck {
 }
 
 /// What a probe speaks.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthProtocol {
     /// HTTP.
@@ -103,4 +103,62 @@ pub enum HealthProtocol {
     Tcp,
     /// gRPC.
     Grpc,
+}
+
+impl HealthCheck {
+    /// Whether this gateway can carry it out.
+    pub const fn executed(&self) -> bool {
+        matches!(self.protocol, HealthProtocol::Http | HealthProtocol::Tcp)
+    }
+}
+
+/// One thing that is probed: an address, in one way. Groups that agree on both share the probe.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Probe {
+    /// Where the probe goes: the pod, at its port or at that of the check.
+    pub address: SocketAddr,
+    /// How it is probed.
+    pub check: Arc<HealthCheck>,
+}
+
+impl Probe {
+    /// The target of a pod.
+    pub fn of(mut pod: SocketAddr, check: &Arc<HealthCheck>) -> Self {
+        pod.set_port(check.port.unwrap_or(pod.port()));
+        Self {
+            address: pod,
+            check: Arc::clone(check),
+        }
+    }
+}
+
+/// Why a probe failed.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeFailure {
+    /// Nobody listens.
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// No way there.
+    Unreachable,
+    /// The connection ended before an answer.
+    Closed,
+    /// What came is no HTTP response.
+    NotHttp,
+    /// A status of another class than asked for.
+    Status(u16),
+}
+
+impl fmt::Display for ProbeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("refuses connections"),
+            Self::Timeout => f.write_str("does not answer in time"),
+            Self::Unreachable => f.write_str("cannot be reached"),
+            Self::Closed => f.write_str("closes the connection before it answers"),
+            Self::NotHttp => f.write_str("answers with something that is not HTTP"),
+            Self::Status(status) => write!(f, "answers {status}"),
+        }
+    }
 }

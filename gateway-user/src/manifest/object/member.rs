@@ -24,9 +24,29 @@ pub struct ServiceSpec {
     pub service_type: Option<String>,
     /// `ClientIP` or `None`.
     pub session_affinity: Option<String>,
+    /// How long a client stays.
+    #[serde(deserialize_with = "or_default")]
+    pub session_affinity_config: SessionAffinityConfig,
     /// Ports.
     #[serde(deserialize_with = "or_default")]
     pub ports: Vec<ServicePort>,
+}
+
+/// `Service.spec.sessionAffinityConfig`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct SessionAffinityConfig {
+    /// Of `ClientIP`.
+    #[serde(rename = "clientIP", deserialize_with = "or_default")]
+    pub client_ip: ClientIpConfig,
+}
+
+/// `Service.spec.sessionAffinityConfig.clientIP`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClientIpConfig {
+    /// 1 to 86400; 10800 (3 h) where left out.
+    pub timeout_seconds: Option<i64>,
 }
 
 /// `Service.spec.ports[]`. `targetPort` is not read: the slices hold what it resolved to.
@@ -79,6 +99,8 @@ pub struct Endpoint {
 pub struct EndpointConditions {
     /// Absent means ready (`discovery.k8s.io/v1`: "nil should be interpreted as true").
     pub ready: Option<bool>,
+    /// As `ready`, also while the pod shuts down. Absent: as `ready` ("nil should be interpreted as" that).
+    pub serving: Option<bool>,
     /// Set while the pod shuts down.
     pub terminating: Option<bool>,
 }

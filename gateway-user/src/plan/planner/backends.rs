@@ -45,13 +45,16 @@ impl Planner {
                 )),
             }
         }
-        for backend in &group.idle {
+        let idle = group.idle.iter().map(|it| (it, BackendState::Draining));
+        let failing = group.failing.iter();
+        let failing = failing.map(|it| (&it.backend, BackendState::Quarantined));
+        for (backend, state) in idle.chain(failing) {
             let key = key(backend);
             // Only pods that may still have flows are worth an entry.
             if self.keys.contains_key(&key)
                 && let Some(id) = self.backend(&key, &backend.pod, update)
             {
-                uses.entry(id).or_insert(BackendState::Draining);
+                uses.entry(id).or_insert(state);
             }
         }
         members.sort_unstable_by_key(|m| m.backend);
@@ -172,13 +175,15 @@ impl Planner {
                 continue;
             };
             let users = self.uses.get(&id);
-            backend.state = match users {
-                None => BackendState::Down,
-                Some(users) if users.values().any(|it| *it == BackendState::Active) => {
-                    BackendState::Active
-                }
-                Some(_) => BackendState::Draining,
-            };
+            // A pod serves if any listener sends to it; it loses its UDP flows only if none wants it.
+            let used_as = |state| users.is_some_and(|users| users.values().any(|it| *it == state));
+            let states = [
+                BackendState::Active,
+                BackendState::Draining,
+                BackendState::Quarantined,
+            ];
+            let state = states.into_iter().find(|state| used_as(*state));
+            backend.state = state.unwrap_or(BackendState::Down);
             if backend.state == BackendState::Down {
                 self.down.insert(id);
             } else {

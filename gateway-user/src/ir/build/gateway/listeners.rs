@@ -7,7 +7,10 @@ use std::{
 
 use super::{Kept, Key, Settings, access, forwarding, tls};
 use crate::{
-    ir::{build::notes::Notes, model::ListenerProtocol},
+    ir::{
+        build::{l4, notes::Notes},
+        model::{ListenerProtocol, Transport},
+    },
     manifest::{AlbListener, IntOrString, XForwardedForConfig},
     problem::shown,
 };
@@ -68,9 +71,14 @@ pub(super) fn read(written: &[AlbListener], before: Option<&Kept>, notes: &mut N
     listed
 }
 
-/// Every valid port that is listed.
-pub(super) fn ports(written: &[AlbListener]) -> BTreeSet<u16> {
-    written.iter().filter_map(port).collect()
+/// Every valid port that is listed, whatever is to be spoken there.
+pub(super) fn ports(written: &[AlbListener]) -> BTreeSet<(u16, Transport)> {
+    let transport = |listener: &AlbListener| match listener.protocol.as_deref() {
+        Some("QUIC" | "UDP") => Transport::Udp,
+        _ => Transport::Tcp,
+    };
+    let listed = |listener| Some((port(listener)?, transport(listener)));
+    written.iter().filter_map(listed).collect()
 }
 
 fn port(listener: &AlbListener) -> Option<u16> {
@@ -96,11 +104,13 @@ fn key(listener: &AlbListener, field: &str, notes: &mut Notes) -> Option<Key> {
         None | Some("" | "HTTP") => ListenerProtocol::Http,
         Some("HTTPS") => ListenerProtocol::Https,
         Some("QUIC") => ListenerProtocol::Quic,
+        Some("TCP") => ListenerProtocol::Tcp,
+        Some("UDP") => ListenerProtocol::Udp,
         Some(other) => {
             notes.error(
                 format!("{field}.protocol"),
                 format!("unknown protocol {} on port {port}", shown(other)),
-                "write HTTP, HTTPS or QUIC in capitals",
+                "write HTTP, HTTPS, QUIC, TCP or UDP in capitals",
             );
             return None;
         }
@@ -108,7 +118,7 @@ fn key(listener: &AlbListener, field: &str, notes: &mut Notes) -> Option<Key> {
     Some((port, protocol))
 }
 
-/// "HTTPS and QUIC may share a port number; HTTP and HTTPS may not."
+/// "HTTPS and QUIC may share a port number; HTTP and HTTPS may not." So do ours: what is TCP may share one with UDP.
 fn clashes(key: Key, index: usize, seen: &mut BTreeMap<Key, usize>, notes: &mut Notes) -> bool {
     let (port, protocol) = key;
     let field = format!("spec.listeners[{index}].port");
@@ -120,14 +130,10 @@ fn clashes(key: Key, index: usize, seen: &mut BTreeMap<Key, usize>, notes: &mut 
         );
         return true;
     }
-    let rival = match protocol {
-        ListenerProtocol::Http => Some(ListenerProtocol::Https),
-        ListenerProtocol::Https => Some(ListenerProtocol::Http),
-        ListenerProtocol::Quic => None,
-    };
-    if let Some(rival) = rival
-        && let Some(first) = seen.get(&(port, rival))
-    {
+    let rival = seen
+        .iter()
+        .find(|((other, rival), _)| *other == port && rival.transport() == protocol.transport());
+    if let Some(((_, rival), first)) = rival {
         notes.error(
             field,
             format!(
@@ -149,6 +155,13 @@ fn settings(
     before: Option<&Settings>,
     notes: &mut Notes,
 ) -> Option<Settings> {
+    let bare;
+    let listener = if protocol.is_l4() {
+        bare = l4::bare(listener, (port, protocol), field, notes);
+        &bare
+    } else {
+        listener
+    };
     let access = access::read(listener.acl_config.as_ref(), field, notes);
     let tls = tls::read(listener, protocol, field, notes);
     let errors = notes.errors();

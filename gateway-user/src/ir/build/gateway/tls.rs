@@ -31,14 +31,14 @@ pub(super) fn read(
     field: &str,
     notes: &mut Notes,
 ) -> Result<Option<Tls>, Unclear> {
-    let secured = protocol != ListenerProtocol::Http;
+    let plain = protocol == ListenerProtocol::Http || protocol.is_l4();
     no_effect(listener, protocol, field, notes);
     let asks = listener.ca_enabled == Some(true);
-    if !secured {
+    if plain {
         if asks {
             notes.restriction(
                 format!("{field}.caEnabled"),
-                "asks for certificates of clients, which plain HTTP cannot; this listener is left out",
+                format!("asks for certificates of clients, which plain {protocol} cannot; this listener is left out"),
                 "write protocol HTTPS, or remove caEnabled",
             );
             return Err(Unclear::Unknown);
@@ -60,7 +60,7 @@ pub(super) fn read(
 
 /// What is written on a listener that has no use for it.
 fn no_effect(listener: &AlbListener, protocol: ListenerProtocol, field: &str, notes: &mut Notes) {
-    let plain = protocol == ListenerProtocol::Http;
+    let plain = protocol == ListenerProtocol::Http || protocol.is_l4();
     let only_https = protocol != ListenerProtocol::Https;
     for (key, idle) in [
         ("certificates", plain && !listener.certificates.is_empty()),

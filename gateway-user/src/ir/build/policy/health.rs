@@ -1,6 +1,6 @@
 //! Probes of pods (contract section 11.4). A mistake never costs more than the default: with a warning.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{Annotations, number};
 use crate::{
@@ -19,7 +19,7 @@ const PATH_CHARS: usize = 80;
 /// "gRPC: 0-99, ranges, <= 20": most codes and ranges.
 const MOST_CODES: usize = 20;
 
-pub(super) fn parse(annotations: &Annotations, notes: &mut Notes) -> Option<HealthCheck> {
+pub(super) fn parse(annotations: &Annotations, notes: &mut Notes) -> Option<Arc<HealthCheck>> {
     if !on(annotations, "healthcheck-enabled") {
         return None;
     }
@@ -50,7 +50,7 @@ pub(super) fn parse(annotations: &Annotations, notes: &mut Notes) -> Option<Heal
     let rise = count(tuned("healthy-threshold-count", 2..=10, 3));
     let fall = count(tuned("unhealthy-threshold-count", 2..=10, 3));
     let port = tuned("healthcheck-connect-port", 0..=65_535, 0);
-    Some(HealthCheck {
+    Some(Arc::new(HealthCheck {
         protocol,
         port: u16::try_from(port).ok().filter(|port| *port != 0),
         path: path(annotations, notes),
@@ -61,7 +61,7 @@ pub(super) fn parse(annotations: &Annotations, notes: &mut Notes) -> Option<Heal
         interval,
         rise,
         fall,
-    })
+    }))
 }
 
 /// The first word is the default.

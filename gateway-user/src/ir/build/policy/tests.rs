@@ -42,7 +42,10 @@ fn health(pairs: &[(&str, &str)]) -> (HealthCheck, usize) {
     let all = [&[("healthcheck-enabled", "true")], pairs].concat();
     let (policy, errors, warnings) = read(&all);
     assert_eq!(errors, 0, "{pairs:?}");
-    (policy.health.unwrap(), warnings)
+    (
+        std::sync::Arc::unwrap_or_clone(policy.health.unwrap()),
+        warnings,
+    )
 }
 
 #[test]
@@ -79,6 +82,7 @@ fn grpc_needs_tls_and_no_plain_listener_but_one_that_redirects() {
         https: [443].into(),
         quic: quic.iter().copied().collect(),
         explicit: true,
+        ..Ports::default()
     };
     let errors = |pairs: &[_], ports: &Ports, tls| on_ports(pairs, ports, tls).1;
     assert_eq!(errors(&[grpc], &ports(&[], &[]), true), 0);

@@ -1,0 +1,121 @@
+//! `cargo xtask chaos`: a gateway that is changed, restarted and cut off all the time, and clients that must not notice.
+
+use std::{
+    env,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    console::{self, Step},
+    ebpf, lab, paths, process, setup,
+};
+
+/// How long and in which order.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Options {
+    /// How long changes go on
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    seconds: u64,
+    /// Seed of their order
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the program says when it lost something.
+const LOST: i32 = 2;
+
+/// Builds, runs, prints; fails if a connection was reset or an answer came from the wrong pod.
+pub fn run(options: Options) -> Result<ExitCode> {
+    setup::ensure(setup::LAB)?;
+    ebpf::build(&ebpf::Options::default())?;
+    let step = Step::start("building agent and clients");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let packages = ["--package", "gateway-user", "--package", "fleetgate-tests"];
+    process::output(
+        Command::new(cargo)
+            .args(["build", "--release", "--bin", "fleetgate", "--bin", "chaos"])
+            .args(packages)
+            .current_dir(paths::workspace()),
+    )?;
+    step.done();
+    lab::state::mount_bpffs()?;
+    let release = paths::target().join("release");
+    let step = Step::start(format!(
+        "{} s of changes, seed {}",
+        options.seconds, options.seed
+    ));
+    let out = Command::new(release.join("chaos"))
+        .args(["--seconds", &options.seconds.to_string()])
+        .args(["--seed", &options.seed.to_string()])
+        .env("FLEETGATE_AGENT", release.join("fleetgate"))
+        .env("FLEETGATE_XTASK", paths::xtask()?)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start the chaos run")?;
+    let held = match out.status.code() {
+        Some(0) => true,
+        Some(LOST) => false,
+        _ => bail!("the chaos run could not be done ({})", out.status),
+    };
+    step.done();
+    let report: Value = serde_json::from_slice(&out.stdout).context("its report")?;
+    match options.json {
+        true => console::say(&report),
+        false => tell(&report),
+    }
+    Ok(match held {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn tell(report: &Value) {
+    let none = serde_json::Map::new();
+    let events = report["events"].as_object().unwrap_or(&none);
+    let events = events
+        .iter()
+        .map(|(kind, count)| vec![kind.clone(), count.to_string()]);
+    console::say(console::table(
+        &["event", "times"],
+        &events.collect::<Vec<_>>(),
+    ));
+    let count = |key: &str| report[key].as_array().map_or(0, Vec::len).to_string();
+    let number = |key: &str| report[key].to_string();
+    let gib = report["transferred_bytes"].as_f64().unwrap_or(0.0) / f64::from(1 << 30);
+    let rows = [
+        (
+            "seconds",
+            format!("{:.0}", report["seconds"].as_f64().unwrap_or(0.0)),
+        ),
+        (
+            "agent came back with new programs in the same links",
+            number("programs_replaced"),
+        ),
+        ("requests over held connections", number("held_requests")),
+        ("GiB of transfers, compared", format!("{gib:.1}")),
+        ("short connections", number("short_connections")),
+        ("longest request, ms", number("longest_request_ms")),
+        ("failures of connections whose pod died", number("excused")),
+        ("other failures (bar: 0)", count("resets")),
+        ("misrouted (bar: 0)", count("misrouted")),
+    ];
+    let rows: Vec<Vec<String>> = rows
+        .map(|(what, value)| vec![what.to_owned(), value])
+        .to_vec();
+    console::say(console::table(&["clients met", ""], &rows));
+    let none = Vec::new();
+    for told in ["resets", "misrouted"]
+        .iter()
+        .flat_map(|key| report[*key].as_array().unwrap_or(&none))
+    {
+        console::say(told);
+    }
+}
