@@ -235,9 +235,9 @@ pub trait Tables {
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let mut verdict = steer(packet, tables);
-    if verdict == Verdict::OTHER {
+    if verdict.is(Verdict::OTHER) {
         verdict = other::other(packet, tables);
-        if verdict == Verdict::ERROR {
+        if verdict.is(Verdict::ERROR) {
             verdict = relay::relay(packet, tables);
         }
     }
@@ -251,10 +251,10 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
 #[inline(always)]
 fn steer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let mut verdict = established::established(packet, tables, false);
-    if verdict == Verdict::TRACK {
+    if verdict.is(Verdict::TRACK) {
         verdict = track::track(packet, tables);
     }
-    if verdict == Verdict::MISS {
+    if verdict.is(Verdict::MISS) {
         verdict = opening::opening(packet, tables);
     }
     if verdict.guarded() {
@@ -266,12 +266,12 @@ fn steer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     if verdict.opens() {
         let choice = verdict;
         verdict = claiming::claiming(packet, tables, choice);
-        if verdict == Verdict::SCAN {
+        if verdict.is(Verdict::SCAN) {
             verdict = scanning::scanning(packet, tables, choice);
         }
     }
     // One place for both that come here: what is called twice is verified twice.
-    if verdict == Verdict::CONTINUE {
+    if verdict.is(Verdict::CONTINUE) {
         verdict = settle(established::established(packet, tables, true));
     }
     verdict

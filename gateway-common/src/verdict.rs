@@ -159,6 +159,15 @@ impl Verdict {
     /// An ICMP error: translate it by the packet it quotes.
     pub const ERROR: Self = Self(10);
 
+    /// Whether this is one of those that carry nothing.
+    ///
+    /// VERIFIER (before 6.3): of a value that is not known whole, equality is never decided, but single bits are. Compared
+    /// whole, a forwarded packet might still be a `TRACK`, whose stage would read a packet that is no longer accessible.
+    #[inline(always)]
+    pub const fn is(self, other: Self) -> bool {
+        self.0 & 0xff == other.0
+    }
+
     /// None of the source ports tried was free: look at all of them.
     pub const SCAN: Self = Self(11);
 

@@ -19,8 +19,9 @@ use aya_ebpf::{
         TC_ACT_SHOT,
         sk_action::{SK_DROP, SK_PASS},
         tcx_action_base::TCX_NEXT,
+        xdp_action::XDP_PASS,
     },
-    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns, bpf_xdp_get_buff_len},
     macros::{classifier, sk_lookup, xdp},
     programs::{SkLookupContext, TcContext, XdpContext},
 };
@@ -41,7 +42,24 @@ use crate::{
 /// Frames of a network card: linear, with complete checksums.
 #[xdp]
 pub fn fleetgate_xdp(ctx: XdpContext) -> u32 {
-    let mut packet = XdpPacket::new(&ctx);
+    linear(&ctx)
+}
+
+/// The same where the MTU makes the card spread a frame over several buffers. Such a frame is TC's: not every driver
+/// sends one that XDP redirects, and on a virtual link it may be a GSO super-packet.
+#[xdp(frags)]
+pub fn fleetgate_xdp_frags(ctx: XdpContext) -> u32 {
+    let here = (ctx.data_end() - ctx.data()) as u64;
+    // SAFETY: valid context.
+    if unsafe { bpf_xdp_get_buff_len(ctx.ctx) } != here {
+        return XDP_PASS;
+    }
+    linear(&ctx)
+}
+
+#[inline(always)]
+fn linear(ctx: &XdpContext) -> u32 {
+    let mut packet = XdpPacket::new(ctx);
     if monitor::on() {
         monitor::before::<_, true>(&packet);
     }
@@ -49,8 +67,8 @@ pub fn fleetgate_xdp(ctx: XdpContext) -> u32 {
     if monitor::on() {
         monitor::after(verdict, false);
     }
-    sample::dropped(&ctx, &packet, verdict);
-    forward::xdp(&ctx, verdict)
+    sample::dropped(ctx, &packet, verdict);
+    forward::xdp(ctx, verdict)
 }
 
 /// Socket buffers: GSO super-packets, partial checksums, and whatever XDP left.

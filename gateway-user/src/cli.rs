@@ -4,6 +4,7 @@
 //! is shown is computed by pure functions in [`views`] and `trace`; only [`output`] prints.
 
 pub mod args;
+pub mod doctor;
 pub mod live;
 pub mod monitor;
 pub mod offline;
@@ -60,6 +61,7 @@ pub fn inspect(command: &Command) -> Result<Outcome, Failure> {
         }
         Command::Trace(args) => trace::run(args),
         Command::Monitor(args) => monitor::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Unload(args) => unload::run(args),
     }
 }

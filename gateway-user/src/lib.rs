@@ -9,6 +9,7 @@ pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod dataplane;
+pub mod doctor;
 pub mod health;
 pub mod ir;
 pub mod manifest;

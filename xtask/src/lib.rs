@@ -10,6 +10,7 @@ pub mod console;
 pub mod demo;
 pub mod ebpf;
 pub mod kernel;
+pub mod kernel_matrix;
 pub mod lab;
 pub mod netns;
 pub mod paths;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use xtask::{
     bench, chaos, chart,
     client::{self, Job, Pattern},
-    console, demo, ebpf, lab, netns, pod, setup, suite, verify,
+    console, demo, ebpf, kernel_matrix, lab, netns, pod, setup, suite, verify,
 };
 
 #[derive(Parser)]
@@ -51,6 +51,11 @@ enum Command {
     /// Measurements of one part, with their bars
     #[command(subcommand)]
     Bench(Bench),
+    /// Boot other kernels under qemu, and load, attach and forward on each
+    KernelMatrix(kernel_matrix::Options),
+    /// The test inside a guest of kernel-matrix
+    #[command(hide = true)]
+    KernelMatrixGuest,
     /// Serve HTTP as a pod of the lab
     #[command(hide = true)]
     LabPod {
@@ -155,6 +160,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { json } => return demo::run(json),
         Command::Chaos(options) => return chaos::run(options),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
+        Command::KernelMatrix(options) => return kernel_matrix::run(&options),
+        Command::KernelMatrixGuest => kernel_matrix::guest::run(),
         Command::Bench(Bench::Ring { json }) => return bench::ring::run(json),
         Command::Bench(Bench::Flows { json }) => return bench::flows::flows(json),
         Command::LabPod {

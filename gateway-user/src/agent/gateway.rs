@@ -293,8 +293,13 @@ impl Gateway {
             }
             attach::sk_lookup(&mut self.ebpf, &self.pins)?;
         }
-        self.record.interfaces =
-            attach::interfaces(&mut self.ebpf, &self.pins, &interfaces, self.options.xdp)?;
+        self.record.interfaces = attach::interfaces(
+            &mut self.ebpf,
+            &self.pins,
+            &interfaces,
+            self.options.xdp,
+            self.options.tc,
+        )?;
         for interface in &self.record.interfaces {
             info!(interface = %interface.name, hooks = %interface.hooks, reason = %interface.reason, "attached");
         }

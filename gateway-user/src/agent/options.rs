@@ -2,7 +2,11 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
-use crate::{dataplane::attach::XdpChoice, ir::SteeringWish, source::kubernetes};
+use crate::{
+    dataplane::attach::{TcChoice, XdpChoice},
+    ir::SteeringWish,
+    source::kubernetes,
+};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub struct Options {
     pub steering: SteeringWish,
     /// Which XDP.
     pub xdp: XdpChoice,
+    /// How TC is attached.
+    pub tc: TcChoice,
     /// Where everything is pinned.
     pub pin_dir: PathBuf,
     /// Flow entries, two for each connection, of a table made anew.

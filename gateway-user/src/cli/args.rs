@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agent::{Fleet, Options, Source},
-    dataplane::attach::XdpChoice,
+    dataplane::attach::{TcChoice, XdpChoice},
     ir::{ClusterId, Network, SteeringWish},
     plan::Transport,
     source::kubernetes::{self, Access},
@@ -129,6 +129,15 @@ Exits 1 if nothing would answer.")]
     /// Filters and rate are applied in the kernel. Nothing is sampled once the command has ended, however it ended.
     #[command(after_help = MONITOR_HELP)]
     Monitor(MonitorArgs),
+    /// Check the node and say what to change: kernel, interfaces, settings, the ways to pods.
+    ///
+    /// Works before the first start, with the agent up, and with it down. Exits 1 if a check fails; warnings do not count.
+    #[command(after_help = "\
+Examples:
+  fleetgate doctor
+  fleetgate doctor --interface eth0 --interface eth1          (before the first start)
+  fleetgate doctor --json | jq '.checks[] | select(.verdict == \"fail\")'")]
+    Doctor(DoctorArgs),
     /// Remove programs, pins and reserved ports: the kernel stops steering at once.
     #[command(after_help = EXIT_CODES)]
     Unload(UnloadArgs),
@@ -203,6 +212,28 @@ pub enum XdpArg {
     Off,
 }
 
+/// How the TC program is attached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum TcArg {
+    /// A tcx link where the kernel has them (Linux 6.6), else a filter of the clsact qdisc.
+    #[default]
+    Auto,
+    /// A tcx link, or fail.
+    Tcx,
+    /// A filter of the clsact qdisc.
+    Clsact,
+}
+
+impl From<TcArg> for TcChoice {
+    fn from(arg: TcArg) -> Self {
+        match arg {
+            TcArg::Auto => Self::Auto,
+            TcArg::Tcx => Self::Tcx,
+            TcArg::Clsact => Self::Clsact,
+        }
+    }
+}
+
 /// Arguments of `fleetgate run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -244,6 +275,9 @@ pub struct RunArgs {
     /// XDP mode; TC is always attached.
     #[arg(long, value_enum, default_value = "auto")]
     pub xdp: XdpArg,
+    /// How TC is attached.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub tc: TcArg,
     /// Where to pin, so that the kernel steers on without the agent.
     #[command(flatten)]
     pub pins: PinDir,
@@ -331,6 +365,7 @@ impl From<RunArgs> for Options {
                 XdpArg::Generic => XdpChoice::Generic,
                 XdpArg::Off => XdpChoice::Off,
             },
+            tc: args.tc.into(),
             pin_dir: args.pins.pin_dir,
             max_flows: args.max_flows.unwrap_or(maps::FLOWS.1),
             sample_every: args.sample_every,
@@ -475,6 +510,20 @@ pub struct MonitorArgs {
     pub json: bool,
 }
 
+/// Arguments of `fleetgate doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Where the pinned maps are, and how to print.
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// Interface to look at; repeat for more [default: those of the gateway, else all that have an address].
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// The same as -o json.
+    #[arg(long)]
+    pub json: bool,
+}
+
 fn network(text: &str) -> Result<Network, String> {
     text.parse::<Network>().map_err(|error| error.to_string())
 }
@@ -542,6 +591,7 @@ mod tests {
         );
         assert_eq!((run.sample_every, run.max_flows), (0, None));
         assert_eq!((run.steering, run.xdp), (SteeringArg::Auto, XdpArg::Auto));
+        assert_eq!(run.tc, TcArg::Auto);
         assert!(run.vip.is_empty() && run.snat.is_empty());
     }
 

@@ -10,7 +10,7 @@ use super::{
     output::{Failure, Outcome, View, show},
     table::Paint,
 };
-use crate::dataplane::{Error, pins::Pins, ports, record::Record, tables::Tables};
+use crate::dataplane::{Error, attach, pins::Pins, ports, record::Record, tables::Tables};
 
 /// What was removed.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -63,6 +63,10 @@ fn unload(dir: &Path, force: bool) -> Result<UnloadView, Failure> {
             record.pid
         )));
     }
+    // Before the pins: these outlive them, and only this folder's name tells whose they are.
+    let filters = attach::detach_others(&pins, &[]);
+    view.links
+        .extend(filters.into_iter().map(|name| format!("clsact-{name}")));
     view.pins = pins.remove()?;
     if let Some((first, count @ 1..)) = record.map(|record| record.node_ports) {
         let last = first.saturating_add(count - 1);

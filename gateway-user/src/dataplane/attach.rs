@@ -1,25 +1,27 @@
-//! Attaches the programs, or puts new ones into the links of an earlier agent.
+//! Attaches the programs, or puts new ones into the place of an earlier agent's.
+
+mod tc;
+mod xdp;
 
 use std::fs::File;
 
 use aya::{
     Ebpf,
     programs::{
-        SchedClassifier, SkLookup, TcAttachType, Xdp, XdpMode,
+        SkLookup,
         links::{FdLink, PinnedLink},
-        tc::SchedClassifierLink,
-        xdp::XdpLink,
     },
 };
-use tracing::warn;
 
 use super::{
     Error,
-    load::{SK_LOOKUP, TC, XDP, chain},
+    load::{SK_LOOKUP, chain},
     pins::Pins,
     record::InterfaceRecord,
 };
 use crate::network::Interface;
+
+pub use tc::detach_others;
 
 /// `--xdp`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -35,29 +37,37 @@ pub enum XdpChoice {
     Off,
 }
 
+/// `--tc`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TcChoice {
+    /// A tcx link where the kernel has them, else a filter of the clsact qdisc.
+    #[default]
+    Auto,
+    /// A tcx link (Linux 6.6), or fail.
+    Tcx,
+    /// A filter of the clsact qdisc.
+    Clsact,
+}
+
 /// Attaches to every interface. TC is always there: it does what XDP leaves to it.
 pub fn interfaces(
     ebpf: &mut Ebpf,
     pins: &Pins,
     interfaces: &[Interface],
-    choice: XdpChoice,
+    xdp: XdpChoice,
+    tc: TcChoice,
 ) -> Result<Vec<InterfaceRecord>, Error> {
-    let wanted: Vec<String> = interfaces
-        .iter()
-        .flat_map(|i| {
-            [
-                format!("tc-{}", i.name),
-                xdp_name(i, XdpMode::Driver),
-                xdp_name(i, XdpMode::Skb),
-            ]
-        })
-        .chain([SK_LOOKUP_LINK.to_owned()])
-        .collect();
+    let mut wanted = vec![SK_LOOKUP_LINK.to_owned()];
+    for interface in interfaces {
+        wanted.push(tc::link_name(interface));
+        wanted.extend(xdp::link_names(interface));
+    }
     let records = interfaces
         .iter()
         .map(|interface| {
-            tc(ebpf, pins, interface)?;
-            xdp(ebpf, pins, interface, choice)
+            let tc = tc::attach(ebpf, pins, interface, tc)?;
+            let xdp = xdp::attach(ebpf, pins, interface, xdp)?;
+            Ok(record(interface, &tc, &xdp))
         })
         .collect::<Result<_, _>>()?;
     for stale in pins
@@ -67,7 +77,24 @@ pub fn interfaces(
     {
         unpin(pins, &stale)?;
     }
+    let names: Vec<String> = interfaces.iter().map(|i| i.name.clone()).collect();
+    detach_others(pins, &names);
     Ok(records)
+}
+
+/// What `status` shows of an interface.
+fn record(interface: &Interface, tc: &tc::Attached, xdp: &xdp::Attached) -> InterfaceRecord {
+    let hooks = match xdp.kind {
+        Some(kind) => format!("{kind} + {}", tc.kind),
+        None => tc.kind.to_owned(),
+    };
+    let reasons = [xdp.reason.as_str(), tc.reason.as_str()];
+    let reasons: Vec<&str> = reasons.into_iter().filter(|r| !r.is_empty()).collect();
+    InterfaceRecord {
+        name: interface.name.clone(),
+        hooks,
+        reason: reasons.join("; "),
+    }
 }
 
 /// Name of the pinned socket lookup link.
@@ -84,133 +111,6 @@ pub fn sk_lookup(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
     // Both programs answer alike while two are attached; then the old one goes.
     unpin(pins, SK_LOOKUP_LINK)?;
     pin(pins, SK_LOOKUP_LINK, link)
-}
-
-fn tc(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(), Error> {
-    let failed = |cause: String| Error::Attach(format!("{} (TC)", interface.name), cause);
-    let name = format!("tc-{}", interface.name);
-    let program: &mut SchedClassifier = program(ebpf, TC)?;
-    if let Some(link) = pinned(pins, &name) {
-        let replaced = SchedClassifierLink::try_from(link)
-            .map_err(|e| chain(&e))
-            .and_then(|link| program.attach_to_link(link).map_err(|e| chain(&e)))
-            .and_then(|id| program.take_link(id).map_err(|e| chain(&e)));
-        match replaced {
-            // The pin holds the link; this handle of it may go.
-            Ok(link) => {
-                let _: Result<FdLink, _> = link.try_into();
-                return Ok(());
-            }
-            Err(cause) => {
-                warn!(interface = %interface.name, %cause, "TC link is stale, attaching anew")
-            }
-        }
-        unpin(pins, &name)?;
-    }
-    let id = program
-        .attach(&interface.name, TcAttachType::Ingress)
-        .map_err(|e| failed(chain(&e)))?;
-    let link = program.take_link(id).map_err(|e| failed(chain(&e)))?;
-    let link: FdLink = link.try_into().map_err(|_| {
-        failed(
-            "the kernel has no tcx links (Linux 6.6), so the program could not outlive the agent"
-                .into(),
-        )
-    })?;
-    pin(pins, &name, link)
-}
-
-fn xdp(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    interface: &Interface,
-    choice: XdpChoice,
-) -> Result<InterfaceRecord, Error> {
-    let record = |hooks: &str, reason: String| InterfaceRecord {
-        name: interface.name.clone(),
-        hooks: hooks.to_owned(),
-        reason,
-    };
-    let (native, generic) = (
-        xdp_name(interface, XdpMode::Driver),
-        xdp_name(interface, XdpMode::Skb),
-    );
-    let mode = match (choice, &interface.kind) {
-        (XdpChoice::Off, _) => {
-            unpin(pins, &native)?;
-            unpin(pins, &generic)?;
-            return Ok(record("tc", "--xdp off".into()));
-        }
-        (XdpChoice::Auto, Some(kind)) => {
-            unpin(pins, &native)?;
-            unpin(pins, &generic)?;
-            let reason = format!(
-                "{kind} is a virtual link: its frames carry partial checksums and GSO, which TC keeps"
-            );
-            return Ok(record("tc", reason));
-        }
-        (XdpChoice::Generic, _) => XdpMode::Skb,
-        _ => XdpMode::Driver,
-    };
-    let hooks = if choice == XdpChoice::Generic {
-        "xdp generic + tc"
-    } else {
-        "xdp native + tc"
-    };
-    // A device takes one XDP program; a link keeps the mode it was made with.
-    let (name, other) = match mode {
-        XdpMode::Skb => (generic, native),
-        _ => (native, generic),
-    };
-    unpin(pins, &other)?;
-    match attach_xdp(ebpf, pins, interface, &name, mode) {
-        Ok(()) => Ok(record(hooks, "TC does what XDP leaves".into())),
-        Err(cause) if choice == XdpChoice::Auto => Ok(record(
-            "tc",
-            format!("the driver refused native XDP: {cause}"),
-        )),
-        Err(cause) => Err(Error::Attach(
-            format!("{} (XDP)", interface.name),
-            format!("{cause}; try --xdp auto or --xdp generic"),
-        )),
-    }
-}
-
-/// Name of the pinned XDP link of an interface in a mode.
-fn xdp_name(interface: &Interface, mode: XdpMode) -> String {
-    match mode {
-        XdpMode::Skb => format!("xdp-generic-{}", interface.name),
-        _ => format!("xdp-{}", interface.name),
-    }
-}
-
-fn attach_xdp(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    interface: &Interface,
-    name: &str,
-    mode: XdpMode,
-) -> Result<(), String> {
-    let program: &mut Xdp = program(ebpf, XDP).map_err(|e| e.to_string())?;
-    if let Some(link) = pinned(pins, name) {
-        let replaced = XdpLink::try_from(link)
-            .map_err(|e| chain(&e))
-            .and_then(|link| program.attach_to_link(link).map_err(|e| chain(&e)))
-            .and_then(|id| program.take_link(id).map_err(|e| chain(&e)));
-        if let Ok(link) = replaced {
-            let _: Result<FdLink, _> = link.try_into();
-            return Ok(());
-        }
-        unpin(pins, name).map_err(|e| e.to_string())?;
-    }
-    let id = program
-        .attach(&interface.name, mode)
-        .map_err(|e| chain(&e))?;
-    let link = program.take_link(id).map_err(|e| chain(&e))?;
-    let link: FdLink = link
-        .try_into()
-        .map_err(|_| "the kernel has no XDP links".to_owned())?;
-    pin(pins, name, link).map_err(|e| e.to_string())
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Error>

@@ -41,7 +41,7 @@ impl fmt::Display for Error {
             ),
             Self::Load(cause) => write!(
                 f,
-                "the kernel refused the programs: {cause}; Fleetgate needs Linux 6.6 or newer, and \
+                "the kernel refused the programs: {cause}; Fleetgate needs Linux 6.1 or newer, and \
                  root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
             ),
             Self::NotPinned(dir) => write!(
@@ -56,7 +56,7 @@ impl fmt::Display for Error {
             ),
             Self::Kernel(release) => write!(
                 f,
-                "this kernel is {release}; Fleetgate needs Linux 6.6 or newer (tcx links)"
+                "this kernel is {release}; Fleetgate needs Linux 6.1 or newer"
             ),
             Self::NoBpfFs(dir, cause) => write!(
                 f,

@@ -2,6 +2,7 @@
 
 use aya::{Ebpf, EbpfLoader, programs::Program};
 use gateway_common::maps;
+use tracing::debug;
 
 use super::{Error, pins::Pins};
 
@@ -10,6 +11,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fl
 
 /// Name of the XDP program.
 pub const XDP: &str = "fleetgate_xdp";
+/// Name of the XDP program for interfaces whose frames may come in several buffers; loaded where one needs it.
+pub const XDP_FRAGS: &str = "fleetgate_xdp_frags";
 /// Name of the TC program.
 pub const TC: &str = "fleetgate_tc";
 /// Name of the socket lookup program.
@@ -50,6 +53,11 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
             _ => continue,
         };
         loaded.map_err(|e| Error::Load(format!("{name}: {}", chain(&e))))?;
+        let verified = program
+            .info()
+            .ok()
+            .and_then(|i| i.verified_instruction_count());
+        debug!(program = name, verified_instructions = verified, "loaded");
     }
     for (name, path) in [(CLOCK, pins.clock()), (SWEEP, pins.sweep())] {
         // A pin left by an earlier agent is of the same program; pins are not replaced in place.
@@ -63,19 +71,28 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
     Ok(ebpf)
 }
 
-/// tcx links, which let programs outlive the agent, came with 6.6.
+/// Oldest kernel that the programs are tested on (`cargo xtask kernel-matrix`).
+const OLDEST: (u32, u32) = (6, 1);
+
 fn supported() -> Result<(), Error> {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 6) => {
-            Err(Error::Kernel(release))
-        }
+    match release() {
+        (release, Some(version)) if version < OLDEST => Err(Error::Kernel(release)),
         _ => Ok(()),
     }
+}
+
+/// The kernel's release as `uname -r` prints it, and its first two numbers where it has them.
+pub fn release() -> (String, Option<(u32, u32)>) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let version = version(&release);
+    (release, version)
+}
+
+/// First two numbers of a release such as `6.1.0-18-amd64` or `6.18.5+`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// An error with its causes, cut to what a log line can hold: the verifier's log can be megabytes.

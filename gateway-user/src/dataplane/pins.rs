@@ -117,6 +117,12 @@ impl Pins {
     }
 }
 
+/// Whether this folder, or the nearest one above it that exists, is on a BPF file system.
+pub fn holds(folder: &Path) -> bool {
+    let there = folder.ancestors().find(|dir| dir.exists());
+    there.is_some_and(on_bpf_fs)
+}
+
 fn on_bpf_fs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
 }

@@ -65,7 +65,7 @@ pub struct Record {
 pub struct InterfaceRecord {
     /// Interface name.
     pub name: String,
-    /// `tc`, or `xdp native + tc`, or `xdp generic + tc`.
+    /// `tcx` or `clsact`, after `xdp native + `, `xdp native frags + ` or `xdp generic + ` where XDP is there too.
     pub hooks: String,
     /// Why not another one.
     pub reason: String,

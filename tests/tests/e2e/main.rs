@@ -2,9 +2,11 @@
 
 mod admin;
 mod affinity;
+mod attach;
 mod broken;
 mod chaos;
 mod crash;
+mod doctor;
 mod fleet;
 mod guard;
 mod health;

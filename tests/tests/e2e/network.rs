@@ -259,7 +259,7 @@ fn xdp_in_native_mode_steers_frames_with_real_checksums() -> Result<()> {
     gateway.start()?;
     let status = gateway.json(&["status"])?;
     for interface in status["interfaces"].as_array().context("interfaces")? {
-        assert_eq!(interface["hooks"], "xdp native + tc", "{status}");
+        assert_eq!(interface["hooks"], "xdp native + tcx", "{status}");
     }
     let tally = wire::burst(WEB, 300)?;
     assert_eq!(
@@ -276,7 +276,7 @@ fn xdp_in_native_mode_steers_frames_with_real_checksums() -> Result<()> {
     gateway.stop()?;
     gateway.arguments = vec!["--xdp".into(), "off".into()];
     gateway.start()?;
-    assert_eq!(gateway.json(&["status"])?["interfaces"][0]["hooks"], "tc");
+    assert_eq!(gateway.json(&["status"])?["interfaces"][0]["hooks"], "tcx");
     held.stay()?;
     assert_eq!(gateway.links()?.len(), 4);
     upload()
