@@ -55,7 +55,7 @@ macro_rules! shared_read {
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{addr, backend, config, flow, service, stats};
+    use crate::{addr, backend, bench, config, flow, service, stats};
 
     macro_rules! map_pod {
         ($($type:ty),*) => { $(
@@ -73,6 +73,7 @@ mod user {
         backend::NextHop,
         backend::NeighbourKey,
         backend::Snat,
+        bench::Generator,
         config::Config,
         config::Clock,
         flow::Flow,
