@@ -69,6 +69,9 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What the kernel path costs: ns per packet, packets/s, bulk TCP, connections/s; beside nftables, HAProxy and
+    /// plain routing
+    L4(bench::l4::Options),
 }
 
 #[derive(Subcommand)]
@@ -133,6 +136,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
+        Command::Bench(Bench::L4(options)) => return bench::l4::run(&options),
         Command::LabPod {
             cluster,
             pod,

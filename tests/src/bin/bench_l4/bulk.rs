@@ -1,5 +1,7 @@
 //! Bulk TCP: iperf3 with one stream and with eight, through each contender in turn.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use xtask::{console, netns, process};
@@ -64,7 +66,18 @@ fn iperf(who: Contender, streams: u32, seconds: u32) -> Result<f64> {
     command.args([who.target().to_string(), "--port".into(), IPERF.to_string()]);
     command.args(["--parallel".into(), streams.to_string()]);
     command.args(["--time".into(), seconds.to_string()]);
-    let text = process::output(&mut command).with_context(|| format!("iperf3, {}", who.name()))?;
+    let mut tries = 0;
+    let text = loop {
+        match process::output(&mut command) {
+            Ok(text) => break text,
+            // The server has not put the last test away yet.
+            Err(error) if error.to_string().contains("busy") && tries < 20 => {
+                tries += 1;
+                thread::sleep(Duration::from_millis(200));
+            }
+            Err(error) => return Err(error).with_context(|| format!("iperf3, {}", who.name())),
+        }
+    };
     let result: Value = serde_json::from_str(&text).context("iperf3 wrote no JSON")?;
     let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(bits.with_context(|| format!("iperf3, {}: {}", who.name(), result["error"]))? / 1e9)

@@ -1,7 +1,7 @@
-//! Short connections per second: connect, a word there and back, FIN.
+//! Short connections per second: connect, a word from the pod, then FIN or RST.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read},
     net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -10,35 +10,53 @@ use std::{
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
+use socket2::SockRef;
 use xtask::netns;
 
-use crate::{Options, bulk::summary, contenders, network::CLIENT};
+use crate::{
+    Options,
+    bulk::summary,
+    contenders::{self, GREETING},
+    network::CLIENT,
+};
 
 /// Connections of one measurement.
 const CONNECTIONS: u32 = 4_000;
 /// Open at once.
-const THREADS: usize = 8;
+const THREADS: usize = 32;
 
-/// Measures all contenders.
+/// Measures both ways for a client to close.
 pub(crate) fn run(options: &Options) -> Result<Value> {
+    let all: Result<Vec<Value>> = [false, true]
+        .into_iter()
+        .map(|reset| closing(options, reset))
+        .collect();
+    all.map(Value::Array)
+}
+
+fn closing(options: &Options, reset: bool) -> Result<Value> {
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); contenders::ALL.len()];
     // The first round fills caches of routes and memory, and is not counted.
     for round in 0..=options.rounds {
         for step in 0..contenders::ALL.len() {
             let k = (round + step) % contenders::ALL.len();
             let target = contenders::web(contenders::ALL[k]);
-            let rate = netns::inside(CLIENT, || shoot(target))??;
+            let rate = netns::inside(CLIENT, || shoot(target, reset))??;
             if round > 0 {
                 rates[k].push(rate);
             }
         }
     }
-    let about = json!({ "connections": CONNECTIONS, "open_at_once": THREADS });
+    let about = json!({
+        "closed_by": if reset { "rst" } else { "fin" },
+        "connections": CONNECTIONS,
+        "open_at_once": THREADS,
+    });
     Ok(summary(&about, &rates, "per_second"))
 }
 
 /// Connections per second. All of them must be answered.
-fn shoot(target: SocketAddr) -> Result<f64> {
+fn shoot(target: SocketAddr, reset: bool) -> Result<f64> {
     let left = AtomicU32::new(CONNECTIONS);
     let failed = AtomicU32::new(0);
     let start = Instant::now();
@@ -46,8 +64,11 @@ fn shoot(target: SocketAddr) -> Result<f64> {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 let take = |n: u32| n.checked_sub(1);
-                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-                    if once(target).is_err() {
+                while left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                    .is_ok()
+                {
+                    if once(target, reset).is_err() {
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -62,10 +83,18 @@ fn shoot(target: SocketAddr) -> Result<f64> {
     Ok(f64::from(CONNECTIONS) / elapsed.as_secs_f64())
 }
 
-fn once(target: SocketAddr) -> std::io::Result<()> {
+fn once(target: SocketAddr, reset: bool) -> io::Result<()> {
     let mut connection = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
     connection.set_read_timeout(Some(Duration::from_secs(3)))?;
-    let mut word = *b"ping";
-    connection.write_all(&word)?;
-    connection.read_exact(&mut word)
+    let mut word = [0; GREETING.len()];
+    connection.read_exact(&mut word)?;
+    if &word == GREETING {
+        if reset {
+            // The client keeps nothing (TIME-WAIT) of a connection it resets, so that less of the time is its own.
+            SockRef::from(&connection).set_linger(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    } else {
+        Err(io::Error::other("somebody else answered"))
+    }
 }

@@ -65,7 +65,13 @@ impl Tables {
     }
 
     /// Sets where requests or replies go.
-    pub(crate) fn hop(&mut self, id: u32, ifindex: u32, dmac: [u8; 6], smac: [u8; 6]) -> Result<()> {
+    pub(crate) fn hop(
+        &mut self,
+        id: u32,
+        ifindex: u32,
+        dmac: [u8; 6],
+        smac: [u8; 6],
+    ) -> Result<()> {
         let hop = NextHop {
             ifindex,
             dmac,
@@ -118,7 +124,11 @@ impl Tables {
             (key, Flow { nat, life })
         };
         [
-            whole(entry(ends.client, ends.vip, ends.snat, ends.pod, proto), FORTH, 0),
+            whole(
+                entry(ends.client, ends.vip, ends.snat, ends.pod, proto),
+                FORTH,
+                0,
+            ),
             whole(
                 entry(ends.pod, ends.snat, ends.vip, ends.client, proto),
                 BACK,

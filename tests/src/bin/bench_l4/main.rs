@@ -10,11 +10,11 @@ mod rate;
 mod rounds;
 mod stage;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs, num::NonZero, path::PathBuf, process::ExitCode, thread};
 
 use anyhow::Result;
 use clap::Parser;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use xtask::console;
 
 use crate::network::Contender;
@@ -62,6 +62,7 @@ fn measure(options: &Options) -> Result<Value> {
     stage::enter()?;
     let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|it| it == part);
     let mut result = Map::new();
+    result.insert("machine".into(), machine());
     if wanted("ns") {
         console::note("ns per packet of an established flow, net of the empty program");
         result.insert("ns".into(), serde_json::to_value(nanos::run(options)?)?);
@@ -96,4 +97,21 @@ fn measure(options: &Options) -> Result<Value> {
         result.insert("conn".into(), connect::run(options)?);
     }
     Ok(Value::Object(result))
+}
+
+/// Where the figures come from.
+fn machine() -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown CPU", |(_, model)| model.trim());
+    json!({
+        "cpu": model,
+        "cpus": thread::available_parallelism().map_or(1, NonZero::get),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        // One minute's average, before anything is measured.
+        "load": read("/proc/loadavg").split(' ').next(),
+    })
 }

@@ -22,7 +22,12 @@ use crate::{
 
 const NAMESPACE: &str = "fg-bench-ns";
 /// Programs, in the order of a round.
-const PROGRAMS: [&str; 4] = ["bench_empty", "bench_reference", "bench_touch", "fleetgate_xdp"];
+const PROGRAMS: [&str; 4] = [
+    "bench_empty",
+    "bench_reference",
+    "bench_touch",
+    "fleetgate_xdp",
+];
 /// Whose program it is.
 const EMPTY: usize = 0;
 const REFERENCE: usize = 1;
@@ -181,7 +186,11 @@ impl Stand {
         let case = Case {
             flows,
             proto: if proto == TCP { "tcp" } else { "udp" },
-            way: if way == way::REPLY { "reply" } else { "request" },
+            way: if way == way::REPLY {
+                "reply"
+            } else {
+                "request"
+            },
             rounds: nanos[EMPTY].len(),
             empty: Figure::of(nanos[EMPTY].iter().copied()),
             reference: Figure::of(net(REFERENCE)),
@@ -223,9 +232,17 @@ impl Stand {
             plan: PLAN,
             ..Generator::default()
         };
-        let before = (self.spent(k)?, self.source.arrived()?, self.tables.translated()?);
+        let before = (
+            self.spent(k)?,
+            self.source.arrived()?,
+            self.tables.translated()?,
+        );
         self.source.send(&what, frames)?;
-        let after = (self.spent(k)?, self.source.arrived()?, self.tables.translated()?);
+        let after = (
+            self.spent(k)?,
+            self.source.arrived()?,
+            self.tables.translated()?,
+        );
         let frames = u64::from(frames);
         let (time, runs) = (after.0.0 - before.0.0, after.0.1 - before.0.1);
         let arrived = after.1 - before.1;

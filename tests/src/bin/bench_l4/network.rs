@@ -131,7 +131,10 @@ impl Contender {
         let (c, p) = (self.client_device(), self.pod_device());
         let mac = |end| self.mac(end).map(|byte| format!("{byte:02x}")).join(":");
         let neigh = |ip: String, end, device: &str| {
-            format!("neigh add {ip} lladdr {} dev {device} nud permanent", mac(end))
+            format!(
+                "neigh add {ip} lladdr {} dev {device} nud permanent",
+                mac(end)
+            )
         };
         [
             (
@@ -216,11 +219,7 @@ fn nftables(one: Contender) -> Result<()> {
     let file = format!("{}.nft", one.namespace());
     let path = Path::new(SCRATCH).join(file);
     fs::write(&path, rules)?;
-    let done = process::output(
-        netns::command(&one.namespace(), "nft")
-            .arg("-f")
-            .arg(&path),
-    );
+    let done = process::output(netns::command(&one.namespace(), "nft").arg("-f").arg(&path));
     done.context("nftables")?;
     set(&one.namespace(), "netfilter/nf_conntrack_checksum", "0")
 }

@@ -208,7 +208,11 @@ fn measure(
         ));
     }
     let net = |k: usize| -> Vec<f64> {
-        nanos[k].iter().zip(&base).map(|(ns, base)| ns - base).collect()
+        nanos[k]
+            .iter()
+            .zip(&base)
+            .map(|(ns, base)| ns - base)
+            .collect()
     };
     Ok(serde_json::json!({
         "flows": FLOWS,

@@ -21,7 +21,10 @@ impl Figure {
         let at = |index: usize| round(all.get(index).copied().unwrap_or(0.0));
         let (low, high) = (all.len().saturating_sub(1) / 2, all.len() / 2);
         Self {
-            median: round(f64::midpoint(at(low), at(high.min(all.len().saturating_sub(1))))),
+            median: round(f64::midpoint(
+                at(low),
+                at(high.min(all.len().saturating_sub(1))),
+            )),
             min: at(0),
             max: at(all.len().saturating_sub(1)),
         }
