@@ -14,8 +14,10 @@ use crate::{
 pub struct Generator {
     /// Interface whose peer receives the frames.
     pub ifindex: u32,
-    /// Number of flows; frames pick one at random.
+    /// Number of flows.
     pub flows: u32,
+    /// 0: each frame picks one at random; 1: one after the other.
+    pub in_turn: u32,
     /// IANA protocol number: UDP, or TCP (a segment with ACK alone).
     pub proto: u32,
     /// One of the `way` numbers.

@@ -81,7 +81,7 @@ fn reference(ctx: &XdpContext, touch: bool) -> u32 {
 /// Bytes of a generated frame: the shortest Ethernet carries.
 const FRAME: usize = 60;
 
-/// Makes a frame of a random flow. Every byte is written: the kernel hands out again what the receiver made of an
+/// Makes a frame of a random flow, or of the next. Every byte is written: the kernel hands out again what the receiver made of an
 /// earlier frame.
 #[xdp]
 pub fn bench_generate(ctx: XdpContext) -> u32 {
@@ -95,7 +95,11 @@ pub fn bench_generate(ctx: XdpContext) -> u32 {
     // SAFETY: one CPU generates, and user space writes only between runs.
     let generator = unsafe { &mut *generator };
     generator.made = generator.made.wrapping_add(1);
-    let flow = hash::scale(hash::mix(generator.made), generator.flows);
+    let flow = if generator.in_turn != 0 {
+        generator.made.checked_rem(generator.flows).unwrap_or(0)
+    } else {
+        hash::scale(hash::mix(generator.made), generator.flows)
+    };
     let ends = generator.plan.ends(flow);
     let (src, dst) = match generator.way {
         way::REPLY => (ends.pod, ends.snat),

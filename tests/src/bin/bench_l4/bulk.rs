@@ -18,14 +18,17 @@ pub(crate) fn run(options: &Options) -> Result<Value> {
     let rounds = options.rounds.min(7);
     let mut all = Vec::new();
     for streams in [1, 8] {
+        let mut retried = Vec::new();
         let mut gbps: Vec<Vec<f64>> = vec![Vec::new(); ALL.len()];
         for round in 0..rounds {
             for step in 0..ALL.len() {
                 let k = (round + step) % ALL.len();
-                gbps[k].push(iperf(ALL[k], streams, if options.quick { 1 } else { 2 })?);
+                let seconds = if options.quick { 1 } else { 2 };
+                gbps[k].push(iperf(ALL[k], streams, seconds, &mut retried)?);
             }
         }
-        all.push(summary(&json!({ "streams": streams }), &gbps, "gbps"));
+        let about = json!({ "streams": streams, "retried": retried });
+        all.push(summary(&about, &gbps, "gbps"));
     }
     Ok(Value::Array(all))
 }
@@ -59,26 +62,32 @@ pub(crate) fn summary(about: &Value, values: &[Vec<f64>], unit: &str) -> Value {
     Value::Object(line)
 }
 
-/// Gbit/s that arrived.
-fn iperf(who: Contender, streams: u32, seconds: u32) -> Result<f64> {
+/// Gbit/s that arrived. iperf3 is tried again where it ends early, at most three times in all; each is in `retried`.
+fn iperf(who: Contender, streams: u32, seconds: u32, retried: &mut Vec<String>) -> Result<f64> {
     let mut command = netns::command(CLIENT, "iperf3");
     command.args(["--json", "--connect-timeout", "3000", "--client"]);
     command.args([who.target().to_string(), "--port".into(), IPERF.to_string()]);
     command.args(["--parallel".into(), streams.to_string()]);
     command.args(["--time".into(), seconds.to_string()]);
-    let mut tries = 0;
-    let text = loop {
-        match process::output(&mut command) {
-            Ok(text) => break text,
+    let mut busy = 0;
+    let mut failed = 0;
+    loop {
+        match process::output(&mut command).and_then(|text| received(&text)) {
+            Ok(gbps) => return Ok(gbps),
             // The server has not put the last test away yet.
-            Err(error) if error.to_string().contains("busy") && tries < 20 => {
-                tries += 1;
-                thread::sleep(Duration::from_millis(200));
+            Err(error) if error.to_string().contains("busy") && busy < 20 => busy += 1,
+            Err(error) if failed < 2 => {
+                failed += 1;
+                retried.push(format!("{}: {error:#}", who.name()));
             }
             Err(error) => return Err(error).with_context(|| format!("iperf3, {}", who.name())),
         }
-    };
-    let result: Value = serde_json::from_str(&text).context("iperf3 wrote no JSON")?;
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn received(text: &str) -> Result<f64> {
+    let result: Value = serde_json::from_str(text).context("iperf3 wrote no JSON")?;
     let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
-    Ok(bits.with_context(|| format!("iperf3, {}: {}", who.name(), result["error"]))? / 1e9)
+    Ok(bits.with_context(|| format!("iperf3: {}", result["error"]))? / 1e9)
 }

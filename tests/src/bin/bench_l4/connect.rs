@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use xtask::netns;
 
 use crate::{
@@ -84,8 +84,12 @@ fn shoot(target: SocketAddr, reset: bool) -> Result<f64> {
 }
 
 fn once(target: SocketAddr, reset: bool) -> io::Result<()> {
-    let mut connection = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
-    connection.set_read_timeout(Some(Duration::from_secs(3)))?;
+    // Blocking with a bound, which costs fewer calls than a connect that is polled.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(Duration::from_secs(3)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.connect(&target.into())?;
+    let mut connection: TcpStream = socket.into();
     let mut word = [0; GREETING.len()];
     connection.read_exact(&mut word)?;
     if &word == GREETING {

@@ -1,5 +1,11 @@
 //! The table of live flows that generated frames belong to, and what packets of them read.
 
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
+
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
@@ -7,10 +13,11 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use gateway_common::{
-    backend::{self, Backend, NextHop},
+    backend::{self, Backend, NeighbourKey, NextHop, Snat},
     bench::{Addresses, entry},
     config::{Clock, Config},
     flow::{Flow, FlowKey, Life, TCP, flag, state},
+    service::{Service, ServiceKey, mode},
     stats::Traffic,
 };
 
@@ -18,6 +25,10 @@ use crate::stage;
 
 /// Service id of all flows.
 const SERVICE: u32 = 1;
+/// Slots of the ring.
+const RING: u32 = 1024;
+/// Source addresses of new flows.
+const SNATS: u32 = 1;
 /// Next hop of requests.
 pub(crate) const FORTH: u32 = 1;
 /// Next hop of replies.
@@ -28,6 +39,8 @@ pub(crate) struct Tables {
     flows: HashMap<MapData, FlowKey, Flow>,
     hops: Array<MapData, NextHop>,
     traffic: PerCpuArray<MapData, Traffic>,
+    services: HashMap<MapData, ServiceKey, Service>,
+    neighbours: HashMap<MapData, NeighbourKey, u32>,
     plan: Addresses,
     now: u32,
 }
@@ -45,9 +58,23 @@ impl Tables {
                 state: backend::state::ACTIVE,
                 hop: FORTH as u16,
                 generation: 1,
+                snat_count: SNATS as u16,
                 ..Backend::default()
             };
             backends.set(backend_of(pod), backend, 0)?;
+        }
+        let mut rings: Array<_, u32> = stage::array(ebpf, "RINGS")?;
+        for slot in 0..RING {
+            rings.set(slot, backend_of(slot & plan.pod_mask), 0)?;
+        }
+        let mut snats: Array<_, Snat> = stage::array(ebpf, "SNATS")?;
+        for at in 0..SNATS {
+            let snat = Snat {
+                addr: plan.ends(0).snat.0,
+                port_first: 1024,
+                port_count: 64_512,
+            };
+            snats.set(at, snat, 0)?;
         }
         // Nothing expires during a run, but the age of every packet's flow is looked at.
         let config = Config {
@@ -59,6 +86,8 @@ impl Tables {
             flows: stage::hash(ebpf, "FLOWS")?,
             hops: stage::array(ebpf, "HOPS")?,
             traffic: stage::per_cpu(ebpf, "SERVICE_STATS")?,
+            services: stage::hash(ebpf, "SERVICES")?,
+            neighbours: stage::hash(ebpf, "NEIGHBOURS")?,
             plan,
             now,
         })
@@ -80,6 +109,61 @@ impl Tables {
             flags: backend::XDP,
         };
         Ok(self.hops.set(id, hop, 0)?)
+    }
+
+    /// Puts the listener in place, so that frames without a flow open one, and the way back to who sends them.
+    pub(crate) fn listen(&mut self, proto: u32, ifindex: u32, smac: [u16; 3]) -> Result<()> {
+        let (addr, port) = self.plan.ends(0).vip;
+        let key = ServiceKey {
+            addr,
+            port,
+            proto: proto as u16,
+            zero: 0,
+        };
+        let service = Service {
+            id: SERVICE,
+            ring_len: RING,
+            mode: mode::NAT,
+            ..Service::default()
+        };
+        self.services.insert(key, service, 0)?;
+        let neighbour = NeighbourKey {
+            ifindex,
+            mac: smac,
+            zero: 0,
+        };
+        Ok(self.neighbours.insert(neighbour, BACK, 0)?)
+    }
+
+    /// Removes every flow.
+    pub(crate) fn empty(&mut self) -> Result<()> {
+        let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            self.flows.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Flows that were opened so far.
+    pub(crate) fn opened(&self) -> Result<u64> {
+        Ok(self
+            .traffic
+            .get(&SERVICE, 0)?
+            .iter()
+            .map(|cpu| cpu.flows)
+            .sum())
+    }
+
+    /// Takes the listener away: from here a frame without a flow is not translated.
+    pub(crate) fn close(&mut self, proto: u32) -> Result<()> {
+        let (addr, port) = self.plan.ends(0).vip;
+        let key = ServiceKey {
+            addr,
+            port,
+            proto: proto as u16,
+            zero: 0,
+        };
+        Ok(self.services.remove(&key)?)
     }
 
     /// Adds established flows by number, both entries of each.
@@ -142,6 +226,18 @@ impl Tables {
         let all = self.traffic.get(&SERVICE, 0)?;
         Ok(all.iter().map(|cpu| cpu.in_packets + cpu.out_packets).sum())
     }
+}
+
+/// Bytes of kernel memory that a pinned map takes, as the kernel tells.
+pub(crate) fn memory(pin: &Path) -> Result<u64> {
+    let map = MapData::from_pin(pin)?;
+    let fd = map.fd().as_fd().as_raw_fd();
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+    let bytes = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(bytes
+        .context("this kernel does not tell the size of maps")?
+        .trim()
+        .parse()?)
 }
 
 const fn backend_of(pod: u32) -> u32 {

@@ -1,6 +1,8 @@
 //! ns per packet of an established flow: the kernel's own run time statistics of each program, on the same frames of the
 //! same flows in the same rounds.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
@@ -15,7 +17,8 @@ use xtask::{console, netns};
 
 use crate::{
     Options,
-    flows::{BACK, FORTH, Tables},
+    flows::{BACK, FORTH, Tables, memory},
+    network,
     rounds::Figure,
     stage::{self, Source},
 };
@@ -36,6 +39,9 @@ const FLEETGATE: usize = 3;
 
 /// Room in the flow table: two entries for each of 1 M flows.
 const ROOM: u32 = 1 << 21;
+
+/// Who sends.
+const SMAC: [u16; 3] = [2, 0, 0x0200];
 
 const PLAN: Addresses = Addresses {
     client: 0x0a80_0001,
@@ -76,15 +82,40 @@ pub(crate) struct Case {
     refused: Vec<String>,
 }
 
+/// All lines.
+#[derive(Debug, Serialize)]
+pub(crate) struct Nanos {
+    /// Of established flows; in the result on its own.
+    pub(crate) cases: Vec<Case>,
+    /// Of packets that open a flow.
+    pub(crate) opening: Opening,
+}
+
+/// What a new flow costs.
+#[derive(Debug, Serialize)]
+pub(crate) struct Opening {
+    /// Flows opened in each round, in a table that was empty.
+    flows: u32,
+    /// Net ns of a packet that opens one: service, ring, source port, both entries, translation.
+    ns: Figure,
+    /// Entries the table has room for, two for each flow.
+    table_entries: u32,
+    /// Kernel memory it takes, in MiB, full or empty.
+    table_mib: f64,
+    refused: Vec<String>,
+}
+
 struct Stand {
     source: Source,
     gateway: Ebpf,
     tables: Tables,
     outs: [u32; PROGRAMS.len()],
+    /// Frames of one flow after the other.
+    in_turn: bool,
 }
 
 /// Measures all cases.
-pub(crate) fn run(options: &Options) -> Result<Vec<Case>> {
+pub(crate) fn run(options: &Options) -> Result<Nanos> {
     let mut lines = Vec::new();
     for k in 0..PROGRAMS.len() {
         lines.push(format!("link add a{k} type veth peer name b{k}"));
@@ -92,16 +123,20 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Case>> {
         lines.push(format!("link set b{k} up"));
     }
     netns::ip_batch(None, &[format!("netns add {NAMESPACE}")])?;
+    network::quiet(NAMESPACE)?;
     netns::ip_batch(Some(NAMESPACE), &lines)?;
     netns::inside(NAMESPACE, || {
         stage::pin()?;
         let mut stand = Stand::new(options)?;
         let _stats = enable_stats(Stats::RunTime).context("BPF_ENABLE_STATS (Linux 5.8)")?;
-        let sizes: &[u32] = if options.quick {
+        let sizes: &[u32] = if !options.flows.is_empty() {
+            &options.flows
+        } else if options.quick {
             &[1, 1_000, 100_000]
         } else {
             &[1, 1_000, 100_000, 1_000_000]
         };
+        let opening = stand.opening(options)?;
         let mut cases = Vec::new();
         let mut have = 0;
         for &flows in sizes {
@@ -119,7 +154,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Case>> {
                 cases.push(stand.case(options, flows, TCP, way::REQUEST)?);
             }
         }
-        Ok(cases)
+        Ok(Nanos { cases, opening })
     })?
 }
 
@@ -146,6 +181,7 @@ impl Stand {
             gateway,
             tables,
             outs,
+            in_turn: false,
         })
     }
 
@@ -220,6 +256,49 @@ impl Stand {
         Ok(case)
     }
 
+    fn opening(&mut self, options: &Options) -> Result<Opening> {
+        let own = stage::ifindex(&format!("b{FLEETGATE}"))?;
+        self.tables.listen(UDP, own, SMAC)?;
+        let flows = options.frames.min(50_000);
+        let (mut nanos, mut refused) = (Vec::new(), Vec::new());
+        for round in 0..=options.rounds {
+            let empty = self.shoot(EMPTY, flows, UDP, way::REQUEST, flows);
+            let before = self.tables.opened()?;
+            self.in_turn = true;
+            let full = self.shoot(FLEETGATE, flows, UDP, way::REQUEST, flows);
+            self.in_turn = false;
+            let opened = self.tables.opened()? - before;
+            self.tables.empty()?;
+            match (empty, full) {
+                (Ok(empty), Ok(full)) if opened == u64::from(flows) => {
+                    if round > 0 {
+                        nanos.push(full - empty);
+                    }
+                }
+                (Err(why), _) | (_, Err(why)) => refused.push(format!("{why:#}")),
+                _ => refused.push(format!("{opened} of {flows} flows were opened")),
+            }
+        }
+        self.tables.close(UDP)?;
+        let pin = Path::new(stage::PINS).join("ns/FLOWS");
+        let opening = Opening {
+            flows,
+            ns: Figure::of(nanos),
+            table_entries: ROOM,
+            table_mib: crate::rounds::round(memory(&pin)? as f64 / f64::from(1 << 20)),
+            refused,
+        };
+        console::note(format_args!(
+            "   a new flow: +{:.0} ns ({:.0} to {:.0}), {} rounds refused; table of {ROOM} entries: {:.0} MiB",
+            opening.ns.median,
+            opening.ns.min,
+            opening.ns.max,
+            opening.refused.len(),
+            opening.table_mib
+        ));
+        Ok(opening)
+    }
+
     /// ns per run of one program over this many frames. An error is a round that cannot be trusted.
     fn shoot(&mut self, k: usize, flows: u32, proto: u32, way: u32, frames: u32) -> Result<f64> {
         let what = Generator {
@@ -227,8 +306,9 @@ impl Stand {
             flows,
             proto,
             way,
+            in_turn: u32::from(self.in_turn),
             dmac: [2, 0, 0x0100],
-            smac: [2, 0, 0x0200],
+            smac: SMAC,
             plan: PLAN,
             ..Generator::default()
         };

@@ -179,6 +179,7 @@ pub(crate) fn build(contenders: &[Contender]) -> Result<()> {
     let add: Vec<String> = all().map(|name| format!("netns add {name}")).collect();
     netns::ip_batch(None, &add)?;
     for name in all() {
+        quiet(name)?;
         let role = if name == CLIENT || name == PODS {
             Role::Host
         } else {
@@ -222,6 +223,11 @@ fn nftables(one: Contender) -> Result<()> {
     let done = process::output(netns::command(&one.namespace(), "nft").arg("-f").arg(&path));
     done.context("nftables")?;
     set(&one.namespace(), "netfilter/nf_conntrack_checksum", "0")
+}
+
+/// Devices made from here on send nothing of their own, which IPv6 would have them do.
+pub(crate) fn quiet(namespace: &str) -> Result<()> {
+    set(namespace, "ipv6/conf/default/disable_ipv6", "1")
 }
 
 /// Writes a setting below `/proc/sys/net` of a namespace.

@@ -17,10 +17,23 @@ pub(super) fn tables(result: &Value) -> String {
         connections(result),
     ];
     let shown = all.iter().filter(|(_, rows)| !rows.is_empty());
-    shown
-        .map(|(header, rows)| console::table(header, rows) + "\n")
-        .collect::<Vec<_>>()
-        .join("\n")
+    let text: String = shown
+        .map(|(header, rows)| console::table(header, rows) + "\n\n")
+        .collect();
+    text + &opening(result).unwrap_or_default()
+}
+
+/// What a new flow costs, in a sentence.
+fn opening(result: &Value) -> Option<String> {
+    let opening = &result["opening"];
+    Some(format!(
+        "A packet that opens a flow: {} ns more than an empty program ({} flows into an empty table). The table has room \
+         for {} entries, two for each flow, and takes {:.0} MiB.\n",
+        figure(opening.get("ns")?, 0),
+        opening["flows"],
+        opening["table_entries"],
+        opening["table_mib"].as_f64()?,
+    ))
 }
 
 /// The judged bars.
@@ -80,6 +93,9 @@ pub(super) fn page(result: &Value, judged: &[Bar]) -> String {
                 page += &format!("{about}\n\n");
             }
             page += &markdown(&table);
+            if title.starts_with("Nano") {
+                page += &opening(result).map_or_else(String::new, |text| format!("\n{text}"));
+            }
         }
     }
     page
