@@ -126,6 +126,10 @@ fn measure(options: &Options, object: &PathBuf, floors: &PathBuf) -> Result<Valu
     let held = child.stdin.take();
     let done = child.wait_with_output()?;
     drop(held);
+    // Where its file systems were mounted: empty folders by now, and only those are removed.
+    for mounted in ["/run/fg-bench", "/run/fg-bench-bpf"] {
+        let _ = fs::remove_dir(mounted);
+    }
     if !done.status.success() {
         bail!("the benchmark failed ({})", done.status);
     }

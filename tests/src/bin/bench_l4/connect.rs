@@ -22,9 +22,6 @@ use crate::{
 
 /// Connections of one measurement.
 const CONNECTIONS: u32 = 4_000;
-/// Open at once.
-const THREADS: usize = 32;
-
 /// Measures both ways for a client to close.
 pub(crate) fn run(options: &Options) -> Result<Value> {
     let all: Result<Vec<Value>> = [false, true]
@@ -41,7 +38,7 @@ fn closing(options: &Options, reset: bool) -> Result<Value> {
         for step in 0..contenders::ALL.len() {
             let k = (round + step) % contenders::ALL.len();
             let target = contenders::web(contenders::ALL[k]);
-            let rate = netns::inside(CLIENT, || shoot(target, reset))??;
+            let rate = netns::inside(CLIENT, || shoot(target, reset, options.open))??;
             if round > 0 {
                 rates[k].push(rate);
             }
@@ -50,18 +47,18 @@ fn closing(options: &Options, reset: bool) -> Result<Value> {
     let about = json!({
         "closed_by": if reset { "rst" } else { "fin" },
         "connections": CONNECTIONS,
-        "open_at_once": THREADS,
+        "open_at_once": options.open,
     });
     Ok(summary(&about, &rates, "per_second"))
 }
 
 /// Connections per second. All of them must be answered.
-fn shoot(target: SocketAddr, reset: bool) -> Result<f64> {
+fn shoot(target: SocketAddr, reset: bool, threads: usize) -> Result<f64> {
     let left = AtomicU32::new(CONNECTIONS);
     let failed = AtomicU32::new(0);
     let start = Instant::now();
     thread::scope(|scope| {
-        for _ in 0..THREADS {
+        for _ in 0..threads {
             scope.spawn(|| {
                 let take = |n: u32| n.checked_sub(1);
                 while left

@@ -40,6 +40,12 @@ pub(crate) struct Options {
     /// Frames of one measurement.
     #[arg(long, default_value_t = 200_000)]
     frames: u32,
+    /// Frames that the generator makes before they are looked at; a veth's ring holds 256.
+    #[arg(long, default_value_t = 64)]
+    batch: u32,
+    /// Connections open at once.
+    #[arg(long, default_value_t = 32)]
+    open: usize,
     /// Sizes of the flow table's content, for a look at one change.
     #[arg(long)]
     flows: Vec<u32>,

@@ -161,7 +161,7 @@ pub(crate) fn run(options: &Options) -> Result<Nanos> {
 impl Stand {
     fn new(options: &Options) -> Result<Self> {
         let mut gateway = stage::load(&options.object, ROOM, "ns")?;
-        let mut source = Source::load(&options.bench_object, ROOM, "ns")?;
+        let mut source = Source::load(options, ROOM, "ns")?;
         let mut tables = Tables::take(&mut gateway, PLAN)?;
         let mut outs = [0; PROGRAMS.len()];
         for (k, name) in PROGRAMS.iter().enumerate() {

@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<Value> {
         ],
     )?;
     let mut source = netns::inside(CLIENT, || -> Result<Source> {
-        let mut source = Source::load(&options.bench_object, ROOM, "rate")?;
+        let mut source = Source::load(options, ROOM, "rate")?;
         stage::attach(&mut source.ebpf, "bench_sink", FLOOR.1)?;
         Ok(source)
     })??;

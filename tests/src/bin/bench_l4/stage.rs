@@ -24,6 +24,8 @@ use rustix::{
 };
 use xtask::process;
 
+use crate::Options;
+
 /// Where this process's pins are.
 pub(crate) const PINS: &str = "/run/fg-bench-bpf";
 
@@ -137,21 +139,20 @@ pub(crate) struct Source {
     pub(crate) ebpf: Ebpf,
     generator: Array<MapData, Generator>,
     arrived: PerCpuArray<MapData, u64>,
+    batch: u32,
 }
-
-/// Frames of one batch: below the 256 that a veth's ring holds.
-const BATCH: u32 = 64;
 
 impl Source {
     /// Loads the programs, on the flow table of whoever loaded with the same pins.
-    pub(crate) fn load(object: &Path, flows: u32, pins: &str) -> Result<Self> {
-        let mut ebpf = load(object, flows, pins)?;
+    pub(crate) fn load(options: &Options, flows: u32, pins: &str) -> Result<Self> {
+        let mut ebpf = load(&options.bench_object, flows, pins)?;
         let generator = array(&mut ebpf, "GENERATOR")?;
         let arrived = per_cpu(&mut ebpf, "ARRIVED")?;
         Ok(Self {
             ebpf,
             generator,
             arrived,
+            batch: options.batch,
         })
     }
 
@@ -167,7 +168,7 @@ impl Source {
         let options = TestRunOptions {
             data_in: Some(&[0; 60]),
             repeat: frames,
-            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            attrs: TestRunAttrs::new().xdp_live_frames(self.batch),
             ..TestRunOptions::new()
         };
         xdp(&mut self.ebpf, "bench_generate")?
