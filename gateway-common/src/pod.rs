@@ -56,7 +56,7 @@ macro_rules! shared_read {
 #[cfg(feature = "user")]
 mod user {
     use crate::{
-        addr, affinity, backend, config, flow, limits, monitor, ports, service, stats, vip,
+        addr, affinity, backend, bench, config, flow, limits, monitor, ports, service, stats, vip,
     };
 
     macro_rules! map_pod {
@@ -77,6 +77,7 @@ mod user {
         backend::NextHop,
         backend::NeighbourKey,
         backend::Snat,
+        bench::Generator,
         config::Config,
         config::Clock,
         config::Admission,

@@ -1,4 +1,6 @@
-//! `cargo xtask bench control`: what a configuration and its changes cost.
+//! `cargo xtask bench control`: what a configuration and its changes cost. `bench l4` is in [`l4`].
+
+pub mod l4;
 
 pub mod flows;
 pub mod ring;

@@ -94,6 +94,9 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What the kernel path costs: ns per packet, packets/s, bulk TCP, connections/s; beside nftables, HAProxy and
+    /// plain routing
+    L4(bench::l4::Options),
 }
 
 #[derive(Subcommand)]
@@ -164,6 +167,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::KernelMatrixGuest => kernel_matrix::guest::run(),
         Command::Bench(Bench::Ring { json }) => return bench::ring::run(json),
         Command::Bench(Bench::Flows { json }) => return bench::flows::flows(json),
+        Command::Bench(Bench::L4(options)) => return bench::l4::run(&options),
         Command::LabPod {
             cluster,
             pod,

@@ -26,6 +26,11 @@ pub fn object() -> PathBuf {
     target().join("fleetgate.bpf.o")
 }
 
+/// The floors and the generator of `bench l4`.
+pub fn bench_object() -> PathBuf {
+    target().join("fleetgate-bench.bpf.o")
+}
+
 /// The agent that `demo` builds, or the one `FLEETGATE_AGENT` names.
 pub fn agent() -> PathBuf {
     given_agent().unwrap_or_else(|| target().join("release").join("fleetgate"))

@@ -1,0 +1,268 @@
+//! Packets per second: the same generator through each contender to where frames end, all on one CPU.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use aya::{
+    Ebpf,
+    programs::{SchedClassifier, TcAttachType},
+};
+use gateway_common::{
+    bench::{Generator, way},
+    flow::UDP,
+};
+use serde::Serialize;
+use serde_json::Value;
+use xtask::{console, netns};
+
+use crate::{
+    Options,
+    flows::{BACK, FORTH, Tables},
+    network::{self, CLIENT, Contender, PODS},
+    rounds::Figure,
+    stage::{self, Source},
+};
+
+/// Who is compared; the floor comes beside them.
+pub(crate) const CONTENDERS: [Contender; 4] = [
+    Contender::Xdp,
+    Contender::Tc,
+    Contender::Nftables,
+    Contender::Routed,
+];
+/// Live flows of each.
+const FLOWS: u32 = 1_000;
+/// Room in the flow tables.
+const ROOM: u32 = 1 << 14;
+/// Device whose peer only drops: what generating and dropping costs.
+const FLOOR: (&str, &str) = ("f0", "f1");
+
+/// What one contender reached.
+#[derive(Debug, Serialize)]
+struct Line {
+    who: &'static str,
+    /// Millions of packets per second from the generator to where they end.
+    mpps: Figure,
+    /// ns per packet, without generating and dropping.
+    net_ns: Figure,
+    rounds: usize,
+    refused: Vec<String>,
+}
+
+/// Measures all contenders.
+pub(crate) fn run(options: &Options) -> Result<Value> {
+    netns::ip_batch(
+        Some(CLIENT),
+        &[
+            format!("link add {} type veth peer name {}", FLOOR.0, FLOOR.1),
+            format!("link set {} up", FLOOR.0),
+            format!("link set {} up", FLOOR.1),
+        ],
+    )?;
+    let mut source = netns::inside(CLIENT, || -> Result<Source> {
+        let mut source = Source::load(options, ROOM, "rate")?;
+        stage::attach(&mut source.ebpf, "bench_sink", FLOOR.1)?;
+        Ok(source)
+    })??;
+    let mut gateways: Vec<(Ebpf, Option<Tables>)> = Vec::new();
+    for one in CONTENDERS {
+        gateways.push(prepare(options, one, &mut source)?);
+    }
+    let result = netns::inside(CLIENT, || -> Result<Value> {
+        stage::pin()?;
+        measure(options, &mut source, &gateways)
+    })?;
+    // Sinks go with the source, so that the parts after this one find their pods again.
+    drop(source);
+    result
+}
+
+/// Puts a contender's programs in place, and the sink behind it that costs it least.
+fn prepare(
+    options: &Options,
+    one: Contender,
+    source: &mut Source,
+) -> Result<(Ebpf, Option<Tables>)> {
+    let device = one.pod_device();
+    let xdp = one == Contender::Xdp;
+    netns::inside(PODS, || -> Result<()> {
+        if xdp {
+            stage::attach(&mut source.ebpf, "bench_sink", &device).map(drop)
+        } else {
+            tc(&mut source.ebpf, "bench_sink_tc", &device)
+        }
+    })??;
+    if !xdp {
+        // XDP frames are sent into a veth only if its peer polls (NAPI), which GRO turns on as well as a program.
+        network::offload(&one.namespace(), "cl0", &["gro", "on"])?;
+    }
+    if !matches!(one, Contender::Xdp | Contender::Tc) {
+        // Not used: every contender has the same shape.
+        return Ok((stage::load(&options.bench_object, ROOM, one.name())?, None));
+    }
+    netns::inside(&one.namespace(), || -> Result<(Ebpf, Option<Tables>)> {
+        let mut gateway = stage::load(&options.object, ROOM, one.name())?;
+        let mut tables = Tables::take(&mut gateway, one.plan())?;
+        let (cl0, up0) = (stage::ifindex("cl0")?, stage::ifindex("up0")?);
+        tables.hop(FORTH, up0, one.mac(4), one.mac(3))?;
+        tables.hop(BACK, cl0, one.mac(1), one.mac(2))?;
+        tables.fill(0..FLOWS, UDP)?;
+        if xdp {
+            stage::attach(&mut gateway, "fleetgate_xdp", "cl0")?;
+        } else {
+            tc(&mut gateway, "fleetgate_tc", "cl0")?;
+        }
+        Ok((gateway, Some(tables)))
+    })?
+}
+
+fn tc(ebpf: &mut Ebpf, name: &str, device: &str) -> Result<()> {
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?
+        .try_into()?;
+    program
+        .attach(device, TcAttachType::Ingress)
+        .with_context(|| format!("{name} on {device}"))
+        .map(drop)
+}
+
+fn measure(
+    options: &Options,
+    source: &mut Source,
+    gateways: &[(Ebpf, Option<Tables>)],
+) -> Result<Value> {
+    let floor = Generator {
+        ifindex: stage::ifindex(FLOOR.0)?,
+        flows: FLOWS,
+        proto: UDP,
+        plan: Contender::Xdp.plan(),
+        ..Generator::default()
+    };
+    let mut nanos: Vec<Vec<f64>> = vec![Vec::new(); CONTENDERS.len() + 1];
+    let mut refused: Vec<Vec<String>> = vec![Vec::new(); CONTENDERS.len() + 1];
+    // The first round opens flows, where they are not written, and is not counted.
+    for round in 0..=options.rounds {
+        let mut one = vec![None; CONTENDERS.len() + 1];
+        for step in 0..=CONTENDERS.len() {
+            let k = (round + step) % (CONTENDERS.len() + 1);
+            let shot = if k == CONTENDERS.len() {
+                shoot(source, &floor, options.frames, None)
+            } else {
+                let who = CONTENDERS[k];
+                let generator = Generator {
+                    ifindex: stage::ifindex(&who.client_device())?,
+                    way: if who == Contender::Routed {
+                        way::DIRECT
+                    } else {
+                        way::REQUEST
+                    },
+                    dmac: words(who.mac(2)),
+                    smac: words(who.mac(1)),
+                    plan: who.plan(),
+                    ..floor
+                };
+                shoot(source, &generator, options.frames, gateways[k].1.as_ref())
+            };
+            match shot {
+                Ok(ns) => one[k] = Some(ns),
+                Err(why) => refused[k].push(format!("{why:#}")),
+            }
+        }
+        if round > 0 && one.iter().all(Option::is_some) {
+            for (all, one) in nanos.iter_mut().zip(one) {
+                all.extend(one);
+            }
+        }
+    }
+    let base = nanos.pop().unwrap_or_default();
+    if base.is_empty() {
+        bail!("no round counts: {refused:?}");
+    }
+    let mpps = |all: &[f64]| Figure::of(all.iter().map(|ns| 1000.0 / ns));
+    let lines: Vec<Line> = CONTENDERS
+        .iter()
+        .zip(&nanos)
+        .zip(refused)
+        .map(|((who, all), refused)| Line {
+            who: who.name(),
+            mpps: mpps(all),
+            net_ns: Figure::of(all.iter().zip(&base).map(|(ns, base)| ns - base)),
+            rounds: all.len(),
+            refused,
+        })
+        .collect();
+    for line in &lines {
+        console::note(format_args!(
+            "   {}: {:.3} M packets/s ({:.3} to {:.3}), net {:.0} ns, {} rounds, {} refused",
+            line.who,
+            line.mpps.median,
+            line.mpps.min,
+            line.mpps.max,
+            line.net_ns.median,
+            line.rounds,
+            line.refused.len()
+        ));
+    }
+    let net = |k: usize| -> Vec<f64> {
+        nanos[k]
+            .iter()
+            .zip(&base)
+            .map(|(ns, base)| ns - base)
+            .collect()
+    };
+    Ok(serde_json::json!({
+        "flows": FLOWS,
+        "floor_ns": Figure::of(base.iter().copied()),
+        "contenders": lines,
+        "xdp_by_nftables": Figure::ratio(&nanos[2], &nanos[0]),
+        "tc_by_nftables": Figure::ratio(&nanos[2], &nanos[1]),
+        "xdp_by_routed": Figure::ratio(&nanos[3], &nanos[0]),
+        "tc_by_routed": Figure::ratio(&nanos[3], &nanos[1]),
+        "xdp_by_nftables_net": Figure::ratio(&net(2), &net(0)),
+        "tc_by_nftables_net": Figure::ratio(&net(2), &net(1)),
+    }))
+}
+
+fn words(mac: [u8; 6]) -> [u16; 3] {
+    [0, 2, 4].map(|at| u16::from_ne_bytes([mac[at], mac[at + 1]]))
+}
+
+/// ns per packet of sending these frames until the last has arrived. An error is a round that cannot be trusted.
+fn shoot(
+    source: &mut Source,
+    what: &Generator,
+    frames: u32,
+    tables: Option<&Tables>,
+) -> Result<f64> {
+    let translated = tables.map(Tables::translated).transpose()?;
+    let before = source.arrived()?;
+    let start = Instant::now();
+    source.send(what, frames)?;
+    let mut elapsed = start.elapsed();
+    let mut seen = source.arrived()? - before;
+    while seen < u64::from(frames) {
+        thread::sleep(Duration::from_millis(1));
+        let now = source.arrived()? - before;
+        if now > seen {
+            (seen, elapsed) = (now, start.elapsed());
+        } else if start.elapsed() > elapsed + Duration::from_millis(100) {
+            break;
+        }
+    }
+    // The kernel drops where its queues overflow; what got through in that time is what counts, but not of a round that
+    // lost much.
+    if seen * 100 < u64::from(frames) * 99 {
+        bail!("{seen} of {frames} frames arrived");
+    }
+    if let (Some(tables), Some(before)) = (tables, translated) {
+        let translated = tables.translated()? - before;
+        if translated != u64::from(frames) && translated != seen {
+            bail!("{translated} of {frames} frames were translated");
+        }
+    }
+    Ok(elapsed.as_nanos() as f64 / seen as f64)
+}

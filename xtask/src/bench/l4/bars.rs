@@ -1,0 +1,133 @@
+//! What must hold.
+
+use serde_json::{Value, json};
+
+/// One bar, judged.
+#[derive(Clone, Debug)]
+pub(super) struct Bar {
+    /// What was measured.
+    pub(super) what: String,
+    /// Median of the ratios of all rounds.
+    pub(super) measured: f64,
+    /// Smallest and largest round.
+    pub(super) spread: (f64, f64),
+    /// What is asked for.
+    pub(super) bound: Bound,
+}
+
+/// On which side of a number a ratio must lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound {
+    /// This or less.
+    AtMost(f64),
+    /// This or more.
+    AtLeast(f64),
+}
+
+impl Bar {
+    /// Whether it holds.
+    pub(super) fn held(&self) -> bool {
+        match self.bound {
+            Bound::AtMost(most) => self.measured <= most,
+            Bound::AtLeast(least) => self.measured >= least,
+        }
+    }
+
+    /// `at most 1.6`.
+    pub(super) fn bound(&self) -> String {
+        match self.bound {
+            Bound::AtMost(most) => format!("at most {most}"),
+            Bound::AtLeast(least) => format!("at least {least}"),
+        }
+    }
+
+    /// For `--json`.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "bar": self.what,
+            "measured": self.measured,
+            "spread": [self.spread.0, self.spread.1],
+            "bound": self.bound(),
+            "held": self.held(),
+        })
+    }
+}
+
+/// All bars of the parts that were measured.
+pub(super) fn judge(result: &Value) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    let mut add = |what: String, figure: &Value, bound| {
+        if let Some(measured) = figure["median"].as_f64() {
+            let end = |name: &str| figure[name].as_f64().unwrap_or(measured);
+            bars.push(Bar {
+                what,
+                measured,
+                spread: (end("min"), end("max")),
+                bound,
+            });
+        }
+    };
+    for case in result["ns"].as_array().into_iter().flatten() {
+        let most = match case["flows"].as_u64() {
+            Some(1_000) => 1.6,
+            Some(100_000 | 1_000_000) => 1.25,
+            _ => continue,
+        };
+        let text = |name: &str| case[name].as_str().unwrap_or("?").to_owned();
+        let what = format!(
+            "ns/packet by reference, {} flows, {} {}",
+            case["flows"],
+            text("proto"),
+            text("way")
+        );
+        add(what, &case["ratio"], Bound::AtMost(most));
+    }
+    add(
+        "packets/s by nftables (XDP)".into(),
+        &result["pps"]["xdp_by_nftables"],
+        Bound::AtLeast(4.0),
+    );
+    for line in result["tcp"].as_array().into_iter().flatten() {
+        let streams = &line["streams"];
+        let by = &line["fleetgate_by"];
+        add(
+            format!("bulk TCP by routed, {streams} streams"),
+            &by["routed"],
+            Bound::AtLeast(1.0),
+        );
+        add(
+            format!("bulk TCP by HAProxy, {streams} streams"),
+            &by["haproxy"],
+            Bound::AtLeast(2.5),
+        );
+    }
+    for line in result["conn"].as_array().into_iter().flatten() {
+        let closed = line["closed_by"].as_str().unwrap_or("?").to_uppercase();
+        add(
+            format!("connections/s by HAProxy, closed by {closed}"),
+            &line["fleetgate_by"]["haproxy"],
+            Bound::AtLeast(3.0),
+        );
+    }
+    bars
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_on_the_wrong_side_of_its_bound_is_a_missed_bar() {
+        let result = json!({
+            "ns": [
+                { "flows": 1, "proto": "udp", "way": "request", "ratio": { "median": 9.0 } },
+                { "flows": 1000, "proto": "udp", "way": "request", "ratio": { "median": 1.7, "min": 1.5, "max": 2.0 } },
+            ],
+            "conn": [{ "fleetgate_by": { "haproxy": { "median": 3.0 } } }],
+        });
+        let bars = judge(&result);
+        assert_eq!(bars.len(), 2);
+        assert!(!bars[0].held() && bars[0].spread == (1.5, 2.0));
+        assert!(bars[1].held());
+    }
+}

@@ -1,0 +1,228 @@
+//! The result for people: tables, and the page in `docs/`.
+
+use serde_json::Value;
+
+use super::bars::Bar;
+use crate::console;
+
+/// Header and rows.
+type Table = (Vec<&'static str>, Vec<Vec<String>>);
+
+/// All tables of the result, for a terminal.
+pub(super) fn tables(result: &Value) -> String {
+    let all = [
+        nanos(result),
+        rate(result),
+        bulk(result),
+        connections(result),
+    ];
+    let shown = all.iter().filter(|(_, rows)| !rows.is_empty());
+    let text: String = shown
+        .map(|(header, rows)| console::table(header, rows) + "\n\n")
+        .collect();
+    text + &opening(result).unwrap_or_default()
+}
+
+/// What a new flow costs, in a sentence.
+fn opening(result: &Value) -> Option<String> {
+    let opening = &result["opening"];
+    Some(format!(
+        "A packet that opens a flow: {} ns more than an empty program ({} flows into an empty table). The table has room \
+         for {} entries, two for each flow, and takes {:.0} MiB.\n",
+        figure(opening.get("ns")?, 0),
+        opening["flows"],
+        opening["table_entries"],
+        opening["table_mib"].as_f64()?,
+    ))
+}
+
+/// The judged bars.
+pub(super) fn bars(judged: &[Bar]) -> String {
+    let (header, rows) = judged_table(judged);
+    console::table(&header, &rows)
+}
+
+/// `docs/bench-l4.md`.
+pub(super) fn page(result: &Value, judged: &[Bar]) -> String {
+    let machine = &result["machine"];
+    let text = |name: &str| machine[name].as_str().unwrap_or("?").to_owned();
+    let mut page = format!(
+        "# What the kernel path costs\n\n\
+         Written by `cargo xtask bench l4 --chart`; all figures are of one run: {}, {} CPUs, Linux {}, load {} before it.\n\
+         Alternating rounds of all contenders; median (smallest to largest), ratios round by round.\n\n\
+         ![The same as a chart](bench-l4.svg)\n",
+        text("cpu"),
+        machine["cpus"],
+        text("kernel"),
+        text("load"),
+    );
+    for (title, about, table) in [
+        (
+            "Nanoseconds per packet of an established flow",
+            "Run time of the XDP programs by the kernel's own statistics (`run_time_ns` by `run_cnt`), less that of an \
+             empty program in the same round. `reference` parses the packet, looks its flow up in the same table, swaps \
+             the MAC addresses and transmits. `touch` also notes in the entry when the flow spoke. `fleetgate` is full \
+             NAT with checksums, counters and the checks of a flow's life. Frames of random flows; every byte of every \
+             frame is written; a round counts only if every frame met the program, was translated and came back.",
+            nanos(result),
+        ),
+        (
+            "Packets per second",
+            "60-byte UDP frames of 1000 flows from a generator at XDP through the gateway to where they end, all on one \
+             CPU. Net: less generating and dropping them without a gateway. nftables does the same NAT (DNAT and \
+             masquerade, checksum validation off).",
+            rate(result),
+        ),
+        (
+            "Bulk TCP",
+            "Gbit/s of `iperf3` on veth with GSO. Fleetgate is the agent with manifests, TC on both sides. HAProxy is in \
+             TCP mode with a thread for each CPU.",
+            bulk(result),
+        ),
+        (
+            "Connections per second",
+            "Connect, a word from the pod, then the client closes, or resets so that it keeps no TIME-WAIT; client, gateway \
+             and pod share the machine and its CPUs, so that even plain routing is no limit of the gateway alone.",
+            connections(result),
+        ),
+        ("Bars", "", judged_table(judged)),
+    ] {
+        if !table.1.is_empty() {
+            page += &format!("\n## {title}\n\n");
+            if !about.is_empty() {
+                page += &format!("{about}\n\n");
+            }
+            page += &markdown(&table);
+            if title.starts_with("Nano") {
+                page += &opening(result).map_or_else(String::new, |text| format!("\n{text}"));
+            }
+        }
+    }
+    page
+}
+
+fn judged_table(judged: &[Bar]) -> Table {
+    let row = |bar: &Bar| {
+        vec![
+            bar.what.clone(),
+            format!("{:.2}", bar.measured),
+            format!("{:.2} to {:.2}", bar.spread.0, bar.spread.1),
+            bar.bound(),
+            if bar.held() { "held" } else { "MISSED" }.to_owned(),
+        ]
+    };
+    (
+        vec!["bar", "measured", "spread", "asked", ""],
+        judged.iter().map(row).collect(),
+    )
+}
+
+fn markdown((header, rows): &Table) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let rule = vec!["---".to_owned(); header.len()];
+    line(&head) + &line(&rule) + &rows.iter().map(|row| line(row)).collect::<String>()
+}
+
+fn figure(value: &Value, digits: usize) -> String {
+    let at = |name: &str| value[name].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "{:.digits$} ({:.digits$} to {:.digits$})",
+        at("median"),
+        at("min"),
+        at("max")
+    )
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn nanos(result: &Value) -> Table {
+    let row = |case: &Value| {
+        let text = |name: &str| case[name].as_str().unwrap_or("?").to_owned();
+        vec![
+            case["flows"].to_string(),
+            format!("{} {}", text("proto"), text("way")),
+            figure(&case["reference"], 0),
+            figure(&case["touch"], 0),
+            figure(&case["fleetgate"], 0),
+            figure(&case["ratio"], 2),
+            format!("{:.2}", case["ratio_of_mins"].as_f64().unwrap_or(f64::NAN)),
+            case["rounds"].to_string(),
+        ]
+    };
+    (
+        vec![
+            "flows",
+            "packets",
+            "reference, ns",
+            "touch, ns",
+            "fleetgate, ns",
+            "ratio",
+            "of minima",
+            "rounds",
+        ],
+        array(&result["ns"]).iter().map(row).collect(),
+    )
+}
+
+fn rate(result: &Value) -> Table {
+    let row = |line: &Value| {
+        vec![
+            line["who"].as_str().unwrap_or("?").to_owned(),
+            figure(&line["mpps"], 3),
+            figure(&line["net_ns"], 0),
+            line["rounds"].to_string(),
+        ]
+    };
+    (
+        vec!["gateway", "million packets/s", "net ns/packet", "rounds"],
+        array(&result["pps"]["contenders"])
+            .iter()
+            .map(row)
+            .collect(),
+    )
+}
+
+fn bulk(result: &Value) -> Table {
+    let rows = array(&result["tcp"]).iter().flat_map(|line| {
+        let streams = line["streams"].to_string();
+        contenders(line, "gbps", 2)
+            .into_iter()
+            .map(move |row| [vec![streams.clone()], row].concat())
+    });
+    (
+        vec!["streams", "gateway", "Gbit/s", "fleetgate by it"],
+        rows.collect(),
+    )
+}
+
+fn connections(result: &Value) -> Table {
+    let rows = array(&result["conn"]).iter().flat_map(|line| {
+        let closed = line["closed_by"].as_str().unwrap_or("?").to_owned();
+        contenders(line, "per_second", 0)
+            .into_iter()
+            .map(move |row| [vec![closed.clone()], row].concat())
+    });
+    (
+        vec!["closed by", "gateway", "connections/s", "fleetgate by it"],
+        rows.collect(),
+    )
+}
+
+fn contenders(line: &Value, unit: &str, digits: usize) -> Vec<Vec<String>> {
+    let Some(all) = line[unit].as_object() else {
+        return Vec::new();
+    };
+    let row = |(who, value): (&String, &Value)| {
+        let by = &line["fleetgate_by"][who];
+        let by = if by.is_null() {
+            String::new()
+        } else {
+            figure(by, 2)
+        };
+        vec![who.clone(), figure(value, digits), by]
+    };
+    all.iter().map(row).collect()
+}
