@@ -114,14 +114,14 @@ macro_rules! access {
         #[inline(always)]
         fn load_far<T: Pod>(&self, at: usize) -> Result<T, Outside> {
             let View { start, end } = self.view.opaque();
-            let start = firm(start + at);
+            let start = firm(start + firm(at));
             View { start, end }.load(0)
         }
 
         #[inline(always)]
         fn store_far<T: Pod>(&mut self, at: usize, value: T) -> Result<(), Outside> {
             let View { start, end } = self.view.opaque();
-            let start = firm(start + at);
+            let start = firm(start + firm(at));
             View { start, end }.store(0, value)
         }
     };

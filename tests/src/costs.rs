@@ -18,9 +18,11 @@ use crate::kernel::SIZES;
 ///
 /// The kernel's limit is a million for each. Verifiers differ: what one kernel takes in a fifth of that, another may
 /// take in the whole, or refuse. A program without a line here is over budget.
-pub const BUDGETS: [(&str, u32); 4] = [
-    ("fleetgate_xdp", 400_000),
-    ("fleetgate_tc", 400_000),
+pub const BUDGETS: [(&str, u32); 6] = [
+    ("fleetgate_xdp", 250_000),
+    ("fleetgate_xdp_frags", 250_000),
+    ("fleetgate_tc", 350_000),
+    ("fleetgate_sweep", 10_000),
     ("fleetgate_sk_lookup", 2_000),
     ("fleetgate_clock", 100),
 ];

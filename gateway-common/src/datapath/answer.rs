@@ -271,7 +271,7 @@ fn words<P: Packet, const MOST: usize>(packet: &P, at: usize) -> u64 {
     let mut sum = 0;
     let mut from = 0;
     while from < MOST {
-        let Ok(word) = packet.load_l4::<u32>(at + from) else {
+        let Ok(word) = packet.load_far::<u32>(at + from) else {
             break;
         };
         sum += word as u64;

@@ -107,6 +107,12 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
+    // Newer kernels end the log with a line for each function: what they refused stands before those.
+    let statistics = |line: &&str| line.trim_start().starts_with("subprog ");
+    if text.lines().any(|line| statistics(&line)) {
+        let told: Vec<&str> = text.lines().filter(|line| !statistics(line)).collect();
+        text = told.join("\n");
+    }
     if text.len() > LONGEST {
         let mut start = text.len() - LONGEST;
         while !text.is_char_boundary(start) {

@@ -209,7 +209,7 @@ fn ready(agent: &mut Child) -> Result<()> {
             let log = fs::read_to_string(LOG).unwrap_or_default();
             bail!(
                 "the agent ended ({status}): {}",
-                process::last_lines(log.trim(), 3)
+                process::last_lines(log.trim(), 12)
             );
         }
         let said = netns::inside(GATEWAY, || client::get(admin, "/readyz"))?;
