@@ -281,7 +281,6 @@ fn service_entry(service: &plan::Service, ticks_per_second: u32) -> Service {
         acl: service.access.as_ref().map_or(0, |access| access.id),
         flow_rate: service.limits.flows,
         source_rate: service.limits.flows_per_source,
-        ..Default::default()
     }
 }
 
