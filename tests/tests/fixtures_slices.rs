@@ -47,7 +47,7 @@ fn the_table_has_many_rows_and_no_name_twice() {
 }
 
 /// Reasons that no packet on slices can meet, and why.
-const UNMET: [(Reason, &str); 4] = [
+const UNMET: [(Reason, &str); 5] = [
     (
         Reason::NoRoute,
         "told by the kernel's route lookup; in the kernel, rows whose hop is 0 meet it",
@@ -59,6 +59,10 @@ const UNMET: [(Reason, &str); 4] = [
     (
         Reason::Flipped,
         "another CPU replaces the service while this one reads it",
+    ),
+    (
+        Reason::HighWater,
+        "the table of a row is not nearly full; `gc_kernel` fills one",
     ),
     (
         Reason::AnswerRate,

@@ -62,7 +62,7 @@ fn request_steered_listeners_serve_on_every_vip_and_port_without_binding_any() -
             );
         }
     }
-    // Only the proxy's own socket and the admin's, both on loopback.
+    // Only the proxy's own sockets and the admin's, all on loopback.
     let listening = gateway.tool(GATEWAY, "ss", "-ltnH")?;
     assert!(!listening.trim().is_empty());
     for line in listening.lines() {
@@ -70,7 +70,8 @@ fn request_steered_listeners_serve_on_every_vip_and_port_without_binding_any() -
             .split_ascii_whitespace()
             .nth(3)
             .context("ss names the local address")?;
-        assert!(local.starts_with("127.0.0.1:"), "{listening}");
+        let loopback = local.starts_with("127.0.0.1:") || local.starts_with("[::1]:");
+        assert!(loopback, "{listening}");
     }
     // Neither a port without listener nor an address that is no VIP is the proxy's.
     assert_eq!(wire::outcome(8004), "ConnectionRefused");
