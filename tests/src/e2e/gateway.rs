@@ -264,6 +264,14 @@ impl Gateway {
         Ok((text("steering"), text("reason")))
     }
 
+    /// Waits until `routes` says so of the listener on a port: the record follows the kernel, and clients may be faster.
+    pub fn until_steering(&self, port: u16, mode: &str, why: &str) -> Result<()> {
+        super::eventually(&format!("{port} is steered by {mode}"), || {
+            let (steering, reason) = self.steering(port)?;
+            Ok((steering == mode && reason.contains(why), (steering, reason)))
+        })
+    }
+
     /// Flows as `client -> service -> pod`, sorted.
     pub fn flows(&self) -> Result<Vec<String>> {
         let view = self.json(&["flows", "--limit", "100000"])?;

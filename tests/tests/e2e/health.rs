@@ -216,10 +216,12 @@ fn the_proxy_leaves_a_pod_out_that_fails_and_takes_it_back() -> Result<()> {
     let tally = wire::under_load(WEB, || {
         vitals.answer("c2-p3", 404);
         reach("it is taken out", &EVERY[..4])?;
-        let routes = gateway.json(&["routes"])?;
-        let failing = &routes[0]["rules"][0]["failing"];
-        assert_eq!(failing[0]["pod"], "c2-p3", "{routes}");
-        assert_eq!(failing[0]["why"], "answers 404", "{routes}");
+        eventually("it is told why", || {
+            let routes = gateway.json(&["routes"])?;
+            let failing = &routes[0]["rules"][0]["failing"][0];
+            let told = failing["pod"] == "c2-p3" && failing["why"] == "answers 404";
+            Ok((told, routes))
+        })?;
         vitals.answer("c2-p3", 200);
         reach("it is back", &EVERY).map(drop)
     })?;
@@ -241,11 +243,13 @@ fn a_cluster_that_fails_is_left_for_the_other_and_when_all_fail_all_serve() -> R
     let tally = wire::under_load(WEB, || {
         vitals.answer("c1", 503);
         reach("only the other cluster serves", &["c2/"])?;
-        assert!(open()?.ends_with(" 0"));
+        eventually("it is not open", || {
+            open().map(|it| (it.ends_with(" 0"), it))
+        })?;
         vitals.answer("c2", 503);
         reach("all serve because none passes", &EVERY)?;
-        assert!(open()?.ends_with(" 1"));
-        assert_eq!(gateway.steering(WEB)?.0, "connection");
+        eventually("it is open", || open().map(|it| (it.ends_with(" 1"), it)))?;
+        gateway.until_steering(WEB, "connection", "")?;
         let one = backend(&gateway, "c2-p1")?;
         assert_eq!(one["state"], "active", "{one}");
         assert!(

@@ -389,9 +389,7 @@ fn a_listener_without_ready_pods_refuses_connections_and_drops_datagrams_until_t
         assert_eq!(Player::new(46_000)?.asks()?, None);
         assert!(gateway.counted("no_backend")? > counted);
         for port in [DB, GAME] {
-            let (steering, reason) = gateway.steering(port)?;
-            assert_eq!(steering, "connection");
-            assert!(reason.contains("no ready backend"), "{reason}");
+            gateway.until_steering(port, "connection", "no ready backend")?;
         }
         let services = gateway.json(&["services"])?;
         let agree = services.as_array().context("an array")?.iter();

@@ -105,9 +105,7 @@ fn a_pod_that_is_not_ready_keeps_its_connections_and_gets_no_new_ones() -> Resul
         let said = wire::outcome(WEB);
         Ok((said == "status 503", said))
     })?;
-    let (steering, reason) = gateway.steering(WEB)?;
-    assert_eq!(steering, "request");
-    assert!(reason.contains("no ready backend"), "{reason}");
+    gateway.until_steering(WEB, "request", "no ready backend")?;
     held.stay().context("with no pod ready")?;
 
     readiness(&gateway, |_| true)?;
@@ -115,7 +113,7 @@ fn a_pod_that_is_not_ready_keeps_its_connections_and_gets_no_new_ones() -> Resul
         let tally = wire::burst(WEB, 60)?;
         Ok((tally.failed() == 0 && tally.by_pod.len() == 5, tally))
     })?;
-    assert_eq!(gateway.steering(WEB)?.0, "connection");
+    gateway.until_steering(WEB, "connection", "")?;
     held.stay()
 }
 
