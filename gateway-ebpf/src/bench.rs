@@ -4,7 +4,10 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-#[allow(dead_code)]
+#[allow(
+    dead_code,
+    reason = "the module serves the shipped object too, of which this one uses a part"
+)]
 mod packet;
 
 use aya_ebpf::{

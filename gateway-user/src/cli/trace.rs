@@ -79,7 +79,9 @@ fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
         through_the_kernel(live, &mut view, (client, known), to, entry)?;
     } else {
         view.answer = Answer::Passed;
-        view.reason = "the kernel steers IPv4 only; the node's own stack answers".to_owned();
+        view.reason =
+            "IPv6 packets are steered but not traced yet: `fleetgate flows` shows where they go"
+                .to_owned();
     }
     if view.answer == Answer::Proxied {
         let Some(listener) = listener else {
