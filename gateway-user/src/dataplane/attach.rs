@@ -14,7 +14,7 @@ use aya::{
 };
 
 use super::{
-    Error,
+    Error, fault,
     load::{SK_LOOKUP, chain},
     pins::Pins,
     record::InterfaceRecord,
@@ -132,6 +132,7 @@ fn pinned(pins: &Pins, name: &str) -> Option<FdLink> {
 }
 
 fn pin(pins: &Pins, name: &str, link: FdLink) -> Result<(), Error> {
+    fault::point();
     let path = pins.link(name);
     link.pin(&path)
         .map(drop)
@@ -139,6 +140,7 @@ fn pin(pins: &Pins, name: &str, link: FdLink) -> Result<(), Error> {
 }
 
 fn unpin(pins: &Pins, name: &str) -> Result<(), Error> {
+    fault::point();
     let path = pins.link(name);
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::Pin(path, e.to_string())),

@@ -16,6 +16,7 @@ mod lifecycle;
 mod live;
 mod monitor;
 mod network;
+mod prefix;
 mod proxy;
 mod two;
 mod udp;
