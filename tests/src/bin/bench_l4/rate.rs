@@ -21,7 +21,7 @@ use xtask::{console, netns};
 use crate::{
     Options,
     flows::{BACK, FORTH, Tables},
-    network::{self, CLIENT, Contender, PODS},
+    network::{CLIENT, Contender, PODS},
     rounds::Figure,
     stage::{self, Source},
 };
@@ -95,10 +95,6 @@ fn prepare(
             tc(&mut source.ebpf, "bench_sink_tc", &device)
         }
     })??;
-    if !xdp {
-        // XDP frames are sent into a veth only if its peer polls (NAPI), which GRO turns on as well as a program.
-        network::offload(&one.namespace(), "cl0", &["gro", "on"])?;
-    }
     if !matches!(one, Contender::Xdp | Contender::Tc) {
         // Not used: every contender has the same shape.
         return Ok((stage::load(&options.bench_object, ROOM, one.name())?, None));
@@ -160,8 +156,8 @@ fn measure(
                     } else {
                         way::REQUEST
                     },
-                    dmac: words(who.mac(2)),
-                    smac: words(who.mac(1)),
+                    dmac: stage::words(who.mac(2)),
+                    smac: stage::words(who.mac(1)),
                     plan: who.plan(),
                     ..floor
                 };
@@ -225,10 +221,6 @@ fn measure(
         "xdp_by_nftables_net": Figure::ratio(&net(2), &net(0)),
         "tc_by_nftables_net": Figure::ratio(&net(2), &net(1)),
     }))
-}
-
-fn words(mac: [u8; 6]) -> [u16; 3] {
-    [0, 2, 4].map(|at| u16::from_ne_bytes([mac[at], mac[at + 1]]))
 }
 
 /// ns per packet of sending these frames until the last has arrived. An error is a round that cannot be trusted.

@@ -126,11 +126,14 @@ fn groups(result: &Value) -> Vec<Group> {
             .collect()
     };
     for line in result["tcp"].as_array().into_iter().flatten() {
-        let title = format!("bulk TCP, Gbit/s, {} streams", line["streams"]);
-        add(&title, 1, of(&line["gbps"]));
+        let title = format!(
+            "bulk TCP, Gbit/s, {} streams, ends: {}",
+            line["streams"], line["ends"]
+        );
+        add(&title.replace('"', ""), 1, of(&line["gbps"]));
     }
     for line in result["conn"].as_array().into_iter().flatten() {
-        let title = format!("connections per second, closed by {}", line["closed_by"]);
+        let title = format!("connections per second, ends: {}", line["ends"]);
         add(&title.replace('"', ""), 0, of(&line["per_second"]));
     }
     groups
@@ -144,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_longest_bar_fits_and_ours_has_its_own_colour() {
-        let result = json!({ "conn": [{ "closed_by": "fin", "per_second": {
+        let result = json!({ "conn": [{ "ends": "xdp", "per_second": {
             "fleetgate": { "median": 100.0, "min": 90.0, "max": 110.0 },
             "haproxy": { "median": 20.0, "min": 19.0, "max": 21.0 },
         } }] });
