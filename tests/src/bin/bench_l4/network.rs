@@ -217,22 +217,30 @@ pub(crate) fn build(contenders: &[Contender]) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's own NAT, as it comes.
+/// The kernel's own NAT, as it comes. One address has not enough ports for the generated flows.
 fn nftables(one: Contender) -> Result<()> {
     let rules = format!(
         "table ip bench {{
   chain pre {{ type nat hook prerouting priority dstnat; policy accept;
     udp dport 53 dnat to {pod}:5353; tcp dport 80 dnat to {pod}:8080; tcp dport 5201 dnat to {pod}:5201;
     tcp dport 5202 dnat to {pod}:5202; }}
-  chain post {{ type nat hook postrouting priority srcnat; policy accept; oifname \"up0\" masquerade; }}
+  chain post {{ type nat hook postrouting priority srcnat; policy accept; oifname \"up0\" meta l4proto udp snat to 10.47.{k}.1-10.47.{k}.8;
+    oifname \"up0\" masquerade; }}
 }}\n",
-        pod = one.pod()
+        pod = one.pod(),
+        k = one.number()
     );
     let file = format!("{}.nft", one.namespace());
     let path = Path::new(SCRATCH).join(file);
     fs::write(&path, rules)?;
     let done = process::output(netns::command(&one.namespace(), "nft").arg("-f").arg(&path));
     done.context("nftables")?;
+    // Flows of generated frames are never answered, and must live as long as they are measured.
+    set(
+        &one.namespace(),
+        "netfilter/nf_conntrack_udp_timeout",
+        "600",
+    )?;
     // As many connections as here are over within two minutes would take every port of the one address.
     set(
         &one.namespace(),

@@ -110,16 +110,22 @@ fn groups(result: &Value) -> Vec<Group> {
         0,
         nanos.flatten().collect(),
     );
-    let lines = result["pps"]["contenders"].as_array().into_iter().flatten();
-    let rate = lines.filter_map(|line| {
-        let who = line["who"].as_str()?;
-        bar(
-            who.replace('_', " "),
-            &line["mpps"],
-            who.starts_with("fleetgate"),
-        )
-    });
-    add("million packets per second, one CPU", 2, rate.collect());
+    for rates in result["pps"].as_array().into_iter().flatten() {
+        let lines = rates["contenders"].as_array().into_iter().flatten();
+        let rate = lines.filter_map(|line| {
+            let who = line["who"].as_str()?;
+            bar(
+                who.replace('_', " "),
+                &line["mpps"],
+                who.starts_with("fleetgate"),
+            )
+        });
+        let title = format!(
+            "million packets per second, one CPU, {} flows",
+            rates["flows"]
+        );
+        add(&title, 2, rate.collect());
+    }
     let of = |figures: &Value| -> Vec<Bar> {
         let all = figures.as_object().into_iter().flatten();
         all.filter_map(|(who, figure)| bar(who, figure, who == "fleetgate"))

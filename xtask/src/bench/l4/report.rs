@@ -68,9 +68,9 @@ pub(super) fn page(result: &Value, judged: &[Bar]) -> String {
         ),
         (
             "Packets per second",
-            "60-byte UDP frames of 1000 flows from a generator at XDP through the gateway to where they end, all on one \
-             CPU. Net: less generating and dropping them without a gateway. nftables does the same NAT (DNAT and \
-             masquerade).",
+            "60-byte UDP frames of random flows from a generator at XDP through the gateway to where they end, all on one \
+             CPU. Net: less generating and dropping them without a gateway. nftables does the same NAT (DNAT \
+             and SNAT); its table is limited to 262144 flows on this machine.",
             rate(result),
         ),
         (
@@ -170,20 +170,45 @@ fn nanos(result: &Value) -> Table {
 }
 
 fn rate(result: &Value) -> Table {
-    let row = |line: &Value| {
-        vec![
-            line["who"].as_str().unwrap_or("?").to_owned(),
-            figure(&line["mpps"], 3),
-            figure(&line["net_ns"], 0),
-            line["rounds"].to_string(),
-        ]
-    };
-    (
-        vec!["gateway", "million packets/s", "net ns/packet", "rounds"],
-        array(&result["pps"]["contenders"])
+    let rows = array(&result["pps"]).iter().flat_map(|rates| {
+        let row = |line: &Value| {
+            let who = line["who"].as_str().unwrap_or("?");
+            // By nftables and by routing, where it is ours.
+            let by = |other: &str| {
+                let short = who.trim_start_matches("fleetgate_");
+                let ratio = &rates[format!("{short}_by_{other}")];
+                if ratio.is_null() {
+                    String::new()
+                } else {
+                    figure(ratio, 2)
+                }
+            };
+            vec![
+                rates["flows"].to_string(),
+                who.to_owned(),
+                figure(&line["mpps"], 3),
+                figure(&line["net_ns"], 0),
+                by("nftables"),
+                by("routed"),
+                line["rounds"].to_string(),
+            ]
+        };
+        array(&rates["contenders"])
             .iter()
             .map(row)
-            .collect(),
+            .collect::<Vec<_>>()
+    });
+    (
+        vec![
+            "flows",
+            "gateway",
+            "million packets/s",
+            "net ns/packet",
+            "by nftables",
+            "by routed",
+            "rounds",
+        ],
+        rows.collect(),
     )
 }
 
