@@ -16,6 +16,10 @@ use crate::hash;
 /// Allowed ring lengths.
 pub const LENGTHS: [u32; 5] = [1021, 4093, 16381, 65537, 131_071];
 
+/// How rings are filled, as a number that changes with it: an agent writes those anew that an earlier release filled
+/// otherwise, so that all nodes of one release have the same. 1 was Maglev's own fill.
+pub const FILL: u64 = 2;
+
 /// Slots per backend below which shares would get coarse.
 const SLOTS_PER_BACKEND: u64 = 100;
 

@@ -17,6 +17,7 @@ mod live;
 mod monitor;
 mod network;
 mod proxy;
+mod same;
 mod two;
 mod udp;
 mod vips;
