@@ -83,11 +83,12 @@ impl Gateway {
                     let plan = &self.record.plan;
                     let removed = apply::remove_unknown_services(&mut self.tables, plan);
                     apply::remove_unknown_lists(&mut self.tables, plan);
-                    info!(removed, "took up an interrupted change");
+                    info!(removed, "wrote everything again");
                     self.rewrite = false;
                 }
                 self.planner.commit();
                 self.record.applying = None;
+                self.record.rings = plan::ring_stamp(plan::ring_seed(&self.options.ring_secret));
                 let _ = self.save();
                 let down = |step: &Step| matches!(step, Step::Backend { backend, .. } if backend.state == BackendState::Down);
                 if steps.iter().any(down) {

@@ -474,7 +474,24 @@ impl Planner {
         {
             return Some(ring.clone());
         }
-        let len = maglev::ring_len(members.len());
+        // A longer ring moves less when members change. Only half of the slab is for those that are longer than their
+        // shares need: a node where it is full has another ring than one where it is not, which is better than none.
+        let lengths = [
+            (maglev::ring_len(members.len()), maps::RINGS.1 / 2),
+            (maglev::least_len(members.len()), maps::RINGS.1),
+        ];
+        let region = lengths
+            .into_iter()
+            .find_map(|(len, end)| self.region(len, end))?;
+        self.regions.insert(region);
+        Some(Ring {
+            region,
+            members: Arc::clone(members),
+        })
+    }
+
+    /// The first free region that has room for a ring of this length before `end`.
+    fn region(&self, len: u32, end: u32) -> Option<Region> {
         // Behind the slots lies the set of members.
         let room = |len| len + affinity::members::len(len);
         let mut offset = 0;
@@ -484,15 +501,7 @@ impl Planner {
             }
             offset = offset.max(region.offset + room(region.len));
         }
-        let fits = offset.checked_add(room(len))? <= maps::RINGS.1;
-        let region = Region { offset, len };
-        fits.then(|| {
-            self.regions.insert(region);
-            Ring {
-                region,
-                members: Arc::clone(members),
-            }
-        })
+        (offset.checked_add(room(len))? <= end).then_some(Region { offset, len })
     }
 }
 

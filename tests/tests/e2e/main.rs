@@ -18,6 +18,7 @@ mod monitor;
 mod network;
 mod prefix;
 mod proxy;
+mod same;
 mod two;
 mod udp;
 mod vips;
