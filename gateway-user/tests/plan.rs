@@ -409,6 +409,70 @@ fn each_address_of_a_listener_has_the_pods_of_its_own_family() {
 }
 
 #[test]
+fn a_listener_without_pods_of_a_family_is_told_and_looked_at_only_when_it_is_touched() {
+    let shapes = [80, 81].map(|port| (port, Shape::from([(1, 1), (2, 1)])));
+    let mut ir = ir(&BTreeMap::from(shapes));
+    let vips: [IpAddr; 2] = [VIPS[0], "2001:db8::1".parse().expect("an address")];
+    let pool = VIPS;
+    let inputs = Inputs {
+        vips: &vips,
+        pool: &pool,
+        routes: &BTreeMap::new(),
+        node_ports: (0, 0),
+        busy: None,
+    };
+    let mut have = Plan::default();
+    let mut planner = plan::Planner::new(&have);
+    let delta = planner.update(&ir, None, &inputs, &have);
+    have.apply(&delta);
+    planner.commit();
+    let told = planner.left_out();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|it| it.contains("2001:db8::1")), "{told:?}");
+
+    // Both groups lose a pod, and only one listener is said to be touched: if the other one changes, it was looked at.
+    for group in ir.groups.values_mut() {
+        Arc::make_mut(group).backends.pop();
+    }
+    let [touched, other] = [81, 80].map(|port| {
+        let mut names = ir.listeners.keys();
+        names
+            .find(|name| name.port == port)
+            .cloned()
+            .expect("a listener")
+    });
+    let only = BTreeSet::from([touched]);
+    let delta = planner.update(&ir, Some(&only), &inputs, &have);
+    let ports: BTreeSet<u16> = delta.services.keys().map(|it| it.address.port()).collect();
+    assert_eq!(ports, BTreeSet::from([81]));
+    have.apply(&delta);
+    planner.commit();
+    assert_eq!(planner.left_out(), told);
+
+    // It is told for as long as it is so.
+    for name in [&other, only.first().expect("a listener")] {
+        let mut with = ir.clone();
+        for group in with.groups.values_mut() {
+            let v6 = "[2001:db8::7]:8080".parse().expect("an address");
+            Arc::make_mut(group).backends.push(Backend {
+                address: v6,
+                ..pod(7, 5)
+            });
+        }
+        let pool = [VIPS[0], "2001:db8::9".parse().expect("an address")];
+        let inputs = Inputs {
+            pool: &pool,
+            ..inputs
+        };
+        let before = planner.left_out().len();
+        let delta = planner.update(&with, Some(&BTreeSet::from([name.clone()])), &inputs, &have);
+        have.apply(&delta);
+        planner.commit();
+        assert_eq!(planner.left_out().len(), before - 1);
+    }
+}
+
+#[test]
 fn an_interrupted_apply_never_writes_into_rings_that_packets_may_use() {
     let one = BTreeMap::from([(80, Shape::from([(1, 1), (2, 1)]))]);
     let other = BTreeMap::from([(80, Shape::from([(1, 3), (3, 1)]))]);
