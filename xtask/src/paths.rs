@@ -26,6 +26,11 @@ pub fn object() -> PathBuf {
     target().join("fleetgate.bpf.o")
 }
 
+/// The kernel object of another layout of maps, for the tests of upgrades.
+pub fn other_object() -> PathBuf {
+    target().join("fleetgate-other-layout.bpf.o")
+}
+
 /// The floors and the generator of `bench l4`.
 pub fn bench_object() -> PathBuf {
     target().join("fleetgate-bench.bpf.o")
