@@ -19,4 +19,5 @@ mod network;
 mod proxy;
 mod two;
 mod udp;
+mod upgrade;
 mod vips;
