@@ -53,6 +53,7 @@ impl Gateway {
 
         self.record.beside = None;
         self.save_head()?;
+        attach::take_the_place(&self.pins, &interfaces)?;
         self.attach()?;
         upgrade.copy(&self.pins, &mut self.tables)?;
         upgrade.count(&self.record, &mut self.tables)?;

@@ -103,6 +103,14 @@ pub fn in_front(
     Ok(())
 }
 
+/// Replaces an earlier agent's programs by those of [`in_front`], one interface after the other. Filters of clsact are left
+/// to [`interfaces`].
+pub fn take_the_place(pins: &Pins, interfaces: &[Interface]) -> Result<(), Error> {
+    interfaces
+        .iter()
+        .try_for_each(|interface| tc::take_the_place(pins, interface))
+}
+
 /// What `status` shows of an interface.
 fn record(interface: &Interface, tc: &tc::Attached, xdp: &xdp::Attached) -> InterfaceRecord {
     let hooks = match xdp.kind {

@@ -3,7 +3,8 @@
 //! The other one is built with the feature `other-layout`: three structs have their fields in other places.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, hash_map::RandomState},
+    hash::BuildHasher,
     net::{Ipv4Addr, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -12,13 +13,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use fleetgate_tests::e2e::{
-    Gateway, VIP,
+    Gateway, VIP, eventually,
     manifests::WEB,
     wire::{self, Held},
 };
 use serde_json::Value;
 use xtask::{
-    lab::topology::{self, CLIENT},
+    lab::topology::{self, CLIENT, GATEWAY},
     netns,
 };
 
@@ -225,13 +226,29 @@ fn with_pods<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
 
 #[test]
 fn another_layout_takes_over_and_back_and_no_connection_notices() -> Result<()> {
+    there_and_back(&[], &[true, false, true, false])
+}
+
+#[test]
+fn another_layout_takes_over_also_where_programs_are_filters_of_clsact() -> Result<()> {
+    there_and_back(&["--tc", "clsact"], &[true, false])
+}
+
+#[test]
+fn another_layout_takes_over_also_where_xdp_comes_first() -> Result<()> {
+    there_and_back(&["--xdp", "generic"], &[true, false])
+}
+
+fn there_and_back(arguments: &[&str], turns: &[bool]) -> Result<()> {
     let mut gateway = Gateway::new()?;
+    gateway.arguments = arguments.iter().map(|it| (*it).to_owned()).collect();
     game(&gateway)?;
     gateway.start()?;
     with_pods(|| {
         let mut guests = Guests::come(&gateway)?;
         let first = gateway.layouts()?;
-        for other in [true, false, true, false] {
+        let links = gateway.links()?.len();
+        for other in turns.iter().copied() {
             let before = gateway.json(&["status"])?;
             let tally = wire::under_load(WEB, || {
                 gateway.stop()?;
@@ -258,7 +275,117 @@ fn another_layout_takes_over_and_back_and_no_connection_notices() -> Result<()> 
             // Their counters too.
             let counted = |status: &Value| status["dropped"]["packets"].as_u64();
             ensure!(counted(&status) >= counted(&before));
-            ensure!(gateway.links()?.len() == 4, "{:?}", gateway.links());
+            ensure!(
+                gateway.links()?.len() == links,
+                "{:?}\n{}",
+                gateway.links(),
+                gateway.words()
+            );
+            ensure!(
+                status["interfaces"] == before["interfaces"] && !gateway.log()?.contains("stale"),
+                "{}",
+                gateway.words()
+            );
+            for device in ["cl0", "c1", "c2"] {
+                let words = format!("filter show dev {device} ingress");
+                let filters = gateway.tool(GATEWAY, "tc", &words)?;
+                let ours = filters.matches("direct-action").count();
+                ensure!(
+                    ours == usize::from(arguments.contains(&"clsact")),
+                    "{filters}"
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn commands_of_another_layout_say_so_and_unload_removes_all() -> Result<()> {
+    let mut gateway = Gateway::running()?;
+    gateway.other_layout(true)?;
+    for command in ["status", "routes", "services", "backends", "flows", "stats"] {
+        let ran = gateway.cli(&[command])?;
+        ensure!(
+            ran.code == 3 && ran.err.contains("layout") && ran.err.contains("use the fleetgate"),
+            "{command}: {ran:?}"
+        );
+    }
+    // Stopped in the middle: maps of both.
+    gateway.kill()?;
+    for _ in 0..50 {
+        gateway.launch()?;
+        thread::sleep(Duration::from_millis(100) + chance(Duration::from_millis(400)));
+        gateway.kill()?;
+        if gateway.layouts()?.len() == 2 {
+            break;
+        }
+        gateway.other_layout(gateway.layouts()?.len() == 1)?;
+    }
+    ensure!(gateway.layouts()?.len() == 2, "never in the middle");
+    let unloaded = gateway.cli(&["unload"])?;
+    ensure!(
+        unloaded.code == 0 && unloaded.out.contains("gave back source ports"),
+        "{unloaded:?}"
+    );
+    ensure!(!gateway.pins().exists());
+    // The kernel takes a link away a moment after its pin.
+    eventually("nothing steers", || {
+        let outcome = wire::outcome(WEB);
+        Ok((outcome == "ConnectionRefused", outcome))
+    })
+}
+
+/// A random wait: another one at each run.
+fn chance(below: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0) % 1_000;
+    below.mul_f64(random as f64 / 1_000.0)
+}
+
+#[test]
+fn an_agent_killed_while_it_takes_over_is_followed_by_either_version() -> Result<()> {
+    let mut gateway = Gateway::new()?;
+    game(&gateway)?;
+    gateway.start()?;
+    with_pods(|| {
+        let mut guests = Guests::come(&gateway)?;
+        let first = gateway.layouts()?;
+        let mut halves = 0;
+        for crash in 0..40_u32 {
+            let story = format!("crash {crash}");
+            let other = RandomState::new().hash_one(crash).is_multiple_of(2);
+            let tally = wire::under_load(WEB, || {
+                gateway.kill()?;
+                gateway.other_layout(other)?;
+                gateway.launch()?;
+                thread::sleep(Duration::from_millis(100) + chance(Duration::from_millis(400)));
+                guests.stay()
+            })
+            .with_context(|| story.clone())?;
+            ensure!(
+                tally.failed() == 0,
+                "{story}: {tally:?}\n{}",
+                gateway.words()
+            );
+            halves += u32::from(gateway.layouts()?.len() > 1);
+        }
+        ensure!(
+            halves > 3,
+            "only {halves} of 40 crashes met an upgrade in the middle"
+        );
+        for other in [true, false] {
+            gateway.kill()?;
+            gateway.other_layout(other)?;
+            gateway.start()?;
+            guests.are_known(&gateway)?;
+            let now = gateway.layouts()?;
+            ensure!(now.len() == 1 && (now == first) != other, "{now:?}");
+            ensure!(
+                gateway.links()?.len() == 4,
+                "{:?}\n{}",
+                gateway.links(),
+                gateway.words()
+            );
         }
         Ok(())
     })

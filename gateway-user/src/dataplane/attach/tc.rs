@@ -177,7 +177,7 @@ pub(super) fn in_front(
 fn tcx_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(), Error> {
     let failed = |cause: String| Error::Attach(format!("{} (tcx)", interface.name), cause);
     // One of an earlier attempt stays until the new one is there, and may not be the first any more.
-    let names = ["a", "b"].map(|it| format!("front-{}-{it}-{}", pins.layout(), interface.name));
+    let names = front_names(pins, interface);
     let there = names.each_ref().map(|name| pins.link(name).exists());
     let (new, old) = if there[0] { (1, 0) } else { (0, 1) };
     unpin(pins, &names[new])?;
@@ -192,6 +192,22 @@ fn tcx_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(
         .map_err(|_| failed("not a link".to_owned()))?;
     pin(pins, &names[new], link)?;
     unpin(pins, &names[old])
+}
+
+fn front_names(pins: &Pins, interface: &Interface) -> [String; 2] {
+    ["a", "b"].map(|it| format!("front-{}-{it}-{}", pins.layout(), interface.name))
+}
+
+/// Puts the link that [`in_front`] made into the place of an earlier agent's, whose program goes with it. Not by an update:
+/// the kernel takes no program twice on one interface.
+pub(super) fn take_the_place(pins: &Pins, interface: &Interface) -> Result<(), Error> {
+    for front in front_names(pins, interface).map(|name| pins.link(&name)) {
+        if front.exists() {
+            let place = pins.link(&link_name(interface));
+            fs::rename(&front, &place).map_err(|e| Error::Pin(place, e.to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Filters of lower priority numbers come first; those of earlier attempts take the numbers from our own downwards.
