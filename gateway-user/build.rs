@@ -18,14 +18,19 @@ fn main() -> io::Result<()> {
     fs::write(variable("OUT_DIR")?.join("fleetgate.bpf.o"), bytes)
 }
 
-/// `<workspace target>/fleetgate.bpf.o`, as `xtask` writes it.
+/// `<workspace target>/fleetgate.bpf.o`, as `xtask` writes it; with the feature `other-layout` that of the tests of
+/// upgrades.
 fn object() -> io::Result<PathBuf> {
     let root = variable("CARGO_MANIFEST_DIR")?;
     let root = root.parent().unwrap_or(Path::new("."));
     let target = env::var_os("CARGO_TARGET_DIR")
         .filter(|dir| !dir.is_empty())
         .unwrap_or_else(|| "target".into());
-    Ok(root.join(target).join("fleetgate.bpf.o"))
+    let name = match env::var_os("CARGO_FEATURE_OTHER_LAYOUT") {
+        Some(_) => "fleetgate-other-layout.bpf.o",
+        None => "fleetgate.bpf.o",
+    };
+    Ok(root.join(target).join(name))
 }
 
 fn variable(name: &str) -> io::Result<PathBuf> {

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "volatile access to shared map memory, see pod")]
 
-use crate::{addr::Addr, hash, pod::Shared, shared_read};
+use crate::{addr::Addr, hash, pod::Shared, shape, shared_read};
 
 /// A client of a service. Aligned like [`crate::flow::FlowKey`].
 #[repr(C, align(8))]
@@ -20,6 +20,9 @@ pub struct AffinityKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Affinity {
+    /// The same field as below, elsewhere: the feature is for tests of upgrades.
+    #[cfg(feature = "other-layout")]
+    pub last: u32,
     /// Its id.
     pub backend: u32,
     /// [`crate::backend::Backend::generation`] at that time.
@@ -27,10 +30,23 @@ pub struct Affinity {
     /// Always zero.
     pub zero: u16,
     /// Low 32 bits of the kernel's tick counter when the client last opened a flow.
+    #[cfg(not(feature = "other-layout"))]
     pub last: u32,
 }
 
 const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 12);
+
+shape!(AffinityKey {
+    client,
+    service,
+    zero,
+});
+shape!(Affinity {
+    backend,
+    generation,
+    zero,
+    last,
+});
 
 impl Shared<Affinity> {
     /// Field by field: another CPU may write it meanwhile, or the map give the element to another client.

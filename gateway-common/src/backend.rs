@@ -1,6 +1,9 @@
 //! Where packets go: backends, next hops and source addresses.
 
-use crate::addr::{Addr, Port};
+use crate::{
+    addr::{Addr, Port},
+    shape,
+};
 
 /// One pod address and port.
 #[repr(C)]
@@ -86,3 +89,28 @@ pub struct Snat {
 
 const _: () = assert!(size_of::<Backend>() == 32 && size_of::<NextHop>() == 20);
 const _: () = assert!(size_of::<NeighbourKey>() == 12 && size_of::<Snat>() == 20);
+
+shape!(Backend {
+    addr,
+    port,
+    state,
+    zero,
+    spare,
+    hop,
+    generation,
+    snat_first,
+    snat_count,
+});
+shape!(NextHop {
+    ifindex,
+    dmac,
+    smac,
+    mtu,
+    flags,
+});
+shape!(NeighbourKey { ifindex, mac, zero });
+shape!(Snat {
+    addr,
+    port_first,
+    port_count,
+});

@@ -1,6 +1,6 @@
 //! What the agent tells the kernel programs beside the tables.
 
-use crate::flow::state;
+use crate::{flow::state, shape};
 
 /// The one entry of the configuration table.
 #[repr(C)]
@@ -15,6 +15,14 @@ pub struct Config {
 }
 
 const _: () = assert!(size_of::<Config>() == 40);
+
+shape!(Config {
+    seed,
+    sample_every,
+    timeout_ticks,
+});
+shape!(Admission { high, share });
+shape!(Clock { ticks, nanoseconds });
 
 /// Who may open flows in a flow table that is nearly full.
 #[repr(C)]

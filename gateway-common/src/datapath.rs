@@ -219,6 +219,9 @@ pub trait Tables {
     /// Counts a flow that is gone.
     #[inline(always)]
     fn count_closed(&self, _service: u32) {}
+
+    /// A flow is there that was not opened here.
+    fn count_live(&self, _service: u32) {}
     /// Live flows of a service; of id 0, all of them.
     #[inline(always)]
     fn live(&self, _service: u32) -> u64 {

@@ -5,7 +5,7 @@
 use crate::{
     addr::{Addr, Port},
     pod::Shared,
-    shared_read,
+    shape, shared_read,
 };
 
 /// IANA protocol number of TCP.
@@ -76,14 +76,42 @@ pub struct Life {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Flow {
+    /// The same field as below, elsewhere: the feature is for tests of upgrades.
+    #[cfg(feature = "other-layout")]
+    pub life: Life,
     /// Written once, before the entry can be found.
     pub nat: Nat,
     /// Written by every packet.
+    #[cfg(not(feature = "other-layout"))]
     pub life: Life,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40 && align_of::<FlowKey>() == 8);
 const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 8);
+
+shape!(FlowKey {
+    src,
+    dst,
+    src_port,
+    dst_port,
+    proto,
+});
+shape!(Flow {
+    nat.src,
+    nat.dst,
+    nat.src_port,
+    nat.dst_port,
+    nat.addr_delta,
+    nat.port_delta,
+    nat.backend,
+    nat.service,
+    nat.hop,
+    life.last_seen,
+    life.state,
+    life.flags,
+    life.generation,
+    life.bytes,
+});
 
 /// Life of a flow. Append-only: the numbers are in the pinned flow table.
 pub mod state {

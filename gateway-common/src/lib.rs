@@ -14,6 +14,7 @@ pub mod csum;
 pub mod datapath;
 pub mod flow;
 pub mod hash;
+pub mod layout;
 pub mod limits;
 #[cfg(any(test, feature = "rings"))]
 pub mod maglev;

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "volatile access to shared map memory, see pod")]
 
-use crate::{addr::Addr, pod::Shared, shared_read};
+use crate::{addr::Addr, pod::Shared, shape, shared_read};
 
 /// Value of an access list's entry: clients in this network are let in.
 pub const ALLOW: u32 = 1;
@@ -60,6 +60,18 @@ pub struct Bucket {
 
 const _: () = assert!(size_of::<AclKey>() == 24 && size_of::<AclNet>() == 20);
 const _: () = assert!(size_of::<SourceKey>() == 24 && size_of::<Bucket>() == 8);
+
+shape!(AclKey {
+    prefix,
+    net.acl,
+    net.addr,
+});
+shape!(SourceKey {
+    addr,
+    service,
+    zero,
+});
+shape!(Bucket { spent_until });
 
 /// Nanoseconds that a full bucket holds.
 const BURST: u64 = 1_000_000_000;

@@ -62,13 +62,15 @@ maps! {
     SOCKETS = 8;
     /// `AffinityKey -> Affinity`, LRU hash: a client that is forgotten goes where the ring says.
     AFFINITY = 1 << 17;
-    /// Chunks of the agent's metadata (names, routes, problems), so that the pins tell all.
+    /// Chunks of the agent's metadata (names, routes, problems), so that the pins tell all. The one map that every version
+    /// reads as it is, also that of another layout: its name, its keys (`u32`) and its values ([`METADATA_CHUNK`] bytes)
+    /// never change.
     METADATA = 1 << 16;
 }
 
 /// Bytes of one chunk of [`METADATA`].
 pub const METADATA_CHUNK: usize = 4096;
 
-/// Changes whenever a key or value above changes shape, and so names the pin folder: programs of
-/// one layout never meet maps of another.
-pub const LAYOUT: u32 = 3;
+/// Names the pin folder: programs of one layout never meet maps of another. Computed from what every map is, so it changes
+/// whenever one of them does.
+pub const LAYOUT: u64 = crate::layout::hash(crate::layout::ALL, crate::layout::SEMANTICS);

@@ -3,6 +3,7 @@
 use crate::{
     addr::{Addr, Port},
     flow::FlowKey,
+    shape,
     verdict::{Action, Verdict},
 };
 
@@ -109,6 +110,39 @@ pub struct Scratch {
 const _: () = assert!(size_of::<Switch>() == 96);
 const _: () = assert!(size_of::<Event>() == 72);
 const _: () = assert!(size_of::<Scratch>() == 80);
+
+shape!(Switch {
+    until,
+    every,
+    want,
+    reason,
+    proto,
+    src,
+    src_mask,
+    dst,
+    dst_mask,
+    src_port,
+    dst_port,
+    zero,
+});
+shape!(Event {
+    nanoseconds,
+    key.src,
+    key.dst,
+    key.src_port,
+    key.dst_port,
+    key.proto,
+    ifindex,
+    len,
+    service,
+    backend,
+    reason,
+    action,
+    flags,
+    hook,
+    zero,
+});
+shape!(Scratch { event, lost });
 
 #[cfg(any(test, feature = "user"))]
 impl Event {

@@ -11,7 +11,7 @@ use crate::{
     hash::{mix64, words},
     maps,
     pod::Shared,
-    shared_read,
+    shape, shared_read,
 };
 
 /// Ports of one block, aligned to this number.
@@ -29,6 +29,7 @@ pub struct Mark {
 }
 
 const _: () = assert!(size_of::<Mark>() == 16);
+shape!(Mark { freed, full });
 const _: () = assert!(maps::PORT_MARKS.1.is_power_of_two());
 
 /// All ports of one source address towards one backend.

@@ -1,6 +1,9 @@
 //! What packets are addressed to.
 
-use crate::addr::{Addr, Port};
+use crate::{
+    addr::{Addr, Port},
+    shape,
+};
 
 /// Address, port and protocol of a listener. Aligned like [`crate::flow::FlowKey`].
 #[repr(C, align(8))]
@@ -53,6 +56,25 @@ impl Service {
 }
 
 const _: () = assert!(size_of::<ServiceKey>() == 24 && size_of::<Service>() == 32);
+
+shape!(ServiceKey {
+    addr,
+    port,
+    proto,
+    zero,
+});
+shape!(Service {
+    id,
+    ring_off,
+    ring_len,
+    epoch,
+    mode,
+    affinity,
+    acl,
+    affinity_ticks,
+    flow_rate,
+    source_rate,
+});
 
 /// Steering of a service. Append-only; 2 is kept for direct server return.
 pub mod mode {

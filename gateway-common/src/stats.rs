@@ -1,9 +1,14 @@
 //! Counters, per CPU; readers add the CPUs up.
 
+use crate::shape;
+
 /// Traffic of a service or a backend.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Traffic {
+    /// Counts nothing: the feature is for tests of upgrades.
+    #[cfg(feature = "other-layout")]
+    pub added: u64,
     /// Flows opened.
     pub flows: u64,
     /// Packets from clients.
@@ -27,6 +32,27 @@ pub struct Count {
     /// Frame bytes.
     pub bytes: u64,
 }
+
+#[cfg(not(feature = "other-layout"))]
+shape!(Traffic {
+    flows,
+    in_packets,
+    in_bytes,
+    out_packets,
+    out_bytes,
+    refused,
+});
+#[cfg(feature = "other-layout")]
+shape!(Traffic {
+    added,
+    flows,
+    in_packets,
+    in_bytes,
+    out_packets,
+    out_bytes,
+    refused,
+});
+shape!(Count { packets, bytes });
 
 impl core::ops::AddAssign for Traffic {
     fn add_assign(&mut self, other: Self) {

@@ -1,6 +1,6 @@
 //! Addresses of listeners, and how often the kernel programs answer by themselves.
 
-use crate::addr::Addr;
+use crate::{addr::Addr, shape};
 
 /// Key of the address table. Aligned like [`crate::flow::FlowKey`].
 #[repr(C, align(8))]
@@ -24,3 +24,6 @@ pub struct Budget {
 }
 
 const _: () = assert!(size_of::<VipKey>() == 16 && size_of::<Budget>() == 8);
+
+shape!(VipKey { addr });
+shape!(Budget { tick, count });

@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod forward;
+mod live;
 mod maps;
 mod monitor;
 mod packet;
@@ -179,6 +180,12 @@ pub fn fleetgate_clock(_ctx: TcContext) -> i32 {
 #[classifier]
 pub fn fleetgate_sweep(ctx: TcContext) -> i32 {
     sweep::keys(ctx.skb.skb) as i32
+}
+
+/// Counts flows that the agent has written itself; never attached, run by BPF_PROG_TEST_RUN with their services as a frame.
+#[classifier]
+pub fn fleetgate_live(ctx: TcContext) -> i32 {
+    live::services(ctx.skb.skb) as i32
 }
 
 #[cfg(not(test))]

@@ -308,6 +308,11 @@ impl<const XDP: bool> Tables for Kernel<XDP> {
             // SAFETY: as in `count_traffic`.
             unsafe { (*stats).flows += 1 };
         }
+        self.count_live(service);
+    }
+
+    #[inline(always)]
+    fn count_live(&self, service: u32) {
         for live in [LIVE.get_ptr_mut(0), LIVE.get_ptr_mut(service)] {
             let Some(live) = live else { continue };
             // SAFETY: a live word of map memory.

@@ -11,6 +11,7 @@ mod options;
 mod publishing;
 mod surroundings;
 mod sweeper;
+mod upgrading;
 
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
@@ -144,6 +145,7 @@ where
         let _ = gateway.shared().servers.set(following.board());
     }
     let admin = tokio::task::spawn_local(admin(gateway.shared()));
+    gateway.take_over().await?;
     let mut sweeps = gateway.sweeps()?;
     match timeout(FIRST_WORD, edits.take()).await {
         Ok(edits) => gateway.configure(edits).await,

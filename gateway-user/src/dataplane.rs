@@ -17,6 +17,7 @@ pub mod pins;
 pub mod ports;
 pub mod record;
 pub mod tables;
+pub mod upgrade;
 pub mod vips;
 
 pub use error::Error;

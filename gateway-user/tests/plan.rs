@@ -422,7 +422,7 @@ fn a_listener_without_pods_of_a_family_is_told_and_looked_at_only_when_it_is_tou
         busy: None,
     };
     let mut have = Plan::default();
-    let mut planner = plan::Planner::new(&have);
+    let mut planner = Planner::new(&have);
     let delta = planner.update(&ir, None, &inputs, &have);
     have.apply(&delta);
     planner.commit();

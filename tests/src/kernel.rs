@@ -136,7 +136,12 @@ impl Kernel {
         program::<Xdp>(&mut ebpf, "fleetgate_xdp")?
             .load()
             .context("the kernel refused fleetgate_xdp")?;
-        for name in ["fleetgate_tc", "fleetgate_clock", "fleetgate_sweep"] {
+        for name in [
+            "fleetgate_tc",
+            "fleetgate_clock",
+            "fleetgate_sweep",
+            "fleetgate_live",
+        ] {
             program::<SchedClassifier>(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("the kernel refused {name}"))?;
@@ -148,6 +153,7 @@ impl Kernel {
             for (name, path) in [
                 ("fleetgate_clock", pins.clock()),
                 ("fleetgate_sweep", pins.sweep()),
+                ("fleetgate_live", pins.live()),
             ] {
                 let program = program::<SchedClassifier>(&mut ebpf, name)?;
                 program.pin(path).with_context(|| format!("pin {name}"))?;

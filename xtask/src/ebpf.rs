@@ -23,6 +23,9 @@ pub struct Options {
     /// Name of its program
     #[arg(long, hide = true, default_value = "fleetgate-ebpf")]
     pub bin: String,
+    /// With the feature of the tests of upgrades, into an object of its own
+    #[arg(long, hide = true)]
+    pub other_layout: bool,
 }
 
 /// The kernel programs of `bench l4`: an object of its own, so that what ships does not grow.
@@ -63,10 +66,12 @@ pub fn build(options: &Options) -> Result<PathBuf> {
     let toolchain = toolchain::find()?;
     console::note(format_args!(".. kernel toolchain: {toolchain}"));
     let step = Step::start("building the kernel programs");
-    compile(&toolchain, &dir, bin)?;
+    compile(&toolchain, &dir, bin, options.other_layout)?;
     let built = target_dir().join(TARGET).join("release").join(bin);
     let object = if bin == BENCH {
         paths::bench_object()
+    } else if options.other_layout {
+        paths::other_object()
     } else {
         paths::object()
     };
@@ -84,10 +89,19 @@ pub fn build_bench() -> Result<PathBuf> {
     build(&Options {
         manifest_dir: None,
         bin: BENCH.to_owned(),
+        other_layout: false,
     })
 }
 
-fn compile(toolchain: &Toolchain, dir: &Path, bin: &str) -> Result<()> {
+/// Builds the kernel programs of an agent whose maps have another layout, for the tests of upgrades.
+pub fn build_other_layout() -> Result<PathBuf> {
+    build(&Options {
+        other_layout: true,
+        ..Options::default()
+    })
+}
+
+fn compile(toolchain: &Toolchain, dir: &Path, bin: &str, other_layout: bool) -> Result<()> {
     let linker = format!("linker={}", toolchain.linker.display());
     // Encoded form: a path with a blank in it stays one argument.
     let flags = FLAGS
@@ -109,6 +123,7 @@ fn compile(toolchain: &Toolchain, dir: &Path, bin: &str) -> Result<()> {
             "--bin",
             bin,
         ])
+        .args(other_layout.then_some("--features=other-layout"))
         .current_dir(dir)
         .env("RUSTC", &toolchain.rust.rustc)
         .env("RUSTC_BOOTSTRAP", "1")

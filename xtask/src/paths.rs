@@ -26,6 +26,16 @@ pub fn object() -> PathBuf {
     target().join("fleetgate.bpf.o")
 }
 
+/// The kernel object of another layout of maps, for the tests of upgrades.
+pub fn other_object() -> PathBuf {
+    target().join("fleetgate-other-layout.bpf.o")
+}
+
+/// The agent of another layout of maps, for the tests of upgrades.
+pub fn other_agent() -> PathBuf {
+    target().join("debug").join("fleetgate-other-layout")
+}
+
 /// The floors and the generator of `bench l4`.
 pub fn bench_object() -> PathBuf {
     target().join("fleetgate-bench.bpf.o")

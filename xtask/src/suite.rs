@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -178,15 +179,38 @@ fn preflight() -> Result<()> {
     Ok(())
 }
 
-/// Builds the program that the end-to-end tests run, with the kernel object inside: cargo builds no other package's
-/// programs for a test.
+/// Builds the programs that the end-to-end tests run, with the kernel objects inside: cargo builds no other package's
+/// programs for a test. The one of another layout first: cargo gives both the same name.
 fn agent() -> Result<()> {
+    other_agent()?;
+    build(&[]).context("the agent for the end-to-end tests")?;
+    Ok(())
+}
+
+/// The agent whose maps have another layout, for the tests of upgrades. Only our own crates are built once more.
+fn other_agent() -> Result<()> {
+    let began = Instant::now();
+    ebpf::build_other_layout()?;
+    let built = build(&["--features", "gateway-user/other-layout"])
+        .context("the agent of another layout for the tests of upgrades")?;
+    let other = paths::other_agent();
+    fs::copy(&built, &other).with_context(|| format!("cannot write {}", other.display()))?;
+    note(format_args!(
+        "ok an agent of another layout: {} ({:.1} s)",
+        other.display(),
+        began.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+fn build(features: &[&str]) -> Result<PathBuf> {
     process::run(
         cargo()
             .args(["build", "--package", "gateway-user", "--bin", "fleetgate"])
+            .args(features)
             .current_dir(paths::workspace()),
-    )
-    .context("the agent for the end-to-end tests")
+    )?;
+    Ok(paths::target().join("debug").join("fleetgate"))
 }
 
 /// Capabilities we need and do not have.

@@ -14,6 +14,7 @@ use crate::{
     flow::{Flow, FlowKey},
     hash, maps,
     ports::{Area, BLOCK, Pool},
+    shape,
     verdict::{Reason, Verdict},
 };
 
@@ -104,6 +105,24 @@ pub struct Search {
 }
 
 const _: () = assert!(size_of::<Search>() == 168);
+shape!(Search {
+    reply,
+    flow,
+    pool,
+    pool_freed,
+    seed,
+    spread,
+    first_unit,
+    units,
+    unit,
+    units_left,
+    block,
+    blocks_left,
+    first,
+    last,
+    races,
+    outcome,
+});
 
 /// One round of a search.
 struct Scan<'a, T> {

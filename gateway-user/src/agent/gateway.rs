@@ -29,6 +29,7 @@ use crate::{
         ports,
         record::{Part, Record, Recorder},
         tables::Tables,
+        upgrade::{Found, Upgrade},
     },
     health::{self, Prober},
     ir::{self, Compiler, LastGood, Remembered, Verdicts},
@@ -108,6 +109,8 @@ pub(super) struct Gateway {
     pub(super) shared: Arc<Shared>,
     /// Everything is to be written again: an earlier agent stopped in the middle of a change.
     pub(super) rewrite: bool,
+    /// Maps of another layout are to be taken over before anything else.
+    pub(super) upgrade: Option<Upgrade>,
     /// Warnings of the surroundings in the record.
     pub(super) told: Vec<String>,
     /// Manifests have been taken in.
@@ -146,11 +149,13 @@ impl Gateway {
         let vips = vips(&options, &interfaces)?;
         let pins = Pins::new(&options.pin_dir);
         // Before anything is pinned: an agent that is refused leaves nothing behind.
-        let had = earlier_ports(&pins)?;
+        let had = Found::look(&pins)?;
+        let had = had.record().map_or((0, 0), |record| record.node_ports);
         let wanted = options.snat.is_empty().then_some(options.snat_ports);
         ports::check(wanted, had)?;
         let lock = pins.lock()?;
-        let mut ebpf = load(&pins, options.max_flows)?;
+        let found = Found::look(&pins)?;
+        let mut ebpf = load(&pins, options.max_flows.max(found.flow_table_size()))?;
         if options.sample_every > 0 {
             log_samples(&mut ebpf);
         }
@@ -160,7 +165,7 @@ impl Gateway {
         let seed = plan::ring_seed(&options.ring_secret);
         apply::configure(&mut tables, seed as u32, rate, options.sample_every)?;
         // A record that cannot be read is no empty one: ids and regions of live flows are in it.
-        let mut record = Record::load(&tables)?.unwrap_or_default();
+        let (mut record, upgrade) = found.settle(&pins, &mut tables)?;
         let mut recorder = Recorder::open(&mut tables)?;
         let node_ports = wanted.map_or((0, 0), |(first, last)| (first, last - first + 1));
         let hops = Hops::from_record(&record.hops);
@@ -242,6 +247,7 @@ impl Gateway {
             record,
             shared,
             rewrite: replaced.is_some() || other_rings,
+            upgrade,
             told: Vec::new(),
             configured: false,
             published: false,
@@ -273,28 +279,9 @@ impl Gateway {
 
     /// Hands packets to the programs: from here on the gateway steers.
     pub(super) fn attach(&mut self) -> Result<(), Error> {
-        let interfaces: Vec<Interface> = self
-            .options
-            .interfaces
-            .iter()
-            .filter_map(|name| self.interfaces.iter().find(|i| i.name == *name).cloned())
-            .collect();
+        let interfaces = self.wanted_interfaces();
         if self.attached.is_empty() {
-            // Only now does the proxy know its listeners.
-            if let Some(socket) = self.proxy.sockets().next() {
-                self.tables
-                    .sockets
-                    .set(0, &socket, 0)
-                    .map_err(|e| dataplane::Error::Map("SOCKETS", e.to_string()))?;
-            }
-            // Nobody listens for IPv6 where the node has none.
-            if let Some(socket) = self.proxy.socket_v6() {
-                self.tables
-                    .sockets
-                    .set(1, &socket, 0)
-                    .map_err(|e| dataplane::Error::Map("SOCKETS", e.to_string()))?;
-            }
-            attach::sk_lookup(&mut self.ebpf, &self.pins)?;
+            self.hand_over_sockets()?;
         }
         self.record.interfaces = attach::interfaces(
             &mut self.ebpf,
@@ -309,6 +296,33 @@ impl Gateway {
         self.attached = interfaces.into_iter().map(|i| (i.name, i.index)).collect();
         let _ = self.save();
         self.tell_ready();
+        Ok(())
+    }
+
+    /// The interfaces to attach to, as far as they are there.
+    pub(super) fn wanted_interfaces(&self) -> Vec<Interface> {
+        let names = self.options.interfaces.iter();
+        names
+            .filter_map(|name| self.interfaces.iter().find(|i| i.name == *name).cloned())
+            .collect()
+    }
+
+    /// Gives the proxy what is for it. Only once it knows its listeners.
+    pub(super) fn hand_over_sockets(&mut self) -> Result<(), Error> {
+        if let Some(socket) = self.proxy.sockets().next() {
+            self.tables
+                .sockets
+                .set(0, &socket, 0)
+                .map_err(|e| dataplane::Error::Map("SOCKETS", e.to_string()))?;
+        }
+        // Nobody listens for IPv6 where the node has none.
+        if let Some(socket) = self.proxy.socket_v6() {
+            self.tables
+                .sockets
+                .set(1, &socket, 0)
+                .map_err(|e| dataplane::Error::Map("SOCKETS", e.to_string()))?;
+        }
+        attach::sk_lookup(&mut self.ebpf, &self.pins)?;
         Ok(())
     }
 
@@ -355,15 +369,6 @@ impl Gateway {
         }
         self.proxy.shutdown(drain);
     }
-}
-
-/// Source ports that an earlier agent of these pins reserved: first and count.
-fn earlier_ports(pins: &Pins) -> Result<(u16, u16), Error> {
-    if !pins.maps().is_dir() {
-        return Ok((0, 0));
-    }
-    let record = Record::load(&Tables::open(pins)?)?;
-    Ok(record.map_or((0, 0), |record| record.node_ports))
 }
 
 fn vips(options: &Options, interfaces: &[Interface]) -> Result<Vec<IpAddr>, Error> {

@@ -14,7 +14,7 @@ use gateway_common::{
 
 use super::args::PinDir;
 use crate::{
-    dataplane::{Error, clock::Clock, pins::Pins, record::Record, tables::Tables},
+    dataplane::{Error, clock::Clock, pins::Pins, record::Record, tables::Tables, upgrade},
     metrics::Readings,
     plan::ServiceAddr,
 };
@@ -37,6 +37,7 @@ impl Live {
     pub fn open(dir: &PinDir) -> Result<Self, Error> {
         let pins = Pins::new(&dir.pin_dir);
         let tables = Tables::open(&pins)?;
+        upgrade::current(&pins)?;
         let record = Record::load(&tables)?
             .ok_or_else(|| Error::Record("no agent has finished writing it".to_owned()))?;
         Ok(Self {
@@ -174,7 +175,9 @@ fn runs(stat: &str) -> bool {
         return false;
     };
     let name = head.split_once('(').map(|(_, name)| name);
-    name == Some("fleetgate") && !rest.starts_with(['Z', 'X'])
+    // Versions may lie side by side as `fleetgate-<version>`.
+    let ours = name.is_some_and(|name| name == "fleetgate" || name.starts_with("fleetgate-"));
+    ours && !rest.starts_with(['Z', 'X'])
 }
 
 #[cfg(test)]
@@ -185,6 +188,7 @@ mod tests {
     fn only_a_living_process_of_our_name_is_an_agent() {
         assert!(runs("42 (fleetgate) S 1 42 42 0 -1"));
         assert!(!runs("42 (fleetgate) Z 1 42 42 0 -1"));
+        assert!(runs("42 (fleetgate-0.2.0) S 1 42 42 0 -1"));
         assert!(!runs("42 (bash) S 1 42 42 0 -1"));
         assert!(!runs("42 (x) (fleetgate) S 1 42"));
         assert!(!runs(""));

@@ -1,6 +1,6 @@
 //! `fleetgate unload`: the one inspection-side command that changes something.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, iter, path::Path};
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use super::{
     output::{Failure, Outcome, View, show},
     table::Paint,
 };
-use crate::dataplane::{Error, attach, pins::Pins, ports, record::Record, tables::Tables};
+use crate::dataplane::{Error, attach, pins::Pins, ports, record::Record};
 
 /// What was removed.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -45,19 +45,17 @@ fn unload(dir: &Path, force: bool) -> Result<UnloadView, Failure> {
         return Ok(view);
     }
     ours(dir)?;
-    let record = match Tables::open(&pins).and_then(|tables| Record::load(&tables)) {
-        Ok(record) => record,
-        Err(error) => {
-            view.notes.push(format!(
+    // An upgrade that was stopped leaves maps of two layouts.
+    let mut records = Vec::new();
+    for maps in iter::once(pins.clone()).chain(pins.others()) {
+        match Record::of_pins(&maps) {
+            Ok(record) => records.extend(record),
+            Err(error) => view.notes.push(format!(
                 "which source ports were reserved is unknown: {error}"
-            ));
-            None
+            )),
         }
-    };
-    if let Some(record) = &record
-        && !force
-        && live::alive(record)
-    {
+    }
+    if let Some(record) = records.iter().find(|record| !force && live::alive(record)) {
         return Err(Failure::Refused(format!(
             "the agent is running (pid {}); stop it first, or unload with --force",
             record.pid
@@ -68,7 +66,8 @@ fn unload(dir: &Path, force: bool) -> Result<UnloadView, Failure> {
     view.links
         .extend(filters.into_iter().map(|name| format!("clsact-{name}")));
     view.pins = pins.remove()?;
-    if let Some((first, count @ 1..)) = record.map(|record| record.node_ports) {
+    let ports: BTreeSet<(u16, u16)> = records.iter().map(|record| record.node_ports).collect();
+    for (first, count) in ports.into_iter().filter(|(_, count)| *count > 0) {
         let last = first.saturating_add(count - 1);
         match ports::release(first..=last) {
             Ok(()) => view.ports = Some((first, last)),

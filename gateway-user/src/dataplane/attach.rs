@@ -78,8 +78,37 @@ pub fn interfaces(
         unpin(pins, &stale)?;
     }
     let names: Vec<String> = interfaces.iter().map(|i| i.name.clone()).collect();
+    for name in &names {
+        tc::detach_fronts(pins, name);
+    }
     detach_others(pins, &names);
     Ok(records)
+}
+
+/// Attaches to every interface beside an earlier agent's programs, and in front of them, for the time of an upgrade;
+/// [`interfaces`] ends it. A network card has one XDP program: it is replaced, and leaves to TC what it does not know.
+pub fn in_front(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    interfaces: &[Interface],
+    xdp: XdpChoice,
+    tc: TcChoice,
+) -> Result<(), Error> {
+    for interface in interfaces {
+        tc::in_front(ebpf, pins, interface, tc)?;
+    }
+    for interface in interfaces {
+        xdp::attach(ebpf, pins, interface, xdp)?;
+    }
+    Ok(())
+}
+
+/// Replaces an earlier agent's programs by those of [`in_front`], one interface after the other. Filters of clsact are left
+/// to [`interfaces`].
+pub fn take_the_place(pins: &Pins, interfaces: &[Interface]) -> Result<(), Error> {
+    interfaces
+        .iter()
+        .try_for_each(|interface| tc::take_the_place(pins, interface))
 }
 
 /// What `status` shows of an interface.

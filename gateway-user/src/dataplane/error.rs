@@ -11,6 +11,15 @@ pub enum Error {
     Load(String),
     /// No gateway has pinned anything here.
     NotPinned(PathBuf),
+    /// The pins are of maps of another layout.
+    OtherLayout {
+        /// The pin folder.
+        dir: PathBuf,
+        /// Layout of its maps.
+        layout: String,
+        /// Version of the agent that wrote them; empty if it cannot be told.
+        version: String,
+    },
     /// A file of the pin folder could not be used.
     Pin(PathBuf, String),
     /// The running kernel is older than what the programs need.
@@ -48,6 +57,22 @@ impl fmt::Display for Error {
                 f,
                 "no gateway is pinned at {}; is `fleetgate run` on this node using another --pin-dir?",
                 dir.display()
+            ),
+            Self::OtherLayout {
+                dir,
+                layout,
+                version,
+            } => write!(
+                f,
+                "the maps in {} have layout {layout}, of {}; this is fleetgate {} with layout {:016x}: use the fleetgate \
+                 that the agent on this node is of",
+                dir.display(),
+                match version.as_str() {
+                    "" => "another fleetgate".to_owned(),
+                    version => format!("fleetgate {version}"),
+                },
+                env!("CARGO_PKG_VERSION"),
+                gateway_common::maps::LAYOUT
             ),
             Self::Pin(path, cause) => write!(
                 f,

@@ -21,6 +21,8 @@ pub const SK_LOOKUP: &str = "fleetgate_sk_lookup";
 const CLOCK: &str = "fleetgate_clock";
 /// Name of the program that removes flows which are over.
 const SWEEP: &str = "fleetgate_sweep";
+/// Name of the program that counts flows which the agent writes.
+const LIVE: &str = "fleetgate_live";
 
 /// Whether this binary holds kernel programs.
 pub fn has_object() -> bool {
@@ -42,7 +44,7 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
     }
     loader.map_max_entries(maps::FLOWS.0, max_flows);
     let mut ebpf = loader.load(OBJECT).map_err(|e| Error::Load(chain(&e)))?;
-    for name in [XDP, TC, SK_LOOKUP, CLOCK, SWEEP] {
+    for name in [XDP, TC, SK_LOOKUP, CLOCK, SWEEP, LIVE] {
         let program = ebpf
             .program_mut(name)
             .ok_or_else(|| Error::Load(format!("the object has no program {name}")))?;
@@ -59,7 +61,11 @@ pub fn load(pins: &Pins, max_flows: u32) -> Result<Ebpf, Error> {
             .and_then(|i| i.verified_instruction_count());
         debug!(program = name, verified_instructions = verified, "loaded");
     }
-    for (name, path) in [(CLOCK, pins.clock()), (SWEEP, pins.sweep())] {
+    for (name, path) in [
+        (CLOCK, pins.clock()),
+        (SWEEP, pins.sweep()),
+        (LIVE, pins.live()),
+    ] {
         // A pin left by an earlier agent is of the same program; pins are not replaced in place.
         let _ = std::fs::remove_file(&path);
         if let Some(program) = ebpf.program_mut(name) {

@@ -13,6 +13,8 @@ use super::Error;
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// What the names of folders of maps begin with.
+const MAPS: &str = "maps-";
 /// Where a BPF file system belongs.
 const BPF_FS: &str = "/sys/fs/bpf";
 
@@ -20,12 +22,43 @@ const BPF_FS: &str = "/sys/fs/bpf";
 #[derive(Clone, Debug)]
 pub struct Pins {
     root: PathBuf,
+    layout: String,
 }
 
 impl Pins {
     /// Names the folder; touches nothing.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            layout: format!("{:016x}", maps::LAYOUT),
+        }
+    }
+
+    /// The layout of the maps: 16 hexadecimal digits.
+    pub fn layout(&self) -> &str {
+        &self.layout
+    }
+
+    /// The same pins with maps of each other layout that there is.
+    pub fn others(&self) -> Vec<Self> {
+        let Ok(entries) = fs::read_dir(&self.root) else {
+            return Vec::new();
+        };
+        let mut layouts: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                Some(name.strip_prefix(MAPS)?.to_owned())
+            })
+            .filter(|layout| *layout != self.layout)
+            .collect();
+        layouts.sort();
+        let root = &self.root;
+        let other = |layout| Self {
+            root: root.clone(),
+            layout,
+        };
+        layouts.into_iter().map(other).collect()
     }
 
     /// The folder itself.
@@ -35,7 +68,7 @@ impl Pins {
 
     /// Folder of the maps of this layout: programs of one layout never meet maps of another.
     pub fn maps(&self) -> PathBuf {
-        self.root.join(format!("maps-{}", maps::LAYOUT))
+        self.root.join(format!("{MAPS}{}", self.layout))
     }
 
     /// Pin of one map.
@@ -63,12 +96,17 @@ impl Pins {
 
     /// Pin of the program that reads the clocks.
     pub fn clock(&self) -> PathBuf {
-        self.root.join("clock")
+        self.maps().join("clock")
     }
 
     /// Pin of the program that removes flows which are over.
     pub fn sweep(&self) -> PathBuf {
-        self.root.join("sweep")
+        self.maps().join("sweep")
+    }
+
+    /// Pin of the program that counts flows which the agent writes.
+    pub fn live(&self) -> PathBuf {
+        self.maps().join("live")
     }
 
     /// Makes the folders, mounting a BPF file system at its usual place if there is none.
@@ -100,6 +138,21 @@ impl Pins {
             Err(TryLockError::WouldBlock) => Err(Error::Busy(self.root.clone())),
             Err(TryLockError::Error(e)) => Err(unusable(format!("no lock: {e}"))),
         }
+    }
+
+    /// Removes the maps of this layout. Links are left alone: maps that an attached program uses live on with it.
+    pub fn remove_maps(&self) -> Result<(), Error> {
+        let failed = |e: io::Error| Error::Pin(self.maps(), e.to_string());
+        // Where programs were pinned before they lay with their maps.
+        for name in ["clock", "sweep"] {
+            let _ = fs::remove_file(self.root.join(name));
+        }
+        // Without its record nobody takes the rest for something.
+        match fs::remove_file(self.map(maps::METADATA.0)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        fs::remove_dir_all(self.maps()).map_err(failed)
     }
 
     /// Removes every pin, links first so that no packet meets half a gateway. True if there were

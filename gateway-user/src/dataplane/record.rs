@@ -16,7 +16,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use sheets::Recorder;
 
-use super::{Error, tables::Tables};
+use super::{
+    Error,
+    pins::Pins,
+    tables::{self, Metadata, Tables},
+    upgrade::Shapes,
+};
 use crate::{
     ir::{Group, GroupName, Ir, Listener, ListenerName, Touched},
     plan::{Backend, Delta, Plan, Region, Replaced, Service, ServiceAddr, Source},
@@ -60,6 +65,34 @@ pub struct Record {
     pub interface_names: BTreeMap<u32, String>,
     /// Member clusters and how they are reached; empty without any.
     pub clusters: Vec<ClusterRecord>,
+    /// Of records in maps of several layouts the one with the highest is true; 0: not yet, its maps are only being filled.
+    pub term: u64,
+    /// The other layout whose programs are attached everywhere too: an upgrade is half done.
+    pub beside: Option<String>,
+    /// Fields of the maps beside this record that any version may read.
+    pub shapes: Shapes,
+    /// The last time that maps of another layout were taken over.
+    pub upgrade: Option<UpgradeRecord>,
+}
+
+/// What was taken over from maps of another layout.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpgradeRecord {
+    /// Version of the agent that had written them.
+    pub version: String,
+    /// Their layout.
+    pub layout: String,
+    /// When, seconds since the epoch.
+    pub at: u64,
+    /// Flows that are in the new table.
+    pub flows: u64,
+    /// Clients with affinity that are in the new table.
+    pub clients: u64,
+    /// What was left, and why.
+    pub left: Vec<String>,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
 }
 
 /// How packets of one interface reach the programs.
@@ -104,6 +137,8 @@ pub enum Part {
     Hops,
     /// What is wrong.
     Problems,
+    /// Fields of the maps.
+    Shapes,
     /// One listener of the routing model.
     Listener(ListenerName),
     /// One group of the routing model.
@@ -133,6 +168,9 @@ struct Head {
     warnings: Vec<String>,
     interface_names: BTreeMap<u32, String>,
     clusters: Vec<ClusterRecord>,
+    term: u64,
+    beside: Option<String>,
+    upgrade: Option<UpgradeRecord>,
     sources: Vec<Source>,
     next_generation: u16,
     reserved: Vec<Region>,
@@ -159,6 +197,7 @@ impl Part {
             Self::Head => "head".to_owned(),
             Self::Hops => "hops".to_owned(),
             Self::Problems => "problems".to_owned(),
+            Self::Shapes => "shapes".to_owned(),
             Self::Listener(name) => format!("listener {name}"),
             Self::Group(name) => format!("group {name}"),
             Self::Service(address) => format!("service {address}"),
@@ -170,7 +209,20 @@ impl Part {
 impl Record {
     /// Reads the record, whole, also while an agent is writing; `None` if no agent has finished writing one.
     pub fn load(tables: &Tables) -> Result<Option<Self>, Error> {
-        let Some(sheets) = sheets::read(tables)? else {
+        Self::read(&tables.metadata)
+    }
+
+    /// The same of maps whose layout may be another one; `None` also if there is no map.
+    pub fn of_pins(pins: &Pins) -> Result<Option<Self>, Error> {
+        let name = gateway_common::maps::METADATA.0;
+        if !pins.map(name).exists() {
+            return Ok(None);
+        }
+        Self::read(&tables::open(pins, name)?)
+    }
+
+    fn read(metadata: &Metadata) -> Result<Option<Self>, Error> {
+        let Some(sheets) = sheets::read(metadata)? else {
             return Ok(None);
         };
         let mut record = Self::default();
@@ -184,7 +236,7 @@ impl Record {
 
     /// Every part that there is.
     pub fn parts(&self) -> BTreeSet<Part> {
-        let mut parts = BTreeSet::from([Part::Head, Part::Hops, Part::Problems]);
+        let mut parts = BTreeSet::from([Part::Head, Part::Hops, Part::Problems, Part::Shapes]);
         parts.extend(self.ir.listeners.keys().cloned().map(Part::Listener));
         parts.extend(self.ir.groups.keys().cloned().map(Part::Group));
         parts.extend(self.plan.services.keys().map(|it| Part::Service(*it)));
@@ -206,6 +258,7 @@ impl Record {
             Part::Head => some(&self.head()),
             Part::Hops => some(&self.hops),
             Part::Problems => some(&self.problems),
+            Part::Shapes => some(&self.shapes),
             Part::Listener(name) => self.ir.listeners.get(name).map_or(Ok(None), some),
             Part::Group(name) => self.ir.groups.get(name).map_or(Ok(None), some),
             Part::Service(address) => match self.plan.services.get(address) {
@@ -238,6 +291,9 @@ impl Record {
             warnings: self.warnings.clone(),
             interface_names: self.interface_names.clone(),
             clusters: self.clusters.clone(),
+            term: self.term,
+            beside: self.beside.clone(),
+            upgrade: self.upgrade.clone(),
             sources: self.plan.sources.clone(),
             next_generation: self.plan.next_generation,
             reserved: self.plan.reserved.clone(),
@@ -265,6 +321,9 @@ impl Record {
                     warnings,
                     interface_names,
                     clusters,
+                    term,
+                    beside,
+                    upgrade,
                     sources,
                     next_generation,
                     reserved,
@@ -284,6 +343,9 @@ impl Record {
                     warnings,
                     interface_names,
                     clusters,
+                    term,
+                    beside,
+                    upgrade,
                     ..std::mem::take(self)
                 };
                 self.plan.sources = sources;
@@ -293,6 +355,7 @@ impl Record {
             }
             "hops" => self.hops = value(bytes)?,
             "problems" => self.problems = value(bytes)?,
+            "shapes" => self.shapes = value(bytes)?,
             "listener" => {
                 let listener: Arc<Listener> = value(bytes)?;
                 self.ir.listeners.insert(listener.name.clone(), listener);

@@ -73,14 +73,17 @@ pub struct Tables {
     /// Sockets of the proxy.
     pub sockets: SockMap<MapData>,
     /// Chunks of the record.
-    pub metadata: HashMap<MapData, u32, [u8; maps::METADATA_CHUNK]>,
+    pub metadata: Metadata,
 }
+
+/// Chunks of a record. Of every layout the same: see [`maps::METADATA`].
+pub type Metadata = HashMap<MapData, u32, [u8; maps::METADATA_CHUNK]>;
 
 impl Tables {
     /// Opens the maps that a gateway has pinned.
     pub fn open(pins: &Pins) -> Result<Self, Error> {
         if !pins.maps().is_dir() {
-            return Err(Error::NotPinned(pins.root().to_owned()));
+            return Err(super::upgrade::missing(pins));
         }
         let flows = MapInfo::from_pin(pins.map(maps::FLOWS.0));
         Ok(Self {

@@ -61,7 +61,7 @@ pub fn read(pins: &Pins, wanted: &[String]) -> Reading {
 
 /// The record, and what it and the pins tell without the network.
 fn gateway(pins: &Pins) -> (Option<Record>, Option<GatewayReading>) {
-    if !pins.maps().is_dir() {
+    if !pins.maps().is_dir() && pins.others().is_empty() {
         return (None, None);
     }
     let mut gateway = GatewayReading {

@@ -117,6 +117,24 @@ impl Gateway {
         &self.program
     }
 
+    /// Has the agent whose maps have another layout started and asked from now on, or the usual one again.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn other_layout(&mut self, other: bool) -> Result<()> {
+        self.program = if other { other_program()? } else { program()? };
+        Ok(())
+    }
+
+    /// Layouts of the maps that are pinned.
+    pub fn layouts(&self) -> Result<Vec<String>> {
+        let names = fs::read_dir(&self.pins)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<Vec<_>>>()?;
+        let layouts = names.iter().filter_map(|name| name.strip_prefix("maps-"));
+        Ok(layouts.map(str::to_owned).collect())
+    }
+
     /// Saves a manifest whole: aside, then renamed.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.manifests().join(path);
@@ -415,6 +433,19 @@ pub fn pod_named(name: &str) -> Result<Pod> {
 pub fn ip(namespace: &str, lines: &[&str]) -> Result<()> {
     let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
     netns::ip_batch(Some(namespace), &lines)
+}
+
+/// The agent of another layout, as `cargo xtask test` leaves it.
+fn other_program() -> Result<PathBuf> {
+    let (agent, object) = (paths::other_agent(), paths::other_object());
+    let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
+    match (modified(&agent), modified(&object)) {
+        (Ok(agent_time), Ok(object_time)) if agent_time >= object_time => Ok(agent),
+        _ => bail!(
+            "{} is not built, or older than its kernel programs: cargo xtask test builds it",
+            agent.display()
+        ),
+    }
 }
 
 /// The program under test: `FLEETGATE_AGENT`, or the one in the target folder that these tests were built into.

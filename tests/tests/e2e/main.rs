@@ -21,4 +21,5 @@ mod proxy;
 mod same;
 mod two;
 mod udp;
+mod upgrade;
 mod vips;

@@ -12,7 +12,7 @@ use crate::{
         table::{Cell, Paint, Table, Tone},
         units,
     },
-    dataplane::record::{ClusterRecord, InterfaceRecord, Record},
+    dataplane::record::{ClusterRecord, InterfaceRecord, Record, UpgradeRecord},
     ir::SteeringMode,
     metrics::Readings,
     plan::Mode,
@@ -55,6 +55,8 @@ pub struct StatusView {
     pub flows: FlowTableView,
     /// Packets dropped since the maps were made.
     pub dropped: CountView,
+    /// The last time that maps of another version were taken over.
+    pub upgrade: Option<UpgradeRecord>,
     /// What is wrong with the configuration.
     pub problems: Vec<Problem>,
     /// What did not fit, or cannot be reached.
@@ -165,6 +167,7 @@ pub fn status(
             packets: dropped.packets,
             bytes: dropped.bytes,
         },
+        upgrade: record.upgrade.clone(),
         problems: record.problems.clone(),
         warnings: [record.warnings.clone(), scarce(record, readings, flows)].concat(),
     }
@@ -277,6 +280,31 @@ impl StatusView {
     }
 }
 
+fn upgraded(upgrade: &UpgradeRecord) -> Cell {
+    let UpgradeRecord {
+        version,
+        layout,
+        flows,
+        milliseconds,
+        ..
+    } = upgrade;
+    let of = if version.is_empty() {
+        String::new()
+    } else {
+        format!(" of version {version}")
+    };
+    let flows = units::count(*flows);
+    let text = format!("{flows} flows taken over from layout {layout}{of}, in {milliseconds} ms");
+    Cell::toned(
+        if upgrade.left.is_empty() {
+            Tone::Plain
+        } else {
+            Tone::Warn
+        },
+        text,
+    )
+}
+
 fn modes(counts: &BTreeMap<SteeringMode, usize>) -> String {
     let of = |mode| counts.get(&mode).copied().unwrap_or(0);
     format!(
@@ -319,6 +347,13 @@ impl View for StatusView {
                 _ => Cell::toned(Tone::Warn, format!("{id}: {reach}; it was never listed")),
             };
             line("cluster", cell);
+        }
+        if let Some(upgrade) = &self.upgrade {
+            line("upgrade", upgraded(upgrade));
+            for left in &upgrade.left {
+                let left = format!("not taken over: {left}");
+                line("", Cell::toned(Tone::Warn, left));
+            }
         }
         line("listeners", modes(&self.listeners).into());
         line("addresses", modes(&self.services).into());

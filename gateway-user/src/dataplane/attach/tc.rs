@@ -22,6 +22,8 @@ use crate::{
     network::Interface,
 };
 
+/// Most clsact filters of agents that stopped in the middle of an upgrade, beside the one that stays.
+const FRONTS: u16 = 8;
 /// Priority of our clsact filters. One that others hardly choose: they begin at 1, and the kernel gives out 49152 and
 /// below to those that ask for none.
 const PRIORITY: u16 = 0x4647;
@@ -151,6 +153,104 @@ fn clsact(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(), Str
     Ok(())
 }
 
+/// Attaches to one interface in front of all that is there, beside what stays attached: for the time of an upgrade. What
+/// these programs do not know they pass on to the next.
+pub(super) fn in_front(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    interface: &Interface,
+    choice: TcChoice,
+) -> Result<(), Error> {
+    // A filter never comes before a tcx link.
+    let behind_tcx = pinned(pins, &link_name(interface)).is_some();
+    let tcx = behind_tcx || choice != TcChoice::Clsact && too_old(load::release().1).is_none();
+    if tcx {
+        match tcx_in_front(ebpf, pins, interface) {
+            Err(Error::Attach(..)) if !behind_tcx && choice == TcChoice::Auto => {}
+            other => return other,
+        }
+    }
+    clsact_in_front(ebpf, pins, interface)
+        .map_err(|cause| Error::Attach(format!("{} (TC)", interface.name), cause))
+}
+
+fn tcx_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(), Error> {
+    let failed = |cause: String| Error::Attach(format!("{} (tcx)", interface.name), cause);
+    // One of an earlier attempt stays until the new one is there, and may not be the first any more.
+    let names = front_names(pins, interface);
+    let there = names.each_ref().map(|name| pins.link(name).exists());
+    let (new, old) = if there[0] { (1, 0) } else { (0, 1) };
+    unpin(pins, &names[new])?;
+    let program: &mut SchedClassifier = program(ebpf, TC)?;
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program
+        .attach_with_options(&interface.name, TcAttachType::Ingress, options)
+        .map_err(|e| failed(chain(&e)))?;
+    let link = program.take_link(id).map_err(|e| failed(chain(&e)))?;
+    let link: FdLink = link
+        .try_into()
+        .map_err(|_| failed("not a link".to_owned()))?;
+    pin(pins, &names[new], link)?;
+    unpin(pins, &names[old])
+}
+
+fn front_names(pins: &Pins, interface: &Interface) -> [String; 2] {
+    ["a", "b"].map(|it| format!("front-{}-{it}-{}", pins.layout(), interface.name))
+}
+
+/// Puts the link that [`in_front`] made into the place of an earlier agent's, whose program goes with it. Not by an update:
+/// the kernel takes no program twice on one interface.
+pub(super) fn take_the_place(pins: &Pins, interface: &Interface) -> Result<(), Error> {
+    for front in front_names(pins, interface).map(|name| pins.link(&name)) {
+        if front.exists() {
+            let place = pins.link(&link_name(interface));
+            fs::rename(&front, &place).map_err(|e| Error::Pin(place, e.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Filters of lower priority numbers come first; those of earlier attempts take the numbers from our own downwards.
+fn clsact_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(), String> {
+    let handle = handle(pins.root());
+    let program: &mut SchedClassifier = program(ebpf, TC).map_err(|e| e.to_string())?;
+    let added = qdisc_add_clsact(&interface.name);
+    let mut refused = String::new();
+    for front in 1..=FRONTS {
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority: PRIORITY - front,
+            handle,
+            classid: None,
+        });
+        match program.attach_with_options(&interface.name, TcAttachType::Ingress, options) {
+            Ok(id) => {
+                // Dropping a link detaches it.
+                mem::forget(program.take_link(id).map_err(|e| chain(&e))?);
+                return Ok(());
+            }
+            Err(error) => refused = chain(&error),
+        }
+    }
+    // All are taken: the foremost is replaced.
+    let last = at(&interface.name, PRIORITY - FRONTS, handle)?;
+    let id = program.attach_to_link(last).map_err(|e| match added {
+        Ok(()) => format!("{refused}; {}", chain(&e)),
+        Err(qdisc) => format!("{refused}; {}; clsact qdisc: {}", chain(&e), chain(&qdisc)),
+    })?;
+    mem::forget(program.take_link(id).map_err(|e| chain(&e))?);
+    Ok(())
+}
+
+/// Removes filters of [`in_front`], the foremost first.
+pub(super) fn detach_fronts(pins: &Pins, interface: &str) -> bool {
+    let mut any = false;
+    for front in (1..=FRONTS).rev() {
+        let link = at(interface, PRIORITY - front, handle(pins.root()));
+        any |= link.is_ok_and(|link| link.detach().is_ok());
+    }
+    any
+}
+
 /// Removes the clsact filter of this gateway from an interface. False if there was none. The qdisc stays: others may have
 /// filters in it.
 pub(super) fn detach(pins: &Pins, interface: &str) -> bool {
@@ -166,13 +266,17 @@ pub fn detach_others(pins: &Pins, kept: &[String]) -> Vec<String> {
         .skip(2)
         .filter_map(|line| Some(line.split_once(':')?.0.trim()))
         .filter(|name| !kept.iter().any(|kept| kept == name))
-        .filter(|name| detach(pins, name))
+        .filter(|name| detach_fronts(pins, name) | detach(pins, name))
         .map(str::to_owned)
         .collect()
 }
 
 fn ours(interface: &str, handle: TcHandle) -> Result<SchedClassifierLink, String> {
-    SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY, handle, None)
+    at(interface, PRIORITY, handle)
+}
+
+fn at(interface: &str, priority: u16, handle: TcHandle) -> Result<SchedClassifierLink, String> {
+    SchedClassifierLink::attached(interface, TcAttachType::Ingress, priority, handle, None)
         .map_err(|e| e.to_string())
 }
 

@@ -14,7 +14,7 @@ use gateway_common::{hash, maps::METADATA_CHUNK};
 use super::{Part, Record};
 use crate::dataplane::{
     Error, fault,
-    tables::{Tables, failed},
+    tables::{Metadata, Tables, failed},
 };
 
 /// Key of the header; chunks have others.
@@ -165,8 +165,8 @@ struct Writing {
 impl Recorder {
     /// Takes up what an earlier agent left, and clears what it left half written.
     pub fn open(tables: &mut Tables) -> Result<Self, Error> {
-        let change = header(tables)?.map_or(0, |header| header.change);
-        let chunks = chunks(tables);
+        let change = header(&tables.metadata)?.map_or(0, |header| header.change);
+        let chunks = chunks(&tables.metadata);
         let valid = versions(&chunks, change);
         let mut recorder = Self {
             next_change: change + 1,
@@ -369,15 +369,15 @@ impl Recorder {
 }
 
 /// Every valid sheet by name; `None` if no agent has finished writing one.
-pub(super) fn read(tables: &Tables) -> Result<Option<Vec<Sheet>>, Error> {
+pub(super) fn read(metadata: &Metadata) -> Result<Option<Vec<Sheet>>, Error> {
     for _ in 0..ATTEMPTS {
-        let Some(before) = header(tables)? else {
+        let Some(before) = header(metadata)? else {
             return Ok(None);
         };
-        let chunks = chunks(tables);
+        let chunks = chunks(metadata);
         let valid = versions(&chunks, before.change);
         // What a header names stays in place until the next header is written.
-        if header(tables)? == Some(before) && before.covers(&valid) {
+        if header(metadata)? == Some(before) && before.covers(&valid) {
             let sheet = |valid: &Valid| {
                 let text = text(&chunks, &valid.keys);
                 let (name, content) = split(&text);
@@ -391,17 +391,17 @@ pub(super) fn read(tables: &Tables) -> Result<Option<Vec<Sheet>>, Error> {
     ))
 }
 
-fn header(tables: &Tables) -> Result<Option<Header>, Error> {
-    match tables.metadata.get(&HEADER, 0) {
+fn header(metadata: &Metadata) -> Result<Option<Header>, Error> {
+    match metadata.get(&HEADER, 0) {
         Ok(chunk) => Ok(Some(Header::of(&chunk))),
         Err(aya::maps::MapError::KeyNotFound) => Ok(None),
         Err(error) => Err(failed("METADATA")(error)),
     }
 }
 
-fn chunks(tables: &Tables) -> BTreeMap<u32, Chunk> {
+fn chunks(metadata: &Metadata) -> BTreeMap<u32, Chunk> {
     // A walk that removals send back to the start ends after twice the map.
-    let all = tables.metadata.iter().take(2 * MOST as usize);
+    let all = metadata.iter().take(2 * MOST as usize);
     let chunks = all.flatten().filter(|(key, _)| *key != HEADER);
     chunks.collect()
 }
