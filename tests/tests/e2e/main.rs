@@ -18,6 +18,7 @@ mod monitor;
 mod network;
 mod proxy;
 mod same;
+mod six;
 mod two;
 mod udp;
 mod vips;
