@@ -181,11 +181,25 @@ fn tcx_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(
     let there = names.each_ref().map(|name| pins.link(name).exists());
     let (new, old) = if there[0] { (1, 0) } else { (0, 1) };
     unpin(pins, &names[new])?;
+    let suffix = format!("-{}", interface.name);
+    let fronts = |name: &String| name.starts_with("front-") && name.ends_with(&suffix);
+    let main = pinned(pins, &link_name(interface)).map(SchedClassifierLink::try_from);
+    let order = match &main {
+        // Behind what others have put before it. Where an attempt was stopped, ours come first of all until the end.
+        Some(Ok(main)) if !pins.links().iter().any(fronts) => LinkOrder::before_link(main).ok(),
+        _ => None,
+    };
     let program: &mut SchedClassifier = program(ebpf, TC)?;
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program
-        .attach_with_options(&interface.name, TcAttachType::Ingress, options)
-        .map_err(|e| failed(chain(&e)))?;
+    let mut attach = |order| {
+        let options = TcAttachOptions::TcxOrder(order);
+        program.attach_with_options(&interface.name, TcAttachType::Ingress, options)
+    };
+    // The interface of that link may be gone.
+    let there = order.and_then(|order| attach(order).ok());
+    let id = match there {
+        Some(id) => id,
+        None => attach(LinkOrder::first()).map_err(|e| failed(chain(&e)))?,
+    };
     let link = program.take_link(id).map_err(|e| failed(chain(&e)))?;
     let link: FdLink = link
         .try_into()
