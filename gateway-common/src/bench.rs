@@ -32,6 +32,38 @@ pub struct Generator {
     pub plan: Addresses,
 }
 
+/// Short connections between the two ends of `ends.rs`, and what became of them. The kernel counts atomically.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Talk {
+    /// When the last was over, ns of the monotonic clock; 0 before.
+    pub end: u64,
+    /// How many were begun; may run past `wanted`.
+    pub opened: u64,
+    /// How many were closed by both ends.
+    pub over: u64,
+    /// How often the client read what the server says.
+    pub greeted: u64,
+    /// How often the client was sent a reset.
+    pub resets: u64,
+    /// How many are wanted.
+    pub wanted: u32,
+    /// Number of the first one's flow.
+    pub first: u32,
+    /// Interface of the client.
+    pub ifindex: u32,
+    /// Destination MAC address of what the client sends.
+    pub dmac: [u16; 3],
+    /// Source MAC address.
+    pub smac: [u16; 3],
+    /// Addresses of the flows.
+    pub plan: Addresses,
+    /// Always 0.
+    pub rest: u32,
+}
+
+const _: () = assert!(size_of::<Talk>() == 96);
+
 /// Directions of generated frames.
 pub mod way {
     /// Client to listener.

@@ -78,6 +78,7 @@ mod user {
         backend::NeighbourKey,
         backend::Snat,
         bench::Generator,
+        bench::Talk,
         config::Config,
         config::Clock,
         config::Admission,

@@ -61,6 +61,8 @@ pub enum Reason {
     TtlAnswered = 38,
     /// Sent: an ICMP error about a packet of a flow, translated.
     IcmpTranslated = 39,
+    /// Dropped: a TCP segment with SYN that has FIN or RST, too.
+    Malformed = 60,
 }
 
 /// Size of a table indexed by reason.
@@ -68,7 +70,7 @@ pub const REASONS: u32 = 64;
 
 impl Reason {
     /// All reasons that are counted, in numeric order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Fragment,
         Self::TtlExpired,
         Self::NoBackend,
@@ -94,6 +96,7 @@ impl Reason {
         Self::TooBigAnswered,
         Self::TtlAnswered,
         Self::IcmpTranslated,
+        Self::Malformed,
     ];
 
     /// Name in metrics and tables.
@@ -125,6 +128,7 @@ impl Reason {
             Self::TooBigAnswered => "too_big_answered",
             Self::TtlAnswered => "ttl_answered",
             Self::IcmpTranslated => "icmp_translated",
+            Self::Malformed => "malformed",
         }
     }
 

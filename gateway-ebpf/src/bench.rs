@@ -4,6 +4,10 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+#[path = "bench/ends.rs"]
+mod ends;
+#[path = "bench/frame.rs"]
+mod frame;
 #[allow(
     dead_code,
     reason = "the module serves the shipped object too, of which this one uses a part"
@@ -22,14 +26,16 @@ use aya_ebpf::{
 };
 use gateway_common::{
     bench::{Generator, way},
-    csum,
     datapath::{Packet, parse},
     flow::{Flow, FlowKey, TCP},
     hash, maps as spec,
     pod::Shared,
 };
 
-use crate::packet::XdpPacket;
+use crate::{
+    frame::{Head, L4, LEN},
+    packet::XdpPacket,
+};
 
 /// The table of the programs under test: the loader gives both objects the same one.
 #[map]
@@ -81,9 +87,6 @@ fn reference(ctx: &XdpContext, touch: bool) -> u32 {
     XDP_TX
 }
 
-/// Bytes of a generated frame: the shortest Ethernet carries.
-const FRAME: usize = 60;
-
 /// Makes a frame of a random flow, or of the next. Every byte is written: the kernel hands out again what the receiver made of an
 /// earlier frame.
 #[xdp]
@@ -92,7 +95,7 @@ pub fn bench_generate(ctx: XdpContext) -> u32 {
         return XDP_ABORTED;
     };
     let start = ctx.data();
-    if start + FRAME > ctx.data_end() {
+    if start + LEN > ctx.data_end() {
         return XDP_ABORTED;
     }
     // SAFETY: one CPU generates, and user space writes only between runs.
@@ -110,59 +113,32 @@ pub fn bench_generate(ctx: XdpContext) -> u32 {
         _ => (ends.client, ends.vip),
     };
     let proto = generator.proto;
-    let (s, d) = (src.0.v4_word(), dst.0.v4_word());
-    let ip: [u16; 6] = [
-        0x4500_u16.to_be(),
-        ((FRAME - 14) as u16).to_be(),
-        generator.made as u16,
-        0x4000_u16.to_be(),
-        (64 << 8 | proto as u16).to_be(),
-        0,
-    ];
-    let addresses = halves(s) + halves(d);
-    let ip_sum = !csum::fold(ip.iter().map(|word| *word as u64).sum::<u64>() + addresses);
-    let l4_len = (FRAME - 34) as u16;
-    let mut l4 = [0_u16; 13];
+    let len = (LEN - 34) as u16;
+    let mut l4 = [0; L4];
     l4[0] = src.1.0;
     l4[1] = dst.1.0;
-    let check = if proto == TCP {
+    if proto == TCP {
         l4[2] = generator.made as u16;
         l4[4] = 1;
         l4[6] = 0x5010_u16.to_be();
         l4[7] = 0xffff;
-        8
     } else {
-        l4[2] = l4_len.to_be();
-        3
+        l4[2] = len.to_be();
+    }
+    let head = Head {
+        dmac: generator.dmac,
+        smac: generator.smac,
+        src: src.0.v4_word(),
+        dst: dst.0.v4_word(),
+        id: generator.made as u16,
+        proto,
+        len,
     };
-    let pseudo = addresses + (proto as u16).to_be() as u64 + l4_len.to_be() as u64;
-    let sum = !csum::fold(pseudo + l4.iter().map(|word| *word as u64).sum::<u64>());
-    let at = |offset: usize| (start + offset) as *mut u16;
-    // SAFETY: all offsets are below `FRAME`, which was checked against the end above; stores of two bytes from the start
-    // of a frame, unaligned where the frame is.
+    // SAFETY: checked against the end above; the helper takes numbers only.
     unsafe {
-        at(0).cast::<[u16; 3]>().write_unaligned(generator.dmac);
-        at(6).cast::<[u16; 3]>().write_unaligned(generator.smac);
-        at(12).write_unaligned(0x0800_u16.to_be());
-        at(14).cast::<[u16; 6]>().write_unaligned(ip);
-        at(24).write_unaligned(ip_sum);
-        at(26).cast::<u32>().write_unaligned(s);
-        at(30).cast::<u32>().write_unaligned(d);
-        at(34).cast::<[u16; 13]>().write_unaligned(l4);
-        if check == 8 {
-            at(34 + 16).write_unaligned(sum);
-        } else {
-            // RFC 768: a computed zero is sent as all ones.
-            at(34 + 6).write_unaligned(if sum == 0 { 0xffff } else { sum });
-        }
+        frame::write(start, &head, l4);
         bpf_redirect(generator.ifindex, 0) as u32
     }
-}
-
-/// The two words of an address, added.
-#[inline(always)]
-fn halves(word: u32) -> u64 {
-    (word & 0xffff) as u64 + (word >> 16) as u64
 }
 
 /// Where XDP frames end: counted and dropped.

@@ -9,6 +9,7 @@ mod batch;
 pub mod clock;
 pub mod error;
 pub mod events;
+pub mod fault;
 pub mod gc;
 pub mod hops;
 pub mod load;

@@ -290,6 +290,17 @@ fn a_pod_that_is_gone_goes_down_and_is_removed_when_its_flows_are_over() {
 }
 
 #[test]
+fn a_hundred_services_of_a_hundred_and_fifty_pods_have_a_ring_each() {
+    let shape: Shape = (1..=150).map(|number| (number, 1)).collect();
+    let shapes: BTreeMap<u16, Shape> = (1..=100).map(|port| (port, shape.clone())).collect();
+    let plan = next(&shapes, &Plan::default(), &BTreeSet::new());
+    let lengths: Vec<u32> = plan.regions().iter().map(|region| region.len).collect();
+    let of = |len: u32| lengths.iter().filter(|it| **it == len).count();
+    // The slab is for 30 of the length that moves least; half of it is kept for those that would have none.
+    assert_eq!((of(131_071), of(16_381)), (15, 85));
+}
+
+#[test]
 fn a_pod_without_weight_drains() {
     let both = BTreeMap::from([(80, Shape::from([(1, 1), (2, 1)]))]);
     let drained = BTreeMap::from([(80, Shape::from([(1, 1), (2, 0)]))]);
@@ -395,6 +406,70 @@ fn each_address_of_a_listener_has_the_pods_of_its_own_family() {
     let (plan, left_out) = plan_with(&pool[..1]);
     assert!(left_out[0].contains("2001:db8::7"), "{left_out:?}");
     assert!(plan.backends.values().all(|it| it.key.address.is_ipv4()));
+}
+
+#[test]
+fn a_listener_without_pods_of_a_family_is_told_and_looked_at_only_when_it_is_touched() {
+    let shapes = [80, 81].map(|port| (port, Shape::from([(1, 1), (2, 1)])));
+    let mut ir = ir(&BTreeMap::from(shapes));
+    let vips: [IpAddr; 2] = [VIPS[0], "2001:db8::1".parse().expect("an address")];
+    let pool = VIPS;
+    let inputs = Inputs {
+        vips: &vips,
+        pool: &pool,
+        routes: &BTreeMap::new(),
+        node_ports: (0, 0),
+        busy: None,
+    };
+    let mut have = Plan::default();
+    let mut planner = Planner::new(&have);
+    let delta = planner.update(&ir, None, &inputs, &have);
+    have.apply(&delta);
+    planner.commit();
+    let told = planner.left_out();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|it| it.contains("2001:db8::1")), "{told:?}");
+
+    // Both groups lose a pod, and only one listener is said to be touched: if the other one changes, it was looked at.
+    for group in ir.groups.values_mut() {
+        Arc::make_mut(group).backends.pop();
+    }
+    let [touched, other] = [81, 80].map(|port| {
+        let mut names = ir.listeners.keys();
+        names
+            .find(|name| name.port == port)
+            .cloned()
+            .expect("a listener")
+    });
+    let only = BTreeSet::from([touched]);
+    let delta = planner.update(&ir, Some(&only), &inputs, &have);
+    let ports: BTreeSet<u16> = delta.services.keys().map(|it| it.address.port()).collect();
+    assert_eq!(ports, BTreeSet::from([81]));
+    have.apply(&delta);
+    planner.commit();
+    assert_eq!(planner.left_out(), told);
+
+    // It is told for as long as it is so.
+    for name in [&other, only.first().expect("a listener")] {
+        let mut with = ir.clone();
+        for group in with.groups.values_mut() {
+            let v6 = "[2001:db8::7]:8080".parse().expect("an address");
+            Arc::make_mut(group).backends.push(Backend {
+                address: v6,
+                ..pod(7, 5)
+            });
+        }
+        let pool = [VIPS[0], "2001:db8::9".parse().expect("an address")];
+        let inputs = Inputs {
+            pool: &pool,
+            ..inputs
+        };
+        let before = planner.left_out().len();
+        let delta = planner.update(&with, Some(&BTreeSet::from([name.clone()])), &inputs, &have);
+        have.apply(&delta);
+        planner.commit();
+        assert_eq!(planner.left_out().len(), before - 1);
+    }
 }
 
 #[test]

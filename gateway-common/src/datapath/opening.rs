@@ -32,6 +32,9 @@ pub(super) fn opening<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdi
         return Verdict::PASS;
     };
     let service = *service;
+    if head.malformed() {
+        return Verdict::because(Reason::Malformed);
+    }
     match service.mode {
         mode::NAT | mode::L4 => {}
         mode::L7 => return Verdict::because(Reason::Proxy).guard(&service),

@@ -48,6 +48,15 @@ pub struct Head {
     pub v6: bool,
 }
 
+impl Head {
+    /// A SYN that ends its connection as well. No TCP sends one (the transactions of RFC 1644 did, made historic by RFC
+    /// 6247), and hosts and firewalls differ in which bit they believe; Linux drops it.
+    #[inline(always)]
+    pub(super) const fn malformed(&self) -> bool {
+        self.flags & SYN != 0 && self.flags & (FIN | RST) != 0
+    }
+}
+
 /// Reads the headers. `Err` is a frame without TCP or UDP ports behind a plain IP header: another
 /// protocol, a later fragment, extension headers, or cut short. The stage `other` knows what to do
 /// with it.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     flow::{Flow, UDP, flag, state},
     pod::Shared,
-    verdict::Verdict,
+    verdict::{Reason, Verdict},
 };
 
 /// Moves both entries of a flow on. CONTINUE: forward the packet; MISS: the flow was over and has
@@ -23,6 +23,9 @@ pub(super) fn track<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
     let Some(flow) = tables.flow(&head.key) else {
         return Verdict::MISS;
     };
+    if head.malformed() {
+        return Verdict::because(Reason::Malformed);
+    }
     let sibling_key = flow.nat().reverse_key(head.key.proto);
     let life = flow.life();
     let now = tables.now();

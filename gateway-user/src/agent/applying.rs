@@ -61,8 +61,10 @@ impl Gateway {
             replaced.lists.append(&mut self.record.plan.reserved_lists);
         }
         self.record.applying = Some(replaced);
-        let parts = Part::of_delta(&delta);
-        if !self.save_parts(parts) {
+        // With the model that the plan was made from: the next agent starts from both, and a pod that failed its checks
+        // would be trusted again if the plan alone were there.
+        self.unsaved.extend(Part::of_delta(&delta));
+        if !self.write() {
             // A crash in the middle would leave the next agent without a trace of this plan.
             warn!("the plan is not applied before it is on record; trying again");
             return self.interrupted();
@@ -81,11 +83,12 @@ impl Gateway {
                     let plan = &self.record.plan;
                     let removed = apply::remove_unknown_services(&mut self.tables, plan);
                     apply::remove_unknown_lists(&mut self.tables, plan);
-                    info!(removed, "took up an interrupted change");
+                    info!(removed, "wrote everything again");
                     self.rewrite = false;
                 }
                 self.planner.commit();
                 self.record.applying = None;
+                self.record.rings = plan::ring_stamp(plan::ring_seed(&self.options.ring_secret));
                 let _ = self.save();
                 let down = |step: &Step| matches!(step, Step::Backend { backend, .. } if backend.state == BackendState::Down);
                 if steps.iter().any(down) {
@@ -110,18 +113,15 @@ impl Gateway {
         self.unsaved.extend(self.record.parts());
     }
 
-    /// Writes what of the record is newer than the map; false if the map holds an older one.
+    /// Writes what of the record is newer than the map, and shows it; false if the map holds an older one.
     pub(super) fn save(&mut self) -> bool {
-        let parts = std::mem::take(&mut self.unsaved);
-        let saved = self.save_parts(parts.clone());
-        if !saved {
-            self.unsaved.extend(parts);
-        }
+        let saved = self.write();
         self.show();
         saved
     }
 
-    fn save_parts(&mut self, mut parts: BTreeSet<Part>) -> bool {
+    fn write(&mut self) -> bool {
+        let mut parts = std::mem::take(&mut self.unsaved);
         parts.insert(Part::Head);
         let saved = self.recorder.save(&mut self.tables, &self.record, &parts);
         if let Err(error) = &saved {

@@ -170,6 +170,9 @@ impl Gateway {
         let node_ports = wanted.map_or((0, 0), |(first, last)| (first, last - first + 1));
         let hops = Hops::from_record(&record.hops);
         let replaced = record.applying.clone();
+        // Rings are written where they are: the members are the same, so any mix of both leads to one of them.
+        let other_rings =
+            record.rings != plan::ring_stamp(seed) && !record.plan.regions().is_empty();
         if let Some(replaced) = &replaced {
             record.plan.interrupted(replaced);
         }
@@ -243,7 +246,7 @@ impl Gateway {
             _lock: lock,
             record,
             shared,
-            rewrite: replaced.is_some(),
+            rewrite: replaced.is_some() || other_rings,
             upgrade,
             told: Vec::new(),
             configured: false,

@@ -33,7 +33,7 @@ impl Gateway {
         let steps = steps.into_iter().map(keeping_counters);
         let (services, rest): (Vec<Step>, Vec<Step>) =
             steps.partition(|step| matches!(step, Step::Service { .. }));
-        self.write(&rest)?;
+        self.carry_out(&rest)?;
         upgrade.count(&self.record, &mut self.tables)?;
         upgrade.copy(&self.pins, &mut self.tables, false)?;
         let interfaces = self.wanted_interfaces();
@@ -45,7 +45,7 @@ impl Gateway {
         self.record.term = upgrade.term;
         self.record.beside = upgrade.beside.take();
         self.save_head()?;
-        self.write(&services)?;
+        self.carry_out(&services)?;
         apply::remove_unknown_services(&mut self.tables, &self.record.plan);
         apply::remove_unknown_lists(&mut self.tables, &self.record.plan);
         self.hand_over_sockets()?;
@@ -60,7 +60,7 @@ impl Gateway {
         self.tell(upgrade)
     }
 
-    fn write(&mut self, steps: &[Step]) -> Result<(), dataplane::Error> {
+    fn carry_out(&mut self, steps: &[Step]) -> Result<(), dataplane::Error> {
         let context = apply::Context {
             want: &self.record.plan,
             ticks_per_second: self.ticks_per_second,

@@ -4,10 +4,7 @@ pub mod packet;
 pub mod request;
 pub mod view;
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr, SocketAddrV4},
-};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use aya::maps::lpm_trie::Key;
 use gateway_common::{
@@ -74,15 +71,14 @@ fn trace(live: &Live, args: &TraceArgs) -> Result<TraceView, Failure> {
         _ => None,
     });
     let client = SocketAddr::new(args.from.ip, args.from.port.unwrap_or(EXAMPLE_PORT));
-    if let (SocketAddr::V4(client), SocketAddr::V4(to)) = (client, args.to) {
-        let known = args.from.port.is_some();
-        through_the_kernel(live, &mut view, (client, known), to, entry)?;
-    } else {
-        view.answer = Answer::Passed;
-        view.reason =
-            "IPv6 packets are steered but not traced yet: `fleetgate flows` shows where they go"
-                .to_owned();
+    if client.is_ipv4() != args.to.is_ipv4() {
+        return Err(Failure::Usage(format!(
+            "a packet has addresses of one family, and --from {} and --to {} are of two",
+            args.from, args.to
+        )));
     }
+    let known = args.from.port.is_some();
+    through_the_kernel(live, &mut view, (client, known), args.to, entry)?;
     if view.answer == Answer::Proxied {
         let Some(listener) = listener else {
             view.answer = Answer::Passed;
@@ -134,8 +130,8 @@ fn listener<'a>(record: &'a Record, address: &ServiceAddr) -> Option<&'a Listene
 fn through_the_kernel(
     live: &Live,
     view: &mut TraceView,
-    (client, known): (SocketAddrV4, bool),
-    to: SocketAddrV4,
+    (client, known): (SocketAddr, bool),
+    to: SocketAddr,
     entry: Option<Service>,
 ) -> Result<(), Error> {
     let transport = view.transport;
@@ -156,7 +152,7 @@ fn through_the_kernel(
     memory.now = ticks.now;
     if let Some(entry) = entry {
         let key = AffinityKey {
-            client: IpAddr::V4(*client.ip()).into(),
+            client: client.ip().into(),
             service: entry.id,
             zero: 0,
         };
@@ -179,9 +175,9 @@ fn through_the_kernel(
 }
 
 /// What the service's limits say of a client at this moment.
-fn limits(live: &Live, memory: &mut Memory, entry: &Service, client: SocketAddrV4) {
+fn limits(live: &Live, memory: &mut Memory, entry: &Service, client: SocketAddr) {
     memory.nanoseconds = monotonic();
-    let asked = AclKey::of(entry.acl, &IpAddr::V4(*client.ip()).into());
+    let asked = AclKey::of(entry.acl, &client.ip().into());
     // The kernel's trie answers for the whole address.
     if let Ok(value) = live.tables.acls.get(&Key::new(asked.prefix, asked.net), 0) {
         memory.acls.insert(asked, value);

@@ -22,7 +22,7 @@ use gateway_common::{
 };
 
 use super::{
-    Error, batch,
+    Error, batch, fault,
     hops::HopChanges,
     tables::{Tables, failed, service_key, set},
     vips,
@@ -54,6 +54,7 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
     // Addresses whose last listener may be gone after these steps.
     let mut left = BTreeSet::new();
     for step in steps {
+        fault::point();
         match step {
             Step::Source(at, source) => {
                 let snat = Snat {
@@ -96,6 +97,7 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
                     clear(&mut tables.service_stats, maps::SERVICE_STATS.0, service.id)?;
                 }
                 vips::add(tables, address.address.ip())?;
+                fault::point();
                 tables
                     .services
                     .insert(
@@ -112,6 +114,7 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
             }
             Step::List(access) => {
                 for (key, value) in plan::entries(access.id, &access.list) {
+                    fault::point();
                     tables
                         .acls
                         .insert(&trie_key(&key), value, 0)
@@ -120,6 +123,7 @@ pub fn apply(tables: &mut Tables, steps: &[Step], context: Context<'_>) -> Resul
             }
             Step::RemoveList(access) => {
                 for key in plan::entries(access.id, &access.list).into_keys() {
+                    fault::point();
                     // Already gone after a crash between this step and the record.
                     let _ = tables.acls.remove(&trie_key(&key));
                 }
@@ -149,7 +153,10 @@ pub fn remove_unknown_services(tables: &mut Tables, plan: &Plan) -> usize {
         .collect();
     let removed = unknown
         .iter()
-        .filter(|key| tables.services.remove(key).is_ok())
+        .filter(|key| {
+            fault::point();
+            tables.services.remove(key).is_ok()
+        })
         .count();
     vips::remove_unknown(tables, plan);
     removed
@@ -175,6 +182,7 @@ pub fn remove_unknown_lists(tables: &mut Tables, plan: &Plan) {
         })
         .collect();
     for key in &unknown {
+        fault::point();
         let _ = tables.acls.remove(key);
     }
 }
@@ -193,15 +201,18 @@ pub fn apply_hops(
     hops: &BTreeMap<IpAddr, u16>,
 ) -> Result<(), Error> {
     for key in &changes.gone {
+        fault::point();
         match tables.neighbours.remove(key) {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == NotFound => {}
             removed => removed.map_err(failed(maps::NEIGHBOURS.0))?,
         }
     }
     for (id, hop) in &changes.hops {
+        fault::point();
         set::<_, NextHop>(&mut tables.hops, maps::HOPS.0, u32::from(*id), *hop)?;
     }
     for (key, id) in &changes.neighbours {
+        fault::point();
         tables
             .neighbours
             .insert(key, u32::from(*id), 0)
@@ -209,13 +220,24 @@ pub fn apply_hops(
     }
     for (id, backend) in &plan.backends {
         let address = backend.key.address.ip();
-        if changes.addresses.contains(&address) {
-            let hop = hops.get(&address).copied().unwrap_or(0);
+        if !changes.addresses.contains(&address) {
+            continue;
+        }
+        let hop = hops.get(&address).copied().unwrap_or(0);
+        let there = tables
+            .backends
+            .get(id, 0)
+            .map_err(failed(maps::BACKENDS.0))?;
+        // Only the hop: after an interrupted change the plan is ahead of the maps, and a ring that the kernel still uses
+        // may point at a backend that by the plan takes nothing any more. Another backend's entry, or none, is written
+        // by the plan's steps, hop and all.
+        if there.addr == address.into() && there.hop != hop {
+            fault::point();
             set(
                 &mut tables.backends,
                 maps::BACKENDS.0,
                 *id,
-                entry(backend, hop),
+                Backend { hop, ..there },
             )?;
         }
     }

@@ -14,7 +14,7 @@ use aya::{
 };
 
 use super::{
-    Error,
+    Error, fault,
     load::{SK_LOOKUP, chain},
     pins::Pins,
     record::InterfaceRecord,
@@ -161,6 +161,7 @@ fn pinned(pins: &Pins, name: &str) -> Option<FdLink> {
 }
 
 fn pin(pins: &Pins, name: &str, link: FdLink) -> Result<(), Error> {
+    fault::point();
     let path = pins.link(name);
     link.pin(&path)
         .map(drop)
@@ -168,6 +169,7 @@ fn pin(pins: &Pins, name: &str, link: FdLink) -> Result<(), Error> {
 }
 
 fn unpin(pins: &Pins, name: &str) -> Result<(), Error> {
+    fault::point();
     let path = pins.link(name);
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::Pin(path, e.to_string())),

@@ -51,6 +51,8 @@ pub struct Record {
     pub ir: Ir,
     /// What the maps hold; while `applying`, what they come to hold.
     pub plan: Plan,
+    /// What the rings in the maps were computed from beyond the plan: `plan::ring_stamp`.
+    pub rings: u64,
     /// Set while the plan is being applied: the maps hold a mix of it and what it replaces.
     pub applying: Option<Replaced>,
     /// Ids of next hops: (interface index, neighbour address, id).
@@ -161,6 +163,7 @@ struct Head {
     vips: Vec<IpAddr>,
     interfaces: Vec<InterfaceRecord>,
     node_ports: (u16, u16),
+    rings: u64,
     applying: Option<Replaced>,
     warnings: Vec<String>,
     interface_names: BTreeMap<u32, String>,
@@ -283,6 +286,7 @@ impl Record {
             vips: self.vips.clone(),
             interfaces: self.interfaces.clone(),
             node_ports: self.node_ports,
+            rings: self.rings,
             applying: self.applying.clone(),
             warnings: self.warnings.clone(),
             interface_names: self.interface_names.clone(),
@@ -312,6 +316,7 @@ impl Record {
                     vips,
                     interfaces,
                     node_ports,
+                    rings,
                     applying,
                     warnings,
                     interface_names,
@@ -333,6 +338,7 @@ impl Record {
                     vips,
                     interfaces,
                     node_ports,
+                    rings,
                     applying,
                     warnings,
                     interface_names,

@@ -11,7 +11,7 @@ use aya::maps::MapError;
 use gateway_common::{maps, vip::VipKey};
 
 use super::{
-    Error,
+    Error, fault,
     tables::{Tables, failed},
 };
 use crate::plan::Plan;
@@ -51,6 +51,7 @@ pub(super) fn remove_unused(
     }
     let wanted = addresses(want);
     for address in left.difference(&wanted) {
+        fault::point();
         match tables.vips.remove(&key(*address)) {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == NotFound => {}
             removed => removed.map_err(failed(maps::VIPS.0))?,
@@ -70,6 +71,7 @@ pub(super) fn remove_unknown(tables: &mut Tables, plan: &Plan) {
         .filter(|(address, _)| !wanted.contains(address))
         .collect();
     for key in unknown.values() {
+        fault::point();
         // Gone already, or gone at the next start.
         let _ = tables.vips.remove(key);
     }

@@ -212,6 +212,11 @@ pub fn ring_seed(secret: &str) -> u64 {
     gateway_common::hash::name(SEED, secret.as_bytes())
 }
 
+/// What the content of rings follows from besides the plan: the seed, and how this release fills them.
+pub fn ring_stamp(seed: u64) -> u64 {
+    gateway_common::hash::mix64(seed ^ maglev::FILL)
+}
+
 impl Plan {
     /// Ring regions in use.
     pub fn regions(&self) -> Vec<Region> {

@@ -75,8 +75,10 @@ pub struct Planner {
     regions: BTreeSet<Region>,
     sources: Vec<Source>,
     next_generation: u16,
-    /// What did not fit, by listener: tried again with each change.
+    /// What did not fit, by listener: tried again with each change, which may have made room.
     left_out: BTreeMap<ListenerName, Vec<String>>,
+    /// What a listener lacks by itself, so that nothing but a change of it can help.
+    lacking: BTreeMap<ListenerName, Vec<String>>,
     /// Freed by [`Planner::commit`].
     retired: Retired,
 }
@@ -159,7 +161,8 @@ impl Planner {
 
     /// What did not fit.
     pub fn left_out(&self) -> Vec<String> {
-        self.left_out.values().flatten().cloned().collect()
+        let all = self.left_out.values().chain(self.lacking.values());
+        all.flatten().cloned().collect()
     }
 
     /// The delta of the last update is in the maps: what it replaced is free again.
@@ -215,6 +218,7 @@ impl Planner {
         }
         for name in &names {
             self.left_out.remove(name);
+            self.lacking.remove(name);
             let wanted = wanted(ir, name, inputs);
             let had = self.addresses.get(&name.to_string());
             let gone: Vec<ServiceAddr> = had
@@ -270,6 +274,7 @@ impl Planner {
         }
         let known = |name: &ListenerName, _: &mut Vec<String>| ir.listeners.contains_key(name);
         self.left_out.retain(known);
+        self.lacking.retain(known);
     }
 
     fn remove(&mut self, address: ServiceAddr, update: &mut Update<'_>) {
@@ -297,7 +302,7 @@ impl Planner {
         if addresses.is_empty() {
             return;
         }
-        let mut left_out = Vec::new();
+        let (mut left_out, mut lacking) = (Vec::new(), Vec::new());
         let name = listener.name.to_string();
         let group = ir.kernel_group(listener).map(|group| &**group);
         // Each address gets pods of its own family: nothing translates between the two.
@@ -318,7 +323,7 @@ impl Planner {
                 let found = self.members(group, v6, update, &mut left_out);
                 let other = |it: &crate::ir::Backend| it.address.is_ipv6() != v6;
                 if !group.backends.is_empty() && group.backends.iter().all(other) {
-                    left_out.push(format!(
+                    lacking.push(format!(
                         "listener {name}: no pod of {} has an address of the family of {}, so its clients get nothing",
                         group.service,
                         address.address.ip()
@@ -337,6 +342,9 @@ impl Planner {
         }
         if !left_out.is_empty() {
             self.left_out.insert(listener.name.clone(), left_out);
+        }
+        if !lacking.is_empty() {
+            self.lacking.insert(listener.name.clone(), lacking);
         }
     }
 
@@ -474,7 +482,24 @@ impl Planner {
         {
             return Some(ring.clone());
         }
-        let len = maglev::ring_len(members.len());
+        // A longer ring moves less when members change. Only half of the slab is for those that are longer than their
+        // shares need: a node where it is full has another ring than one where it is not, which is better than none.
+        let lengths = [
+            (maglev::ring_len(members.len()), maps::RINGS.1 / 2),
+            (maglev::least_len(members.len()), maps::RINGS.1),
+        ];
+        let region = lengths
+            .into_iter()
+            .find_map(|(len, end)| self.region(len, end))?;
+        self.regions.insert(region);
+        Some(Ring {
+            region,
+            members: Arc::clone(members),
+        })
+    }
+
+    /// The first free region that has room for a ring of this length before `end`.
+    fn region(&self, len: u32, end: u32) -> Option<Region> {
         // Behind the slots lies the set of members.
         let room = |len| len + affinity::members::len(len);
         let mut offset = 0;
@@ -484,15 +509,7 @@ impl Planner {
             }
             offset = offset.max(region.offset + room(region.len));
         }
-        let fits = offset.checked_add(room(len))? <= maps::RINGS.1;
-        let region = Region { offset, len };
-        fits.then(|| {
-            self.regions.insert(region);
-            Ring {
-                region,
-                members: Arc::clone(members),
-            }
-        })
+        (offset.checked_add(room(len))? <= end).then_some(Region { offset, len })
     }
 }
 

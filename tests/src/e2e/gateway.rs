@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
+use gateway_user::dataplane::fault;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,6 +44,8 @@ pub struct Gateway {
     pub source: Vec<String>,
     /// Further arguments of `fleetgate run`.
     pub arguments: Vec<String>,
+    /// Where the agent finds the number of the write at which it is to crash; see `dataplane::fault`.
+    crash: TempDir,
     manifests: TempDir,
     pins: PathBuf,
     program: PathBuf,
@@ -80,6 +83,7 @@ impl Gateway {
             log: paths::lab().join("e2e-agent.log"),
             source: vec!["--manifests".to_owned(), directory],
             arguments: Vec::new(),
+            crash: tempfile::tempdir()?,
             manifests,
             pins,
             program,
@@ -176,6 +180,7 @@ impl Gateway {
         }
         command.arg("--pin-dir").arg(pins).args(["--admin", admin]);
         command.args(&self.arguments).env("RUST_BACKTRACE", "1");
+        command.env(fault::VARIABLE, self.crash_file());
         command
     }
 
@@ -229,6 +234,46 @@ impl Gateway {
         agent.kill()?;
         agent.wait()?;
         Ok(())
+    }
+
+    fn crash_file(&self) -> PathBuf {
+        self.crash.path().join("write")
+    }
+
+    /// Has the agent crash at the write of this number, counted from now (0 is the next one); with `None` never.
+    pub fn crash_at(&self, write: Option<u64>) -> Result<()> {
+        let file = self.crash_file();
+        match write {
+            Some(number) => {
+                let aside = file.with_extension("aside");
+                fs::write(&aside, number.to_string())?;
+                fs::rename(&aside, file)?;
+            }
+            None if file.exists() => fs::remove_file(file)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Waits until the agent has crashed (true), or `done` says true while it runs on (false).
+    pub fn crashes_or(&mut self, mut done: impl FnMut(&Self) -> Result<bool>) -> Result<bool> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let agent = self.agent.as_mut().context("no agent runs")?;
+            if agent.try_wait()?.is_some() {
+                self.agent = None;
+                return Ok(true);
+            }
+            if done(self)? {
+                return Ok(false);
+            }
+            ensure!(
+                Instant::now() < give_up,
+                "neither done nor crashed:\n{}",
+                self.words()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// All that the agent has written since it was started last.

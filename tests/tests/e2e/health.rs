@@ -134,9 +134,8 @@ fn running(ingress: &Ingress) -> Result<(Gateway, Vitals)> {
     Ok((gateway, vitals))
 }
 
-/// Waits until new connections reach these pods (by the beginning of `cluster/pod`) and no others; how long it took.
-fn reach(what: &str, all: &[&str]) -> Result<Duration> {
-    let since = Instant::now();
+/// Waits until new connections reach these pods (by the beginning of `cluster/pod`) and no others.
+fn reach(what: &str, all: &[&str]) -> Result<()> {
     eventually(what, || {
         let tally = wire::burst(WEB, 60)?;
         assert_eq!(tally.failed(), 0, "{what}: {tally:?}");
@@ -146,8 +145,7 @@ fn reach(what: &str, all: &[&str]) -> Result<Duration> {
             tally.by_pod.keys().all(expected) && all.iter().all(each),
             tally,
         ))
-    })?;
-    Ok(since.elapsed())
+    })
 }
 
 /// The backend of a pod, as `fleetgate backends` shows it.
@@ -165,27 +163,24 @@ const EVERY: [&str; 5] = ["c1/c1-p1", "c1/c1-p2", "c2/c2-p1", "c2/c2-p2", "c2/c2
 #[test]
 fn a_pod_that_fails_its_checks_is_taken_out_keeps_its_connections_and_comes_back() -> Result<()> {
     let (mut gateway, vitals) = running(&checked())?;
-    let mut held = Held::open(WEB, 30)?;
+    let mut held = Held::open(WEB, 60)?;
     assert!(held.0.iter().any(|(_, pod)| pod == "c1-p1"));
     let before = backend(&gateway, "c1-p1")?;
     let tally = wire::under_load(WEB, || {
         for (status, why) in [(500, "answers 500"), (SILENT, "does not answer in time")] {
             vitals.answer("c1-p1", status);
-            let took = reach("it is taken out", &EVERY[1..])?;
-            // A silent one is told by the timeout, which here is as long as the interval.
-            assert!(took < THRESHOLD * 2 + Duration::from_secs(1), "{took:?}");
-            let out = backend(&gateway, "c1-p1")?;
-            assert_eq!(out["state"], "quarantined", "{out}");
-            assert!(
-                out["why"][0].as_str().is_some_and(|it| it.contains(why)),
-                "{out}"
-            );
+            reach("it is taken out", &EVERY[1..])?;
+            // Its entry follows the ring after a grace period.
+            eventually("it is quarantined", || {
+                let out = backend(&gateway, "c1-p1")?;
+                let told = out["why"][0].as_str().is_some_and(|it| it.contains(why));
+                Ok((out["state"] == "quarantined" && told, out))
+            })?;
             let ran = gateway.cli(&["backends"])?;
             assert!(ran.out.contains(why), "{ran:?}");
             held.stay()?;
             vitals.answer("c1-p1", 200);
-            let took = reach("it is back", &EVERY)?;
-            assert!(took < THRESHOLD * 2 + Duration::from_secs(1), "{took:?}");
+            reach("it is back", &EVERY)?;
         }
         held.stay()
     })?;
@@ -223,7 +218,7 @@ fn the_proxy_leaves_a_pod_out_that_fails_and_takes_it_back() -> Result<()> {
             Ok((told, routes))
         })?;
         vitals.answer("c2-p3", 200);
-        reach("it is back", &EVERY).map(drop)
+        reach("it is back", &EVERY)
     })?;
     assert_eq!(tally.failed(), 0, "{tally:?}");
     Ok(())
@@ -261,7 +256,7 @@ fn a_cluster_that_fails_is_left_for_the_other_and_when_all_fail_all_serve() -> R
         vitals.answer("c2-p1", 200);
         reach("the one that passes serves alone", &["c2/c2-p1"])?;
         vitals.answer("c", 200);
-        reach("all serve again", &EVERY).map(drop)
+        reach("all serve again", &EVERY)
     })?;
     assert_eq!(tally.failed(), 0, "{tally:?}");
     held.stay()
@@ -318,5 +313,5 @@ fn a_pod_that_cannot_be_reached_fails_a_tcp_check() -> Result<()> {
     gateway.ip("fg-c1", &format!("link set {} up", pod.device))?;
     let route = format!("route replace {}/32 dev {}", pod.address, pod.device);
     gateway.ip("fg-c1", &route)?;
-    reach("it is back", &EVERY).map(drop)
+    reach("it is back", &EVERY)
 }

@@ -336,7 +336,7 @@ fn a_database_and_a_game_server_follow_weights_and_pods_and_the_proxy_never_spea
         only("c", 44_000)?;
 
         // A pod goes for good: its connections may end by themselves, its datagrams go elsewhere at once.
-        let players = (45_000..45_030)
+        let players = (45_000..45_060)
             .map(Player::new)
             .collect::<Result<Vec<_>>>()?;
         let mut of_first: Vec<&Player> = Vec::new();
@@ -345,7 +345,7 @@ fn a_database_and_a_game_server_follow_weights_and_pods_and_the_proxy_never_spea
                 of_first.push(player);
             }
         }
-        assert!(!of_first.is_empty(), "30 players missed a pod");
+        assert!(!of_first.is_empty(), "60 players missed a pod");
         members(&gateway, |pod| (pod != "c1-p1").then_some(true))?;
         eventually("datagrams are steered again", || {
             let mut now = Vec::new();

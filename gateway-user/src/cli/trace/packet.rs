@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
 use gateway_common::{
@@ -45,8 +45,8 @@ pub fn steer(
     memory: Memory,
     kernel: &dyn Fn(&FlowKey) -> Option<Flow>,
     transport: Transport,
-    client: SocketAddrV4,
-    service: SocketAddrV4,
+    client: SocketAddr,
+    service: SocketAddr,
 ) -> Steered {
     let overlay = Overlay {
         memory,
@@ -75,35 +75,49 @@ pub fn steer(
 }
 
 /// Key of the packets from a client.
-pub fn flow_key(transport: Transport, client: SocketAddrV4, service: SocketAddrV4) -> FlowKey {
+pub fn flow_key(transport: Transport, client: SocketAddr, service: SocketAddr) -> FlowKey {
     use gateway_common::addr::Port;
-    let addr = |ip: Ipv4Addr| Addr::v4(u32::from_ne_bytes(ip.octets()));
     FlowKey {
-        src: addr(*client.ip()),
-        dst: addr(*service.ip()),
+        src: client.ip().into(),
+        dst: service.ip().into(),
         src_port: Port::from_host(client.port()),
         dst_port: Port::from_host(service.port()),
         proto: transport.number(),
     }
 }
 
-/// Ethernet, IPv4 and the L4 header. Nobody reads its checksums, so they are left zero.
-fn frame(transport: Transport, client: SocketAddrV4, service: SocketAddrV4) -> Vec<u8> {
+/// Ethernet, IP of the listener's family, and the L4 header. Nobody reads its checksums, so they are left zero. Both
+/// addresses are of one family.
+fn frame(transport: Transport, client: SocketAddr, service: SocketAddr) -> Vec<u8> {
     const SYN: u8 = 0x02;
-    let l4 = match transport {
+    const HOPS: u8 = 64;
+    let l4: u16 = match transport {
         Transport::Tcp => 20,
         Transport::Udp => 8,
     };
-    let mut bytes = vec![0; 14 + 20 + l4];
-    bytes[12..14].copy_from_slice(&0x0800_u16.to_be_bytes());
-    let ip = &mut bytes[14..34];
-    ip[0] = 0x45;
-    ip[2..4].copy_from_slice(&(20 + l4 as u16).to_be_bytes());
-    ip[8] = 64;
-    ip[9] = transport.number() as u8;
-    ip[12..16].copy_from_slice(&client.ip().octets());
-    ip[16..20].copy_from_slice(&service.ip().octets());
-    let header = &mut bytes[34..];
+    let proto = transport.number() as u8;
+    let mut bytes = vec![0; 12];
+    match service.ip() {
+        IpAddr::V4(_) => {
+            bytes.extend([0x08, 0x00, 0x45, 0]);
+            bytes.extend((20 + l4).to_be_bytes());
+            bytes.extend([0, 0, 0, 0, HOPS, proto, 0, 0]);
+        }
+        IpAddr::V6(_) => {
+            bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            bytes.extend(l4.to_be_bytes());
+            bytes.extend([proto, HOPS]);
+        }
+    }
+    for ip in [client.ip(), service.ip()] {
+        match ip {
+            IpAddr::V4(ip) => bytes.extend(ip.octets()),
+            IpAddr::V6(ip) => bytes.extend(ip.octets()),
+        }
+    }
+    let begin = bytes.len();
+    bytes.resize(begin + usize::from(l4), 0);
+    let header = &mut bytes[begin..];
     header[..2].copy_from_slice(&client.port().to_be_bytes());
     header[2..4].copy_from_slice(&service.port().to_be_bytes());
     match transport {
@@ -245,14 +259,73 @@ mod tests {
     use super::*;
     use crate::cli::{trace::scene, views::sample};
 
-    fn v4(text: &str) -> SocketAddrV4 {
+    fn socket(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
 
     fn run(client: &str, flows: &HashMap<FlowKey, Flow>) -> Steered {
         let memory = scene(&sample::readings(), &sample::region());
         let look = |key: &FlowKey| flows.get(key).copied();
-        steer(memory, &look, Transport::Tcp, v4(client), v4("10.0.0.1:80"))
+        let (client, service) = (socket(client), socket("10.0.0.1:80"));
+        steer(memory, &look, Transport::Tcp, client, service)
+    }
+
+    /// The same service, pods and source addresses in IPv6; every pod takes new flows.
+    fn six() -> Memory {
+        let mut memory = scene(&sample::readings(), &sample::region());
+        let mapped = |addr: Addr| match IpAddr::from(addr) {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets().map(u16::from);
+                IpAddr::from([0x2001, 0xdb8, 0, 0, a, b, c, d]).into()
+            }
+            IpAddr::V6(_) => addr,
+        };
+        let services = std::mem::take(&mut memory.services).into_iter();
+        memory.services = services
+            .map(|(key, service)| {
+                let addr = mapped(key.addr);
+                (ServiceKey { addr, ..key }, service)
+            })
+            .collect();
+        for backend in memory.backends.values_mut() {
+            backend.addr = mapped(backend.addr);
+            backend.state = gateway_common::backend::state::ACTIVE;
+        }
+        for snat in &mut memory.snats {
+            snat.addr = mapped(snat.addr);
+        }
+        memory
+    }
+
+    #[test]
+    fn a_new_ipv6_client_opens_a_flow_by_the_slot_of_its_tuple() {
+        let service = socket("[2001:db8::a:0:0:1]:80");
+        let clients = ["[2001:db8:1::9]:1234", "[2001:db8:1::9]:1235"].map(socket);
+        let slots = clients.map(|client| {
+            let steered = steer(six(), &|_| None, Transport::Tcp, client, service);
+            assert_eq!(
+                steered.verdict.action(),
+                Action::Forward,
+                "{:?}",
+                steered.verdict.reason()
+            );
+            assert!(steered.opened);
+            let (slot, flow) = (steered.slot.unwrap(), steered.flow.unwrap());
+            assert_eq!(flow.nat.backend, sample::region()[slot as usize - 100]);
+            assert!(IpAddr::from(flow.nat.src).is_ipv6() && IpAddr::from(flow.nat.dst).is_ipv6());
+            slot
+        });
+        assert_ne!(slots[0], slots[1]);
+    }
+
+    #[test]
+    fn an_ipv6_packet_to_no_listener_is_left_to_the_stack() {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let client = socket("[2001:db8:1::9]:1234");
+            let service = socket("[2001:db8::a:0:0:2]:80");
+            let steered = steer(six(), &|_| None, transport, client, service);
+            assert_eq!(steered.verdict, Verdict::PASS);
+        }
     }
 
     #[test]
@@ -284,8 +357,8 @@ mod tests {
             memory,
             &taken,
             Transport::Tcp,
-            v4("198.51.100.9:1234"),
-            v4("10.0.0.1:80"),
+            socket("198.51.100.9:1234"),
+            socket("10.0.0.1:80"),
         );
         assert_eq!(steered.verdict.reason(), Reason::SnatExhausted as u32);
     }

@@ -13,7 +13,7 @@ use gateway_common::{hash, maps::METADATA_CHUNK};
 
 use super::{Part, Record};
 use crate::dataplane::{
-    Error,
+    Error, fault,
     tables::{Metadata, Tables, failed},
 };
 
@@ -360,6 +360,7 @@ impl Recorder {
 
     fn clear(&mut self, tables: &mut Tables, keys: Vec<u32>) {
         for key in keys {
+            fault::point();
             // One that stays is overwritten when its key is used again.
             let _ = tables.metadata.remove(&key);
             self.free.insert(key);
@@ -458,6 +459,7 @@ fn split(text: &[u8]) -> (String, &[u8]) {
 }
 
 fn put(tables: &mut Tables, key: u32, chunk: &Chunk) -> Result<(), Error> {
+    fault::point();
     tables
         .metadata
         .insert(key, chunk, 0)
@@ -465,6 +467,7 @@ fn put(tables: &mut Tables, key: u32, chunk: &Chunk) -> Result<(), Error> {
 }
 
 fn remove(tables: &mut Tables, key: u32) -> Result<(), Error> {
+    fault::point();
     tables.metadata.remove(&key).map_err(failed("METADATA"))
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Measures one stream and eight.
-pub(crate) fn run(options: &Options) -> Result<Value> {
+pub(crate) fn run(options: &Options) -> Result<Vec<Value>> {
     let rounds = options.rounds.min(7);
     let mut all = Vec::new();
     for streams in [1, 8] {
@@ -27,10 +27,10 @@ pub(crate) fn run(options: &Options) -> Result<Value> {
                 gbps[k].push(iperf(ALL[k], streams, seconds, &mut retried)?);
             }
         }
-        let about = json!({ "streams": streams, "retried": retried });
+        let about = json!({ "streams": streams, "ends": "iperf3", "retried": retried });
         all.push(summary(&about, &gbps, "gbps"));
     }
-    Ok(Value::Array(all))
+    Ok(all)
 }
 
 /// Figures of each contender, and ours by each other's. `unit` names the figures.

@@ -1,4 +1,4 @@
-//! Short connections per second: connect, a word from the pod, then FIN or RST.
+//! Short connections per second between real sockets: connect, a word from the pod, close.
 
 use std::{
     io::{self, Read},
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use xtask::netns;
 
 use crate::{
@@ -22,30 +22,22 @@ use crate::{
 
 /// Connections of one measurement.
 const CONNECTIONS: u32 = 4_000;
-/// Measures both ways for a client to close.
+/// Measures all contenders.
 pub(crate) fn run(options: &Options) -> Result<Value> {
-    let all: Result<Vec<Value>> = [false, true]
-        .into_iter()
-        .map(|reset| closing(options, reset))
-        .collect();
-    all.map(Value::Array)
-}
-
-fn closing(options: &Options, reset: bool) -> Result<Value> {
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); contenders::ALL.len()];
     // The first round fills caches of routes and memory, and is not counted.
     for round in 0..=options.rounds {
         for step in 0..contenders::ALL.len() {
             let k = (round + step) % contenders::ALL.len();
             let target = contenders::web(contenders::ALL[k]);
-            let rate = netns::inside(CLIENT, || shoot(target, reset, options.open))??;
+            let rate = netns::inside(CLIENT, || shoot(target, options.open))??;
             if round > 0 {
                 rates[k].push(rate);
             }
         }
     }
     let about = json!({
-        "closed_by": if reset { "rst" } else { "fin" },
+        "ends": "sockets",
         "connections": CONNECTIONS,
         "open_at_once": options.open,
     });
@@ -53,7 +45,7 @@ fn closing(options: &Options, reset: bool) -> Result<Value> {
 }
 
 /// Connections per second. All of them must be answered.
-fn shoot(target: SocketAddr, reset: bool, threads: usize) -> Result<f64> {
+fn shoot(target: SocketAddr, threads: usize) -> Result<f64> {
     let left = AtomicU32::new(CONNECTIONS);
     let failed = AtomicU32::new(0);
     let start = Instant::now();
@@ -65,7 +57,7 @@ fn shoot(target: SocketAddr, reset: bool, threads: usize) -> Result<f64> {
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
                     .is_ok()
                 {
-                    if once(target, reset).is_err() {
+                    if once(target).is_err() {
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -80,7 +72,7 @@ fn shoot(target: SocketAddr, reset: bool, threads: usize) -> Result<f64> {
     Ok(f64::from(CONNECTIONS) / elapsed.as_secs_f64())
 }
 
-fn once(target: SocketAddr, reset: bool) -> io::Result<()> {
+fn once(target: SocketAddr) -> io::Result<()> {
     // Blocking with a bound, which costs fewer calls than a connect that is polled.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_write_timeout(Some(Duration::from_secs(3)))?;
@@ -90,10 +82,6 @@ fn once(target: SocketAddr, reset: bool) -> io::Result<()> {
     let mut word = [0; GREETING.len()];
     connection.read_exact(&mut word)?;
     if &word == GREETING {
-        if reset {
-            // The client keeps nothing (TIME-WAIT) of a connection it resets, so that less of the time is its own.
-            SockRef::from(&connection).set_linger(Some(Duration::ZERO))?;
-        }
         Ok(())
     } else {
         Err(io::Error::other("somebody else answered"))

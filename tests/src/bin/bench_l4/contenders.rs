@@ -28,11 +28,13 @@ pub(crate) const ALL: [Contender; 4] = [
 ];
 
 /// Port of short connections; pods serve them on [`SERVED`].
-const WEB: u16 = 80;
+pub(crate) const WEB: u16 = 80;
 /// See [`WEB`].
-const SERVED: u16 = 8080;
+pub(crate) const SERVED: u16 = 8080;
 /// Port of `iperf3 -s` everywhere.
 pub(crate) const IPERF: u16 = 5201;
+/// Port of bulk data that is thrown away.
+pub(crate) const STREAM: u16 = 5202;
 
 /// What a pod says.
 pub(crate) const GREETING: &[u8; 4] = b"here";
@@ -158,6 +160,9 @@ listen web
 listen iperf
   bind {vip}:{IPERF}
   server pod {pod}:{IPERF}
+listen stream
+  bind {vip}:{STREAM}
+  server pod {pod}:{STREAM}
 ",
         threads = thread::available_parallelism().map_or(1, std::num::NonZero::get),
         vip = who.vip(),
@@ -165,7 +170,7 @@ listen iperf
     )
 }
 
-/// The same as objects: one gateway, two Services of one pod.
+/// The same as objects: one gateway, three Services of one pod.
 fn manifest(who: Contender) -> Vec<(String, String)> {
     let mut fleet = format!(
         "apiVersion: alibabacloud.com/v1
@@ -178,6 +183,7 @@ spec:
   listeners:
   - {{ port: {WEB}, protocol: HTTP }}
   - {{ port: {IPERF}, protocol: HTTP }}
+  - {{ port: {STREAM}, protocol: HTTP }}
 ---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
@@ -188,7 +194,11 @@ spec:
 "
     );
     let mut member = String::new();
-    for (name, port, served) in [("web", WEB, SERVED), ("iperf", IPERF, IPERF)] {
+    for (name, port, served) in [
+        ("web", WEB, SERVED),
+        ("iperf", IPERF, IPERF),
+        ("stream", STREAM, STREAM),
+    ] {
         fleet += &format!(
             "---
 apiVersion: networking.k8s.io/v1

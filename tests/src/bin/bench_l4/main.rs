@@ -3,12 +3,14 @@
 mod bulk;
 mod connect;
 mod contenders;
+mod dialogue;
 mod flows;
 mod nanos;
 mod network;
 mod rate;
 mod rounds;
 mod stage;
+mod stream;
 
 use std::{fs, num::NonZero, path::PathBuf, process::ExitCode, thread};
 
@@ -101,11 +103,15 @@ fn measure(options: &Options) -> Result<Value> {
     }
     if wanted("tcp") {
         console::note("bulk TCP");
-        result.insert("tcp".into(), bulk::run(options)?);
+        let zerocopy = stream::run(options)?;
+        let iperf = bulk::run(options)?;
+        result.insert("tcp".into(), [zerocopy, iperf].concat().into());
     }
     if wanted("conn") {
         console::note("connections per second");
-        result.insert("conn".into(), connect::run(options)?);
+        let sockets = connect::run(options)?;
+        let xdp = dialogue::run(options)?;
+        result.insert("conn".into(), json!([xdp, sockets]));
     }
     Ok(Value::Object(result))
 }

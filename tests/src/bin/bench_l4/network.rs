@@ -5,7 +5,7 @@
 //! fg-bench-client c<k> 10.40.<k>.2 --- 10.40.<k>.1 cl0 fg-bench-<name> up0 10.41.<k>.1 --- 10.41.<k>.2 p<k> fg-bench-pods
 //! ```
 
-use std::{fs, net::Ipv4Addr, path::Path, process::Command};
+use std::{fs, net::Ipv4Addr, num::NonZero, path::Path, process::Command, thread};
 
 use anyhow::{Context, Result};
 use gateway_common::bench::Addresses;
@@ -113,9 +113,12 @@ impl Contender {
             bytes.join(":")
         };
         let (gateway, c, p) = (self.namespace(), self.client_device(), self.pod_device());
+        // As network cards have them: a queue for each CPU.
+        let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let cable = |near: &str, at: &str, one: u8, far: &str, there: &str, other: u8| {
             format!(
-                "link add {near} address {} netns {at} type veth peer name {far} address {} netns {there}",
+                "link add {near} address {} numtxqueues {cpus} numrxqueues {cpus} netns {at} type veth peer name {far} \
+                 address {} numtxqueues {cpus} numrxqueues {cpus} netns {there}",
                 mac(one),
                 mac(other)
             )
@@ -155,6 +158,8 @@ impl Contender {
                     "link set cl0 up".into(),
                     "link set up0 up".into(),
                     neigh(format!("10.40.{k}.2"), 1, "cl0"),
+                    // Clients of generated frames.
+                    format!("route add 10.45.{k}.0/24 via 10.40.{k}.2"),
                     neigh(format!("10.41.{k}.2"), 4, "up0"),
                 ],
             ),
@@ -194,6 +199,11 @@ pub(crate) fn build(contenders: &[Contender]) -> Result<()> {
         for (name, lines) in one.lines() {
             netns::ip_batch(Some(&name), &lines)?;
         }
+        for device in ["cl0", "up0"] {
+            // As on network cards. XDP frames are sent into a veth only if its peer polls (NAPI), which this turns on as
+            // well as a program.
+            offload(&one.namespace(), device, &["gro", "on"])?;
+        }
         match one {
             Contender::Nftables => nftables(*one)?,
             // Its own connections to the pod, as many as the client's.
@@ -207,22 +217,36 @@ pub(crate) fn build(contenders: &[Contender]) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's own NAT: the same work as ours, without checksums being looked at, in its favour.
+/// The kernel's own NAT, as it comes. One address has not enough ports for the generated flows.
 fn nftables(one: Contender) -> Result<()> {
     let rules = format!(
         "table ip bench {{
   chain pre {{ type nat hook prerouting priority dstnat; policy accept;
-    udp dport 53 dnat to {pod}:5353; tcp dport 80 dnat to {pod}:8080; tcp dport 5201 dnat to {pod}:5201; }}
-  chain post {{ type nat hook postrouting priority srcnat; policy accept; oifname \"up0\" masquerade; }}
+    udp dport 53 dnat to {pod}:5353; tcp dport 80 dnat to {pod}:8080; tcp dport 5201 dnat to {pod}:5201;
+    tcp dport 5202 dnat to {pod}:5202; }}
+  chain post {{ type nat hook postrouting priority srcnat; policy accept; oifname \"up0\" meta l4proto udp snat to 10.47.{k}.1-10.47.{k}.8;
+    oifname \"up0\" masquerade; }}
 }}\n",
-        pod = one.pod()
+        pod = one.pod(),
+        k = one.number()
     );
     let file = format!("{}.nft", one.namespace());
     let path = Path::new(SCRATCH).join(file);
     fs::write(&path, rules)?;
     let done = process::output(netns::command(&one.namespace(), "nft").arg("-f").arg(&path));
     done.context("nftables")?;
-    set(&one.namespace(), "netfilter/nf_conntrack_checksum", "0")
+    // Flows of generated frames are never answered, and must live as long as they are measured.
+    set(
+        &one.namespace(),
+        "netfilter/nf_conntrack_udp_timeout",
+        "600",
+    )?;
+    // As many connections as here are over within two minutes would take every port of the one address.
+    set(
+        &one.namespace(),
+        "netfilter/nf_conntrack_tcp_timeout_time_wait",
+        "1",
+    )
 }
 
 /// Devices made from here on send nothing of their own, which IPv6 would have them do.

@@ -21,7 +21,7 @@ use xtask::{console, netns};
 use crate::{
     Options,
     flows::{BACK, FORTH, Tables},
-    network::{self, CLIENT, Contender, PODS},
+    network::{CLIENT, Contender, PODS},
     rounds::Figure,
     stage::{self, Source},
 };
@@ -33,10 +33,10 @@ pub(crate) const CONTENDERS: [Contender; 4] = [
     Contender::Nftables,
     Contender::Routed,
 ];
-/// Live flows of each.
-const FLOWS: u32 = 1_000;
-/// Room in the flow tables.
-const ROOM: u32 = 1 << 14;
+/// Live flows of each. No more: nftables knows 262 144 in all (`nf_conntrack_max` of the whole machine).
+const FLOWS: [u32; 3] = [1, 1_000, 100_000];
+/// Room in the flow tables: two entries for each flow, and as much again.
+const ROOM: u32 = 1 << 19;
 /// Device whose peer only drops: what generating and dropping costs.
 const FLOOR: (&str, &str) = ("f0", "f1");
 
@@ -52,7 +52,7 @@ struct Line {
     refused: Vec<String>,
 }
 
-/// Measures all contenders.
+/// Measures all contenders, with few flows and with more.
 pub(crate) fn run(options: &Options) -> Result<Value> {
     netns::ip_batch(
         Some(CLIENT),
@@ -71,13 +71,24 @@ pub(crate) fn run(options: &Options) -> Result<Value> {
     for one in CONTENDERS {
         gateways.push(prepare(options, one, &mut source)?);
     }
-    let result = netns::inside(CLIENT, || -> Result<Value> {
-        stage::pin()?;
-        measure(options, &mut source, &gateways)
-    })?;
+    let mut all = Vec::new();
+    let mut filled = 0;
+    for flows in FLOWS {
+        for tables in gateways
+            .iter_mut()
+            .filter_map(|(_, tables)| tables.as_mut())
+        {
+            tables.fill(filled..flows, UDP)?;
+        }
+        filled = flows;
+        all.push(netns::inside(CLIENT, || -> Result<Value> {
+            stage::pin()?;
+            measure(options, flows, &mut source, &gateways)
+        })??);
+    }
     // Sinks go with the source, so that the parts after this one find their pods again.
     drop(source);
-    result
+    Ok(Value::Array(all))
 }
 
 /// Puts a contender's programs in place, and the sink behind it that costs it least.
@@ -95,10 +106,6 @@ fn prepare(
             tc(&mut source.ebpf, "bench_sink_tc", &device)
         }
     })??;
-    if !xdp {
-        // XDP frames are sent into a veth only if its peer polls (NAPI), which GRO turns on as well as a program.
-        network::offload(&one.namespace(), "cl0", &["gro", "on"])?;
-    }
     if !matches!(one, Contender::Xdp | Contender::Tc) {
         // Not used: every contender has the same shape.
         return Ok((stage::load(&options.bench_object, ROOM, one.name())?, None));
@@ -109,7 +116,6 @@ fn prepare(
         let (cl0, up0) = (stage::ifindex("cl0")?, stage::ifindex("up0")?);
         tables.hop(FORTH, up0, one.mac(4), one.mac(3))?;
         tables.hop(BACK, cl0, one.mac(1), one.mac(2))?;
-        tables.fill(0..FLOWS, UDP)?;
         if xdp {
             stage::attach(&mut gateway, "fleetgate_xdp", "cl0")?;
         } else {
@@ -132,12 +138,13 @@ fn tc(ebpf: &mut Ebpf, name: &str, device: &str) -> Result<()> {
 
 fn measure(
     options: &Options,
+    flows: u32,
     source: &mut Source,
     gateways: &[(Ebpf, Option<Tables>)],
 ) -> Result<Value> {
     let floor = Generator {
         ifindex: stage::ifindex(FLOOR.0)?,
-        flows: FLOWS,
+        flows,
         proto: UDP,
         plan: Contender::Xdp.plan(),
         ..Generator::default()
@@ -146,11 +153,17 @@ fn measure(
     let mut refused: Vec<Vec<String>> = vec![Vec::new(); CONTENDERS.len() + 1];
     // The first round opens flows, where they are not written, and is not counted.
     for round in 0..=options.rounds {
+        let frames = if round == 0 {
+            options.frames.max(flows)
+        } else {
+            options.frames
+        };
+        let in_turn = u32::from(round == 0);
         let mut one = vec![None; CONTENDERS.len() + 1];
         for step in 0..=CONTENDERS.len() {
             let k = (round + step) % (CONTENDERS.len() + 1);
             let shot = if k == CONTENDERS.len() {
-                shoot(source, &floor, options.frames, None)
+                shoot(source, &floor, frames, None)
             } else {
                 let who = CONTENDERS[k];
                 let generator = Generator {
@@ -160,12 +173,13 @@ fn measure(
                     } else {
                         way::REQUEST
                     },
-                    dmac: words(who.mac(2)),
-                    smac: words(who.mac(1)),
+                    dmac: stage::words(who.mac(2)),
+                    smac: stage::words(who.mac(1)),
                     plan: who.plan(),
+                    in_turn,
                     ..floor
                 };
-                shoot(source, &generator, options.frames, gateways[k].1.as_ref())
+                shoot(source, &generator, frames, gateways[k].1.as_ref())
             };
             match shot {
                 Ok(ns) => one[k] = Some(ns),
@@ -197,7 +211,7 @@ fn measure(
         .collect();
     for line in &lines {
         console::note(format_args!(
-            "   {}: {:.3} M packets/s ({:.3} to {:.3}), net {:.0} ns, {} rounds, {} refused",
+            "   {flows} flows, {}: {:.3} M packets/s ({:.3} to {:.3}), net {:.0} ns, {} rounds, {} refused",
             line.who,
             line.mpps.median,
             line.mpps.min,
@@ -215,7 +229,7 @@ fn measure(
             .collect()
     };
     Ok(serde_json::json!({
-        "flows": FLOWS,
+        "flows": flows,
         "floor_ns": Figure::of(base.iter().copied()),
         "contenders": lines,
         "xdp_by_nftables": Figure::ratio(&nanos[2], &nanos[0]),
@@ -225,10 +239,6 @@ fn measure(
         "xdp_by_nftables_net": Figure::ratio(&net(2), &net(0)),
         "tc_by_nftables_net": Figure::ratio(&net(2), &net(1)),
     }))
-}
-
-fn words(mac: [u8; 6]) -> [u16; 3] {
-    [0, 2, 4].map(|at| u16::from_ne_bytes([mac[at], mac[at + 1]]))
 }
 
 /// ns per packet of sending these frames until the last has arrived. An error is a round that cannot be trusted.

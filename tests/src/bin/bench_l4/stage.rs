@@ -60,10 +60,26 @@ fn mount(kind: &str, at: &str) -> Result<()> {
 
 /// Keeps this thread on the machine's last CPU, so that frames never change caches.
 pub(crate) fn pin() -> Result<()> {
-    let cpus = thread::available_parallelism()?.get();
+    pin_to(thread::available_parallelism()?.get() - 1)
+}
+
+/// Keeps this thread on one CPU.
+pub(crate) fn pin_to(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpus - 1);
+    set.set(cpu);
     sched_setaffinity(None, &set).context("cannot stay on one CPU")
+}
+
+/// Lets this thread run on any of `cpus` CPUs again.
+pub(crate) fn unpin(cpus: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    (0..cpus).for_each(|cpu| set.set(cpu));
+    sched_setaffinity(None, &set).context("cannot run on every CPU")
+}
+
+/// A MAC address as the kernel programs take it.
+pub(crate) fn words(mac: [u8; 6]) -> [u16; 3] {
+    [0, 2, 4].map(|at| u16::from_ne_bytes([mac[at], mac[at + 1]]))
 }
 
 /// Sizes of the maps under test; arrays in proportion to what a large node holds.

@@ -110,27 +110,36 @@ fn groups(result: &Value) -> Vec<Group> {
         0,
         nanos.flatten().collect(),
     );
-    let lines = result["pps"]["contenders"].as_array().into_iter().flatten();
-    let rate = lines.filter_map(|line| {
-        let who = line["who"].as_str()?;
-        bar(
-            who.replace('_', " "),
-            &line["mpps"],
-            who.starts_with("fleetgate"),
-        )
-    });
-    add("million packets per second, one CPU", 2, rate.collect());
+    for rates in result["pps"].as_array().into_iter().flatten() {
+        let lines = rates["contenders"].as_array().into_iter().flatten();
+        let rate = lines.filter_map(|line| {
+            let who = line["who"].as_str()?;
+            bar(
+                who.replace('_', " "),
+                &line["mpps"],
+                who.starts_with("fleetgate"),
+            )
+        });
+        let title = format!(
+            "million packets per second, one CPU, {} flows",
+            rates["flows"]
+        );
+        add(&title, 2, rate.collect());
+    }
     let of = |figures: &Value| -> Vec<Bar> {
         let all = figures.as_object().into_iter().flatten();
         all.filter_map(|(who, figure)| bar(who, figure, who == "fleetgate"))
             .collect()
     };
     for line in result["tcp"].as_array().into_iter().flatten() {
-        let title = format!("bulk TCP, Gbit/s, {} streams", line["streams"]);
-        add(&title, 1, of(&line["gbps"]));
+        let title = format!(
+            "bulk TCP, Gbit/s, {} streams, ends: {}",
+            line["streams"], line["ends"]
+        );
+        add(&title.replace('"', ""), 1, of(&line["gbps"]));
     }
     for line in result["conn"].as_array().into_iter().flatten() {
-        let title = format!("connections per second, closed by {}", line["closed_by"]);
+        let title = format!("connections per second, ends: {}", line["ends"]);
         add(&title.replace('"', ""), 0, of(&line["per_second"]));
     }
     groups
@@ -144,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_longest_bar_fits_and_ours_has_its_own_colour() {
-        let result = json!({ "conn": [{ "closed_by": "fin", "per_second": {
+        let result = json!({ "conn": [{ "ends": "xdp", "per_second": {
             "fleetgate": { "median": 100.0, "min": 90.0, "max": 110.0 },
             "haproxy": { "median": 20.0, "min": 19.0, "max": 21.0 },
         } }] });

@@ -68,21 +68,23 @@ pub(super) fn page(result: &Value, judged: &[Bar]) -> String {
         ),
         (
             "Packets per second",
-            "60-byte UDP frames of 1000 flows from a generator at XDP through the gateway to where they end, all on one \
-             CPU. Net: less generating and dropping them without a gateway. nftables does the same NAT (DNAT and \
-             masquerade, checksum validation off).",
+            "60-byte UDP frames of random flows from a generator at XDP through the gateway to where they end, all on one \
+             CPU. Net: less generating and dropping them without a gateway. nftables does the same NAT (DNAT \
+             and SNAT); its table is limited to 262144 flows on this machine.",
             rate(result),
         ),
         (
             "Bulk TCP",
-            "Gbit/s of `iperf3` on veth with GSO. Fleetgate is the agent with manifests, TC on both sides. HAProxy is in \
-             TCP mode with a thread for each CPU.",
+            "Gbit/s on veth with GSO. Fleetgate is the agent with manifests, TC on both sides. HAProxy is in TCP mode with \
+             a thread for each CPU. `zerocopy`: ends that copy nothing (`sendfile`, `MSG_TRUNC`), which the bars are judged \
+             by. `iperf3`: ends that copy twice and share the CPUs with the gateway, so that plain routing is held up as well.",
             bulk(result),
         ),
         (
             "Connections per second",
-            "Connect, a word from the pod, then the client closes, or resets so that it keeps no TIME-WAIT; client, gateway \
-             and pod share the machine and its CPUs, so that even plain routing is no limit of the gateway alone.",
+            "Handshake, a word from the pod, and both ends close. `xdp`: both ends are XDP programs that answer each segment \
+             with the next, which the bar is judged by. `sockets`: ends in user space, which share the CPUs with the gateway \
+             and take most of the time, so that plain routing is held up as well.",
             connections(result),
         ),
         ("Bars", "", judged_table(judged)),
@@ -168,45 +170,71 @@ fn nanos(result: &Value) -> Table {
 }
 
 fn rate(result: &Value) -> Table {
-    let row = |line: &Value| {
-        vec![
-            line["who"].as_str().unwrap_or("?").to_owned(),
-            figure(&line["mpps"], 3),
-            figure(&line["net_ns"], 0),
-            line["rounds"].to_string(),
-        ]
-    };
-    (
-        vec!["gateway", "million packets/s", "net ns/packet", "rounds"],
-        array(&result["pps"]["contenders"])
+    let rows = array(&result["pps"]).iter().flat_map(|rates| {
+        let row = |line: &Value| {
+            let who = line["who"].as_str().unwrap_or("?");
+            // By nftables and by routing, where it is ours.
+            let by = |other: &str| {
+                let short = who.trim_start_matches("fleetgate_");
+                let ratio = &rates[format!("{short}_by_{other}")];
+                if ratio.is_null() {
+                    String::new()
+                } else {
+                    figure(ratio, 2)
+                }
+            };
+            vec![
+                rates["flows"].to_string(),
+                who.to_owned(),
+                figure(&line["mpps"], 3),
+                figure(&line["net_ns"], 0),
+                by("nftables"),
+                by("routed"),
+                line["rounds"].to_string(),
+            ]
+        };
+        array(&rates["contenders"])
             .iter()
             .map(row)
-            .collect(),
+            .collect::<Vec<_>>()
+    });
+    (
+        vec![
+            "flows",
+            "gateway",
+            "million packets/s",
+            "net ns/packet",
+            "by nftables",
+            "by routed",
+            "rounds",
+        ],
+        rows.collect(),
     )
 }
 
 fn bulk(result: &Value) -> Table {
     let rows = array(&result["tcp"]).iter().flat_map(|line| {
         let streams = line["streams"].to_string();
+        let ends = line["ends"].as_str().unwrap_or("?").to_owned();
         contenders(line, "gbps", 2)
             .into_iter()
-            .map(move |row| [vec![streams.clone()], row].concat())
+            .map(move |row| [vec![streams.clone(), ends.clone()], row].concat())
     });
     (
-        vec!["streams", "gateway", "Gbit/s", "fleetgate by it"],
+        vec!["streams", "ends", "gateway", "Gbit/s", "fleetgate by it"],
         rows.collect(),
     )
 }
 
 fn connections(result: &Value) -> Table {
     let rows = array(&result["conn"]).iter().flat_map(|line| {
-        let closed = line["closed_by"].as_str().unwrap_or("?").to_owned();
+        let ends = line["ends"].as_str().unwrap_or("?").to_owned();
         contenders(line, "per_second", 0)
             .into_iter()
-            .map(move |row| [vec![closed.clone()], row].concat())
+            .map(move |row| [vec![ends.clone()], row].concat())
     });
     (
-        vec!["closed by", "gateway", "connections/s", "fleetgate by it"],
+        vec!["ends", "gateway", "connections/s", "fleetgate by it"],
         rows.collect(),
     )
 }

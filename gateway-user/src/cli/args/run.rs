@@ -1,0 +1,216 @@
+//! What `fleetgate run` takes.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use gateway_common::maps;
+
+use super::PinDir;
+use crate::{
+    agent::{Fleet, Options, Source},
+    cli::values::{Cidr, PortRange},
+    dataplane::attach::{TcChoice, XdpChoice},
+    ir::{ClusterId, SteeringWish},
+    source::kubernetes::{self, Access},
+};
+
+/// Who steers listeners whose objects do not say.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum SteeringArg {
+    /// The kernel where the rules allow it, else the proxy.
+    #[default]
+    Auto,
+    /// The kernel; where the rules do not allow it, the proxy and a warning.
+    Connection,
+    /// The proxy.
+    Request,
+}
+
+impl From<SteeringArg> for SteeringWish {
+    fn from(arg: SteeringArg) -> Self {
+        match arg {
+            SteeringArg::Auto => Self::Auto,
+            SteeringArg::Connection => Self::Connection,
+            SteeringArg::Request => Self::Request,
+        }
+    }
+}
+
+/// Which XDP mode interfaces get beside TC.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum XdpArg {
+    /// Native where the driver has it and it pays, else TC alone.
+    #[default]
+    Auto,
+    /// Native, or fail.
+    Native,
+    /// Generic: for trying out only, it is slower than TC.
+    Generic,
+    /// TC alone.
+    Off,
+}
+
+/// How the TC program is attached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum TcArg {
+    /// A tcx link where the kernel has them (Linux 6.6), else a filter of the clsact qdisc.
+    #[default]
+    Auto,
+    /// A tcx link, or fail.
+    Tcx,
+    /// A filter of the clsact qdisc.
+    Clsact,
+}
+
+impl From<TcArg> for TcChoice {
+    fn from(arg: TcArg) -> Self {
+        match arg {
+            TcArg::Auto => Self::Auto,
+            TcArg::Tcx => Self::Tcx,
+            TcArg::Clsact => Self::Clsact,
+        }
+    }
+}
+
+/// Arguments of `fleetgate run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Directory of Kubernetes YAML, followed live: `fleet/` and `clusters/<id>/`.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "fleet",
+        required_unless_present = "fleet"
+    )]
+    pub manifests: Option<PathBuf>,
+    /// API server of the fleet, in place of --manifests: a kubeconfig (FILE or FILE#CONTEXT), or `in-cluster`.
+    #[arg(long, value_name = "KUBECONFIG", value_parser = fleet)]
+    pub fleet: Option<Access>,
+    /// API server of a member cluster; repeat for more.
+    #[arg(long, value_name = "ID=KUBECONFIG", requires = "fleet", value_parser = cluster)]
+    pub cluster: Vec<(ClusterId, Access)>,
+    /// Namespace of the fleet whose Secrets labelled `fleetgate.io/cluster` hold kubeconfigs of further members.
+    #[arg(long, value_name = "NAMESPACE", requires = "fleet")]
+    pub cluster_secrets: Option<String>,
+    /// Gateways are called <AlbConfig>.<SUFFIX> in their status [default: by their addresses].
+    #[arg(long, value_name = "SUFFIX", requires = "fleet", value_parser = suffix)]
+    pub dns_suffix: Option<String>,
+    /// Write status only while holding the Lease `fleetgate-status`: for more than one gateway node.
+    #[arg(long, requires = "fleet")]
+    pub leader_elect: bool,
+    /// Interface that clients or pods are behind; repeat for more.
+    #[arg(long, value_name = "IF", required = true)]
+    pub interface: Vec<String>,
+    /// Address of listeners that name none; repeat for more [default: the addresses of the first interface].
+    #[arg(long, value_name = "ADDR")]
+    pub vip: Vec<IpAddr>,
+    /// Dedicated source addresses that pods see; repeat for more [default: the node's own address towards each pod].
+    #[arg(long, value_name = "CIDR")]
+    pub snat: Vec<Cidr>,
+    /// Who steers listeners whose objects do not say.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub steering: SteeringArg,
+    /// XDP mode; TC is always attached.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub xdp: XdpArg,
+    /// How TC is attached.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub tc: TcArg,
+    /// Where to pin, so that the kernel steers on without the agent.
+    #[command(flatten)]
+    pub pins: PinDir,
+    /// Address of /metrics, /healthz, /readyz, /problems and /routes.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9620")]
+    pub admin: SocketAddr,
+    /// Log one drop in N of the kernel's, with its reason; 0 logs none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub sample_every: u32,
+    /// Entries of the flow table, two for each connection [default: the size built in; kept while pinned].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
+    pub max_flows: Option<u32>,
+    /// Seed of the rings: nodes with the same text and pods send a connection to the same pod.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub ring_secret: String,
+    /// Source ports of the node's own addresses that are reserved for the gateway.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "10000-29999")]
+    pub snat_ports: PortRange,
+}
+
+fn fleet(text: &str) -> Result<Access, String> {
+    Access::parse(text).map_err(|error| error.to_string())
+}
+
+fn cluster(text: &str) -> Result<(ClusterId, Access), String> {
+    kubernetes::parse_cluster(text).map_err(|error| error.to_string())
+}
+
+/// A DNS domain, without a leading or trailing dot.
+fn suffix(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 200 && text.split('.').all(label) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("expected a DNS domain, e.g. gw.example.com".to_owned())
+}
+
+/// Name of this node: that of the pod's node, else the host's.
+fn node() -> String {
+    let host = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    std::env::var("NODE_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(host)
+}
+
+impl From<RunArgs> for Options {
+    fn from(args: RunArgs) -> Self {
+        let source = match (args.fleet, args.manifests) {
+            (Some(fleet), _) => Source::Kubernetes(Box::new(Fleet {
+                servers: kubernetes::Options {
+                    fleet,
+                    clusters: args.cluster.into_iter().collect(),
+                    cluster_secrets: args.cluster_secrets,
+                    timing: kubernetes::Timing::default(),
+                },
+                dns_suffix: args.dns_suffix,
+                leader_elect: args.leader_elect,
+                node: node(),
+            })),
+            (None, manifests) => Source::Manifests(manifests.unwrap_or_default()),
+        };
+        Self {
+            source,
+            interfaces: args.interface,
+            vips: args.vip,
+            snat: args.snat.into_iter().flat_map(Cidr::addresses).collect(),
+            snat_ports: (args.snat_ports.first, args.snat_ports.last),
+            steering: args.steering.into(),
+            xdp: match args.xdp {
+                XdpArg::Auto => XdpChoice::Auto,
+                XdpArg::Native => XdpChoice::Native,
+                XdpArg::Generic => XdpChoice::Generic,
+                XdpArg::Off => XdpChoice::Off,
+            },
+            tc: args.tc.into(),
+            pin_dir: args.pins.pin_dir,
+            max_flows: args.max_flows.unwrap_or(maps::FLOWS.1),
+            sample_every: args.sample_every,
+            ring_secret: args.ring_secret,
+        }
+    }
+}
