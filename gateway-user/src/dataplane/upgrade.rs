@@ -25,6 +25,7 @@ pub use shapes::{Shapes, StructShape, TableShape};
 use super::{
     Error,
     clock::Clock,
+    fault,
     pins::Pins,
     record::{Record, UpgradeRecord},
     tables::{Tables, failed},
@@ -220,10 +221,12 @@ impl Upgrade {
 fn withdraw(tables: &mut Tables) -> Result<(), Error> {
     let services: Vec<_> = tables.services.keys().flatten().collect();
     for key in services {
+        fault::point();
         tables.services.remove(&key).map_err(failed("SERVICES"))?;
     }
     let vips: Vec<_> = tables.vips.keys().flatten().collect();
     for key in vips {
+        fault::point();
         tables.vips.remove(&key).map_err(failed("VIPS"))?;
     }
     Ok(())

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{TcChoice, pin, pinned, program, unpin};
 use crate::{
     dataplane::{
-        Error,
+        Error, fault,
         load::{self, TC, chain},
         pins::Pins,
     },
@@ -218,6 +218,7 @@ pub(super) fn take_the_place(pins: &Pins, interface: &Interface) -> Result<(), E
     for front in front_names(pins, interface).map(|name| pins.link(&name)) {
         if front.exists() {
             let place = pins.link(&link_name(interface));
+            fault::point();
             fs::rename(&front, &place).map_err(|e| Error::Pin(place, e.to_string()))?;
         }
     }
@@ -230,6 +231,7 @@ fn clsact_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Resul
     let program: &mut SchedClassifier = program(ebpf, TC).map_err(|e| e.to_string())?;
     let added = qdisc_add_clsact(&interface.name);
     let mut refused = String::new();
+    fault::point();
     for front in 1..=FRONTS {
         let options = TcAttachOptions::Netlink(NlOptions {
             priority: PRIORITY - front,
@@ -258,6 +260,7 @@ fn clsact_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Resul
 /// Removes filters of [`in_front`], the foremost first.
 pub(super) fn detach_fronts(pins: &Pins, interface: &str) -> bool {
     let mut any = false;
+    fault::point();
     for front in (1..=FRONTS).rev() {
         let link = at(interface, PRIORITY - front, handle(pins.root()));
         any |= link.is_ok_and(|link| link.detach().is_ok());

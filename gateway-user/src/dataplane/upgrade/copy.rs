@@ -22,6 +22,7 @@ use super::shapes::{Moves, Shapes, TableShape};
 use crate::dataplane::{
     Error,
     batch::{self, Raw},
+    fault,
     pins::Pins,
     record::Record,
     tables::{Tables, failed},
@@ -176,6 +177,7 @@ impl Table {
             for value in values.chunks_exact(self.map.value_size).take(read) {
                 new_values.push(self.values.make(value, &mut aside));
             }
+            fault::point();
             take(&new_keys, &new_values)?;
             if end {
                 return Ok(());
