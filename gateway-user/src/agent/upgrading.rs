@@ -35,12 +35,12 @@ impl Gateway {
             steps.partition(|step| matches!(step, Step::Service { .. }));
         self.carry_out(&rest)?;
         upgrade.count(&self.record, &mut self.tables)?;
-        upgrade.copy(&self.pins, &mut self.tables)?;
+        upgrade.copy(&self.pins, &mut self.tables, false)?;
         let interfaces = self.wanted_interfaces();
         let (xdp, tc) = (self.options.xdp, self.options.tc);
         attach::in_front(&mut self.ebpf, &self.pins, &interfaces, xdp, tc)?;
         // Right before flows are opened here: what the old programs open from now on is theirs until the next pass.
-        upgrade.copy(&self.pins, &mut self.tables)?;
+        upgrade.copy(&self.pins, &mut self.tables, false)?;
 
         self.record.term = upgrade.term;
         self.record.beside = upgrade.beside.take();
@@ -49,13 +49,13 @@ impl Gateway {
         apply::remove_unknown_services(&mut self.tables, &self.record.plan);
         apply::remove_unknown_lists(&mut self.tables, &self.record.plan);
         self.hand_over_sockets()?;
-        upgrade.copy(&self.pins, &mut self.tables)?;
+        upgrade.copy(&self.pins, &mut self.tables, false)?;
 
         self.record.beside = None;
         self.save_head()?;
         attach::take_the_place(&self.pins, &interfaces)?;
         self.attach()?;
-        upgrade.copy(&self.pins, &mut self.tables)?;
+        upgrade.copy(&self.pins, &mut self.tables, true)?;
         upgrade.count(&self.record, &mut self.tables)?;
         self.tell(upgrade)
     }

@@ -9,7 +9,7 @@ use std::{
 use gateway_common::maps;
 use rustix::mount::{MountFlags, mount};
 
-use super::Error;
+use super::{Error, fault};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -148,11 +148,18 @@ impl Pins {
             let _ = fs::remove_file(self.root.join(name));
         }
         // Without its record nobody takes the rest for something.
+        fault::point();
         match fs::remove_file(self.map(maps::METADATA.0)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        fs::remove_dir_all(self.maps()).map_err(failed)
+        let pins = fs::read_dir(self.maps()).map_err(failed)?;
+        for pin in pins.flatten() {
+            fault::point();
+            fs::remove_file(pin.path()).map_err(failed)?;
+        }
+        fault::point();
+        fs::remove_dir(self.maps()).map_err(failed)
     }
 
     /// Removes every pin, links first so that no packet meets half a gateway. True if there were

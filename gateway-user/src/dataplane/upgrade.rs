@@ -16,18 +16,23 @@ mod copy;
 mod counters;
 mod shapes;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
-pub use copy::{Pass, Source, copy};
+pub use copy::{Pass, Source, Which, copy};
 pub use counters::counters;
 pub use shapes::{Shapes, StructShape, TableShape};
 
 use super::{
     Error,
+    clock::Clock,
+    fault,
     pins::Pins,
     record::{Record, UpgradeRecord},
     tables::{Tables, failed},
 };
+
+/// Ticks that a packet may take from its look at the counter to its mark on a flow: 100 ms and more.
+const SLACK: u32 = 128;
 
 /// What lies in a pin folder.
 #[derive(Debug, Default)]
@@ -49,6 +54,8 @@ pub struct Upgrade {
     pub beside: Option<String>,
     /// When it began.
     pub began: Instant,
+    /// The tick at which the last pass began, or a little earlier.
+    seen: Option<u32>,
     /// What was taken over so far.
     pub told: UpgradeRecord,
 }
@@ -123,6 +130,7 @@ impl Found {
             term: 1,
             beside: None,
             began: Instant::now(),
+            seen: None,
             told: UpgradeRecord::default(),
         };
         let record = match truth {
@@ -162,15 +170,23 @@ impl Found {
 }
 
 impl Upgrade {
-    /// Copies what the new table does not have, from every other folder. May be done again and again.
+    /// Copies what the new table does not have, from every other folder: what the pass before has not seen, or all once
+    /// more with `last`. May be done again and again.
     ///
     /// # Errors
     /// When the new maps cannot be written.
-    pub fn copy(&mut self, pins: &Pins, tables: &mut Tables) -> Result<(), Error> {
+    pub fn copy(&mut self, pins: &Pins, tables: &mut Tables, last: bool) -> Result<(), Error> {
+        let now = Clock::open(pins)?.read(tables)?.ticks as u32;
+        let which = match self.seen {
+            None => Which::First,
+            Some(tick) if !last => Which::Since(tick),
+            Some(_) => Which::All,
+        };
+        self.seen = Some(now.wrapping_sub(SLACK));
         let mut all = Pass::default();
         let mut left = Vec::new();
         for source in &self.sources {
-            let pass = copy(source, pins, tables)?;
+            let pass = copy(source, pins, tables, which)?;
             left.extend(source.trouble.iter().cloned());
             all.flows += pass.flows;
             all.clients += pass.clients;
@@ -178,9 +194,8 @@ impl Upgrade {
                 *all.left.entry(why).or_default() += count;
             }
         }
-        let counted: BTreeMap<_, _> = all.left;
         left.extend(
-            counted
+            all.left
                 .iter()
                 .map(|(why, count)| format!("{count} flows: {why}")),
         );
@@ -206,10 +221,12 @@ impl Upgrade {
 fn withdraw(tables: &mut Tables) -> Result<(), Error> {
     let services: Vec<_> = tables.services.keys().flatten().collect();
     for key in services {
+        fault::point();
         tables.services.remove(&key).map_err(failed("SERVICES"))?;
     }
     let vips: Vec<_> = tables.vips.keys().flatten().collect();
     for key in vips {
+        fault::point();
         tables.vips.remove(&key).map_err(failed("VIPS"))?;
     }
     Ok(())

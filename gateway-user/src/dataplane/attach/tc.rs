@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{TcChoice, pin, pinned, program, unpin};
 use crate::{
     dataplane::{
-        Error,
+        Error, fault,
         load::{self, TC, chain},
         pins::Pins,
     },
@@ -181,11 +181,25 @@ fn tcx_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Result<(
     let there = names.each_ref().map(|name| pins.link(name).exists());
     let (new, old) = if there[0] { (1, 0) } else { (0, 1) };
     unpin(pins, &names[new])?;
+    let suffix = format!("-{}", interface.name);
+    let fronts = |name: &String| name.starts_with("front-") && name.ends_with(&suffix);
+    let main = pinned(pins, &link_name(interface)).map(SchedClassifierLink::try_from);
+    let order = match &main {
+        // Behind what others have put before it. Where an attempt was stopped, ours come first of all until the end.
+        Some(Ok(main)) if !pins.links().iter().any(fronts) => LinkOrder::before_link(main).ok(),
+        _ => None,
+    };
     let program: &mut SchedClassifier = program(ebpf, TC)?;
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program
-        .attach_with_options(&interface.name, TcAttachType::Ingress, options)
-        .map_err(|e| failed(chain(&e)))?;
+    let mut attach = |order| {
+        let options = TcAttachOptions::TcxOrder(order);
+        program.attach_with_options(&interface.name, TcAttachType::Ingress, options)
+    };
+    // The interface of that link may be gone.
+    let there = order.and_then(|order| attach(order).ok());
+    let id = match there {
+        Some(id) => id,
+        None => attach(LinkOrder::first()).map_err(|e| failed(chain(&e)))?,
+    };
     let link = program.take_link(id).map_err(|e| failed(chain(&e)))?;
     let link: FdLink = link
         .try_into()
@@ -204,6 +218,7 @@ pub(super) fn take_the_place(pins: &Pins, interface: &Interface) -> Result<(), E
     for front in front_names(pins, interface).map(|name| pins.link(&name)) {
         if front.exists() {
             let place = pins.link(&link_name(interface));
+            fault::point();
             fs::rename(&front, &place).map_err(|e| Error::Pin(place, e.to_string()))?;
         }
     }
@@ -216,6 +231,7 @@ fn clsact_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Resul
     let program: &mut SchedClassifier = program(ebpf, TC).map_err(|e| e.to_string())?;
     let added = qdisc_add_clsact(&interface.name);
     let mut refused = String::new();
+    fault::point();
     for front in 1..=FRONTS {
         let options = TcAttachOptions::Netlink(NlOptions {
             priority: PRIORITY - front,
@@ -244,6 +260,7 @@ fn clsact_in_front(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface) -> Resul
 /// Removes filters of [`in_front`], the foremost first.
 pub(super) fn detach_fronts(pins: &Pins, interface: &str) -> bool {
     let mut any = false;
+    fault::point();
     for front in (1..=FRONTS).rev() {
         let link = at(interface, PRIORITY - front, handle(pins.root()));
         any |= link.is_ok_and(|link| link.detach().is_ok());

@@ -22,6 +22,7 @@ use super::shapes::{Moves, Shapes, TableShape};
 use crate::dataplane::{
     Error,
     batch::{self, Raw},
+    fault,
     pins::Pins,
     record::Record,
     tables::{Tables, failed},
@@ -79,6 +80,23 @@ pub struct Pass {
     pub left: BTreeMap<&'static str, u64>,
 }
 
+/// Which entries of a source are looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Which {
+    /// All, before our programs are attached anywhere.
+    First,
+    /// Those that were seen since this tick: an earlier pass had the others.
+    Since(u32),
+    /// All.
+    All,
+}
+
+impl Which {
+    fn skips(self, flow: &Flow) -> bool {
+        matches!(self, Self::Since(tick) if later(tick, flow.life.last_seen))
+    }
+}
+
 /// Entries that the flow table of these pins has room for.
 pub(super) fn flow_table_size(pins: &Pins) -> Option<u32> {
     let map = Raw::open(&pins.map(maps::FLOWS.0), &[MapType::Hash]).ok()?;
@@ -97,25 +115,16 @@ impl Source {
         };
         // Without a record nobody has ever steered with these maps.
         if record.is_some() {
-            source.flows = source.table::<FlowKey, Flow>(maps::FLOWS.0, MapType::Hash, &FLOW);
-            source.clients = source.table::<AffinityKey, Affinity>(
-                maps::AFFINITY.0,
-                MapType::LruHash,
-                &AFFINITY,
-            );
+            source.flows = source.table::<FlowKey, Flow>(maps::FLOWS.0, &FLOW);
+            source.clients = source.table::<AffinityKey, Affinity>(maps::AFFINITY.0, &AFFINITY);
         }
         source
     }
 
-    fn table<K: Shaped, V: Shaped>(
-        &mut self,
-        name: &str,
-        kind: MapType,
-        needed: &[&str],
-    ) -> Option<Table> {
+    fn table<K: Shaped, V: Shaped>(&mut self, name: &str, needed: &[&str]) -> Option<Table> {
         let opened = self.shapes.0.get(name).map_or_else(
             || Err("its agent did not tell its fields".to_owned()),
-            |shape| Table::open::<K, V>(&self.pins, name, kind, shape, needed),
+            |shape| Table::open::<K, V>(&self.pins, name, shape, needed),
         );
         opened
             .map_err(|why| {
@@ -131,11 +140,10 @@ impl Table {
     fn open<K: Shaped, V: Shaped>(
         pins: &Pins,
         name: &str,
-        kind: MapType,
         shape: &TableShape,
         needed: &[&str],
     ) -> Result<Self, String> {
-        let map = Raw::open(&pins.map(name), &[kind])?;
+        let map = Raw::open(&pins.map(name), &[MapType::Hash, MapType::LruHash])?;
         let told = (shape.key.size as usize, shape.value.size as usize);
         if (map.key_size, map.value_size) != told {
             return Err("its agent told another size of it".to_owned());
@@ -169,6 +177,7 @@ impl Table {
             for value in values.chunks_exact(self.map.value_size).take(read) {
                 new_values.push(self.values.make(value, &mut aside));
             }
+            fault::point();
             take(&new_keys, &new_values)?;
             if end {
                 return Ok(());
@@ -182,14 +191,19 @@ impl Table {
 ///
 /// # Errors
 /// When a map cannot be read or written.
-pub fn copy(source: &Source, pins: &Pins, tables: &mut Tables) -> Result<Pass, Error> {
+pub fn copy(
+    source: &Source,
+    pins: &Pins,
+    tables: &mut Tables,
+    which: Which,
+) -> Result<Pass, Error> {
     let mut pass = Pass::default();
     if let Some(flows) = &source.flows {
         let mut live = Live::open(pins)?;
-        if tables.flows.keys().next().is_none() {
+        if which == Which::First && tables.flows.keys().next().is_none() {
             all(flows, tables, &mut live, &mut pass)?;
         } else {
-            missing(flows, tables, &mut live, &mut pass)?;
+            missing(flows, tables, &mut live, which, &mut pass)?;
         }
     }
     if let Some(clients) = &source.clients {
@@ -241,11 +255,12 @@ fn missing(
     flows: &Table,
     tables: &mut Tables,
     live: &mut Live,
+    which: Which,
     pass: &mut Pass,
 ) -> Result<(), Error> {
     flows.walk(maps::FLOWS.0, |keys: &[FlowKey], values: &[Flow]| {
         for (key, flow) in keys.iter().zip(values) {
-            if flow.life.flags & flag::REPLY != 0 {
+            if flow.life.flags & flag::REPLY != 0 && !which.skips(flow) {
                 // Where there is no room, the other entry finds none of its own, and tells.
                 let _ = write(tables, key, flow);
             }
@@ -254,7 +269,7 @@ fn missing(
     })?;
     flows.walk(maps::FLOWS.0, |keys: &[FlowKey], values: &[Flow]| {
         for (key, flow) in keys.iter().zip(values) {
-            if flow.life.flags & flag::REPLY != 0 {
+            if flow.life.flags & flag::REPLY != 0 || which.skips(flow) {
                 continue;
             }
             let reply_key = flow.nat.reverse_key(key.proto);

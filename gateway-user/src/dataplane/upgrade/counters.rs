@@ -14,6 +14,7 @@ use super::{Source, shapes::Moves};
 use crate::dataplane::{
     Error,
     batch::Raw,
+    fault,
     record::Record,
     tables::{Tables, failed},
 };
@@ -71,6 +72,7 @@ fn raise<V: Pod + Shaped + Copy>(
         return Ok(());
     };
     let mut aside = Vec::new();
+    fault::point();
     for id in ids {
         let Ok(cpus) = map.of_cpus(id) else { continue };
         if cpus.iter().flatten().all(|byte| *byte == 0) {
