@@ -140,13 +140,14 @@ pub(crate) fn run(options: &Options) -> Result<Nanos> {
         let mut cases = Vec::new();
         let mut have = 0;
         for &flows in sizes {
-            stand.tables.fill(have..flows, UDP)?;
             let tcp = flows <= 100_000;
             if tcp {
                 stand.tables.fill(have..flows, TCP)?;
             } else {
+                // There is room for a million flows, not for these as well.
                 stand.tables.clear(0..have, TCP)?;
             }
+            stand.tables.fill(have..flows, UDP)?;
             have = flows;
             cases.push(stand.case(options, flows, UDP, way::REQUEST)?);
             cases.push(stand.case(options, flows, UDP, way::REPLY)?);
