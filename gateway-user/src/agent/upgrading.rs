@@ -54,7 +54,7 @@ impl Gateway {
         self.record.beside = None;
         self.save_head()?;
         attach::take_the_place(&self.pins, &interfaces)?;
-        self.attach()?;
+        self.attach_interfaces()?;
         upgrade.copy(&self.pins, &mut self.tables, true)?;
         upgrade.count(&self.record, &mut self.tables)?;
         self.tell(upgrade)
