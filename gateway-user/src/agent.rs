@@ -8,6 +8,7 @@ mod configuring;
 mod gateway;
 mod judging;
 mod options;
+mod pressure;
 mod publishing;
 mod surroundings;
 mod sweeper;

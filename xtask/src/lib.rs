@@ -12,6 +12,7 @@ pub mod ebpf;
 pub mod kernel;
 pub mod kernel_matrix;
 pub mod lab;
+pub mod member;
 pub mod netns;
 pub mod paths;
 pub mod pod;

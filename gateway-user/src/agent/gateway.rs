@@ -99,6 +99,8 @@ pub(super) struct Gateway {
     pub(super) shown: Instant,
     /// Backends that have flows; `None` until a sweep has told since the last change.
     pub(super) busy: Option<BTreeSet<u32>>,
+    /// The flow table is nearly full, and timeouts are short.
+    pub(super) pressed: bool,
     /// Wakes the sweeper.
     pub(super) sweeper: Option<SyncSender<()>>,
     /// When the maps were last changed: a sweep that began before says nothing about it.
@@ -163,7 +165,14 @@ impl Gateway {
         dataplane::vips::adopt(&mut tables)?;
         let rate = Clock::open(&pins)?.rate(&tables, MEASURE)?;
         let seed = plan::ring_seed(&options.ring_secret);
-        apply::configure(&mut tables, seed as u32, rate, options.sample_every)?;
+        let timeouts = &apply::TIMEOUTS;
+        apply::configure(
+            &mut tables,
+            seed as u32,
+            rate,
+            options.sample_every,
+            timeouts,
+        )?;
         // A record that cannot be read is no empty one: ids and regions of live flows are in it.
         let (mut record, upgrade) = found.settle(&pins, &mut tables)?;
         let mut recorder = Recorder::open(&mut tables)?;
@@ -241,6 +250,7 @@ impl Gateway {
             unsaved: BTreeSet::new(),
             shown: Instant::now(),
             busy: None,
+            pressed: false,
             sweeper: None,
             changed: Instant::now(),
             _lock: lock,
@@ -336,6 +346,7 @@ impl Gateway {
         self.shared
             .flows
             .store(sweep.seen.saturating_sub(sweep.removed), Ordering::Relaxed);
+        self.ease(sweep.seen.saturating_sub(sweep.removed));
         self.shared.ports.store(Arc::new(sweep.ports));
         if sweep.began < self.changed {
             return;

@@ -36,6 +36,10 @@ const GRACE: Duration = Duration::from_millis(20);
 /// least 2 h 4 min for established TCP; RFC 4787 section 4.3 for at least 2 min of UDP.
 pub const TIMEOUTS: [u32; state::COUNT] = [0, 30, 7440, 120, 10, 30, 180, 0];
 
+/// The same while the flow table is nearly full: what was never answered, or was closed, makes room sooner; what is open
+/// is left alone. A SYN that is not answered comes again after 1, 3 and 7 s (RFC 6298 section 2), four seconds apart at most.
+pub const PRESSED: [u32; state::COUNT] = [0, 5, 7440, 30, 2, 5, 180, 0];
+
 /// What steps are carried out with.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -244,14 +248,15 @@ pub fn apply_hops(
     Ok(())
 }
 
-/// Writes the configuration, and the high water of the flow table.
+/// Writes the configuration, with these timeouts in seconds, and the high water of the flow table.
 pub fn configure(
     tables: &mut Tables,
     flow_seed: u32,
     ticks_per_second: u32,
     sample_every: u32,
+    timeouts: &[u32; state::COUNT],
 ) -> Result<(), Error> {
-    let timeout_ticks = TIMEOUTS.map(|seconds| seconds.saturating_mul(ticks_per_second));
+    let timeout_ticks = timeouts.map(|seconds| seconds.saturating_mul(ticks_per_second));
     let config = Config {
         seed: flow_seed,
         sample_every,

@@ -1,12 +1,12 @@
 //! What the manifests say at the moment, and which pods may answer for it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use xtask::lab::topology::{self, HTTP_PORT, Pod};
+use xtask::{
+    lab::topology::{self, HTTP_PORT},
+    member::Endpoint,
+};
 
 use crate::e2e::{
     Gateway,
@@ -90,60 +90,31 @@ impl World {
             }
             gateway.write(&format!("fleet/{service}.yaml"), &ingress.yaml())?;
             for cluster in ["c1", "c2"] {
-                let text = manifests::service(service, HTTP_PORT, "None")
-                    + &self.slice(service, cluster, pods);
+                let pods = self.listed(cluster, pods);
+                let text = manifests::service(service, HTTP_PORT, "None", &pods);
                 gateway.write(&format!("clusters/{cluster}/{service}.yaml"), &text)?;
             }
         }
         Ok(())
     }
 
-    fn slice(&self, service: &str, cluster: &str, names: &[&'static str]) -> String {
-        let pods: Vec<Pod> = topology::pods();
-        let mut text = format!(
-            "apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {service}-1
-  namespace: demo
-  labels:
-    kubernetes.io/service-name: {service}
-addressType: IPv4
-ports:
-- name: http
-  port: {HTTP_PORT}
-  protocol: TCP
-endpoints:
-"
-        );
-        let mut none = true;
-        for pod in pods.iter().filter(|pod| pod.cluster == cluster) {
-            let Some(name) = names.iter().find(|name| **name == pod.name) else {
-                continue;
-            };
-            let listed = self.away.get(*name).copied().unwrap_or(Listed::Ready);
-            if listed == Listed::Gone {
-                continue;
+    /// Those of these pods that a cluster lists.
+    fn listed(&self, cluster: &str, names: &[&str]) -> Vec<Endpoint> {
+        let ours = topology::pods()
+            .into_iter()
+            .filter(|pod| pod.cluster == cluster && names.contains(&pod.name.as_str()));
+        ours.filter_map(|pod| {
+            match self
+                .away
+                .get(pod.name.as_str())
+                .copied()
+                .unwrap_or(Listed::Ready)
+            {
+                Listed::Ready => Some(pod.endpoint(true)),
+                Listed::Unready => Some(pod.endpoint(false)),
+                Listed::Gone => None,
             }
-            none = false;
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "- addresses: [\"{}\"]
-  conditions:
-    ready: {}
-  targetRef:
-    kind: Pod
-    namespace: demo
-    name: {name}
-",
-                pod.address,
-                listed == Listed::Ready
-            );
-        }
-        if none {
-            text = text.replace("endpoints:\n", "endpoints: []\n");
-        }
-        text
+        })
+        .collect()
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use xtask::lab::topology::{self, HTTP_PORT, Pod};
+use xtask::{
+    lab::topology::{self, HTTP_PORT},
+    member::{self, Endpoint, Port},
+};
 
 /// Path below the manifest directory, and content.
 pub type File = (String, String);
@@ -25,15 +28,12 @@ pub fn clusters(name: &str, port: u16, affinity: &str, ready: impl Fn(&str) -> b
     ["c1", "c2"]
         .into_iter()
         .map(|cluster| {
-            let pods: Vec<(Pod, bool)> = topology::pods()
-                .into_iter()
+            let pods: Vec<Endpoint> = topology::pods()
+                .iter()
                 .filter(|pod| pod.cluster == cluster)
-                .map(|pod| {
-                    let ready = ready(&pod.name);
-                    (pod, ready)
-                })
+                .map(|pod| pod.endpoint(ready(&pod.name)))
                 .collect();
-            let text = service(name, port, affinity) + &slice(name, port, &pods);
+            let text = service(name, port, affinity, &pods);
             (format!("clusters/{cluster}/{name}.yaml"), text)
         })
         .collect()
@@ -193,58 +193,8 @@ metadata:
     }
 }
 
-/// A Service whose pods listen on this port.
-pub fn service(name: &str, target: u16, affinity: &str) -> String {
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata:
-  name: {name}
-  namespace: demo
-spec:
-  selector:
-    app: {name}
-  sessionAffinity: {affinity}
-  ports:
-  - name: http
-    port: 80
-    protocol: TCP
-    targetPort: {target}
----
-"
-    )
-}
-
-fn slice(service: &str, port: u16, pods: &[(Pod, bool)]) -> String {
-    let mut text = format!(
-        "apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {service}-1
-  namespace: demo
-  labels:
-    kubernetes.io/service-name: {service}
-addressType: IPv4
-ports:
-- name: http
-  port: {port}
-  protocol: TCP
-endpoints:
-"
-    );
-    for (pod, ready) in pods {
-        let _ = write!(
-            text,
-            "- addresses: [\"{}\"]
-  conditions:
-    ready: {ready}
-  targetRef:
-    kind: Pod
-    namespace: demo
-    name: {}
-",
-            pod.address, pod.name
-        );
-    }
-    text
+/// A Service whose pods listen on this port, and its EndpointSlice.
+pub fn service(name: &str, target: u16, affinity: &str, pods: &[Endpoint]) -> String {
+    let port = Port::tcp("http", 80);
+    member::service(name, port, target, affinity) + &member::slice(name, port.at(target), pods)
 }

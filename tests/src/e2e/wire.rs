@@ -70,7 +70,7 @@ impl Conn {
     /// Connects inside a namespace, from a chosen address and port.
     pub fn within(namespace: &str, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Self> {
         let stream = netns::inside(namespace, || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
             if let Some(from) = from {
                 socket.bind(&from.into())?;

@@ -17,6 +17,8 @@ use fleetgate_tests::{
     },
     packets::{ETHERNET, MORE_FRAGMENTS, flags, other, tcp},
 };
+use gateway_common::flow::state;
+use gateway_user::dataplane::apply;
 use xtask::lab::topology::CLIENT_ADDRESS;
 
 /// A listener that the proxy steers.
@@ -198,6 +200,37 @@ fn a_flood_of_syns_is_cut_to_the_budget_and_disturbs_no_open_connection() -> Res
     thread::sleep(Duration::from_secs(1));
     assert!(answered(WEB)?);
     Ok(())
+}
+
+/// Entries of a small flow table.
+const ENTRIES: u32 = 4_096;
+
+#[test]
+fn a_listener_that_was_flooded_full_takes_connections_again_long_before_half_open_flows_time_out()
+-> Result<()> {
+    let mut gateway = Gateway::new()?;
+    gateway.arguments = vec!["--max-flows".to_owned(), ENTRIES.to_string()];
+    gateway.start()?;
+    let mut held = Held::open(WEB, 4)?;
+    let wire = Wire::open(&gateway)?;
+    let vip = SocketAddrV4::new(VIP, WEB);
+    let began = Instant::now();
+    for number in 0..ENTRIES {
+        let from = SocketAddrV4::new(Ipv4Addr::from(0xc612_0000 + number), 1024);
+        wire.send(&tcp(from, vip, flags::SYN))?;
+    }
+    assert!(
+        gateway.counted("high_water")? > 0,
+        "the table was not filled"
+    );
+    assert!(!answered(WEB)?, "the listener has its share of the table");
+    held.stay()?;
+    // Alone, flows that nobody answered would hold the table for half a minute.
+    let easy = Duration::from_secs(apply::TIMEOUTS[usize::from(state::TCP_OPENING)].into());
+    while !answered(WEB)? {
+        ensure!(began.elapsed() < easy, "{}", gateway.words());
+    }
+    held.stay()
 }
 
 #[test]

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use fleetgate_tests::e2e::{Gateway, VIP, eventually, manifests::WEB};
 use xtask::{
     lab::topology::{self, CLIENT},
+    member::{self, Endpoint, Port},
     netns,
 };
 
@@ -70,48 +71,31 @@ metadata:
 }
 
 /// A Service and the slice of its pods in one cluster; `there` tells whether a pod is named, and whether it is ready.
-fn member(
+fn of_cluster(
     cluster: &str,
     name: &str,
     port: (u16, u16, &str),
     there: impl Fn(&str) -> Option<bool>,
 ) -> String {
-    let (port, target, protocol) = port;
-    let mut text = format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: demo}}
-spec:
-  ports:
-  - {{name: main, port: {port}, protocol: {protocol}, targetPort: {target}}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: demo, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-ports: [{{name: main, port: {target}, protocol: {protocol}}}]
-endpoints:
-"
-    );
-    let pods = topology::pods()
+    let (number, target, protocol) = port;
+    let port = Port {
+        name: "main",
+        number,
+        protocol,
+    };
+    let ours = topology::pods()
         .into_iter()
         .filter(|pod| pod.cluster == cluster);
-    for pod in pods {
-        if let Some(ready) = there(&pod.name) {
-            let _ = writeln!(
-                text,
-                "- {{addresses: ['{}'], conditions: {{ready: {ready}}}, targetRef: {{kind: Pod, name: {}}}}}",
-                pod.address, pod.name
-            );
-        }
-    }
-    text
+    let pods: Vec<Endpoint> = ours
+        .filter_map(|pod| Some(pod.endpoint(there(&pod.name)?)))
+        .collect();
+    member::service(name, port, target, "None") + &member::slice(name, port.at(target), &pods)
 }
 
 fn members(gateway: &Gateway, there: impl Fn(&str) -> Option<bool> + Copy) -> Result<()> {
     for cluster in ["c1", "c2"] {
-        let db = member(cluster, "db", (DB, DB_POD, "TCP"), there);
-        let game = member(cluster, "game", (GAME, GAME_POD, "UDP"), there);
+        let db = of_cluster(cluster, "db", (DB, DB_POD, "TCP"), there);
+        let game = of_cluster(cluster, "game", (GAME, GAME_POD, "UDP"), there);
         gateway.write(
             &format!("clusters/{cluster}/l4.yaml"),
             &(db + "---\n" + &game),

@@ -19,6 +19,7 @@ mod network;
 mod prefix;
 mod proxy;
 mod same;
+mod six;
 mod two;
 mod udp;
 mod upgrade;

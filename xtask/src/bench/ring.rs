@@ -79,6 +79,17 @@ impl Disruption {
     }
 }
 
+/// A backend more that makes for a longer ring. Told, not judged: a slot of the longer ring is another one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Longer {
+    /// Backends before.
+    pub backends: usize,
+    /// Slots before and after.
+    pub slots: (u32, u32),
+    /// Clients without a flow that go to another backend than before, in percent.
+    pub moved_percent: f64,
+}
+
 /// Everything that is measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
@@ -86,6 +97,8 @@ pub struct Figures {
     pub shares: Vec<Share>,
     /// Changes.
     pub disruptions: Vec<Disruption>,
+    /// Where one backend more has another length.
+    pub longer: Vec<Longer>,
     /// Whether a second node with the same seed, which lists the backends in another order under other ids, has the same
     /// ring.
     pub same_on_two_nodes: bool,
@@ -153,6 +166,31 @@ fn counts(ring: &[u32]) -> BTreeMap<u32, usize> {
         *counts.entry(*id).or_default() += 1;
     }
     counts
+}
+
+/// Each number of backends after which rings are longer.
+fn longer(seed: u64) -> Vec<Longer> {
+    const CLIENTS: u32 = 1 << 16;
+    let steps = (1..2_000).filter(|count| maglev::ring_len(*count) != maglev::ring_len(count + 1));
+    let measure = |backends: usize| {
+        let ring = |count: usize| {
+            let slots = maglev::ring_len(count);
+            maglev::build(&entries(&vec![1; count]), slots, seed)
+        };
+        let (before, after) = (ring(backends), ring(backends + 1));
+        let pod = |ring: &[u32], client: u32| {
+            let hash = hash::mix(client);
+            ring.get(hash::scale(hash, ring.len() as u32) as usize)
+                .copied()
+        };
+        let moves = |client: &u32| pod(&before, *client) != pod(&after, *client);
+        Longer {
+            backends,
+            slots: (before.len() as u32, after.len() as u32),
+            moved_percent: (0..CLIENTS).filter(moves).count() as f64 * 100.0 / f64::from(CLIENTS),
+        }
+    };
+    steps.map(measure).collect()
 }
 
 /// The length that the agent would choose.
@@ -272,6 +310,7 @@ pub fn measure(seed: u64) -> Figures {
             .iter()
             .map(|(what, from, to)| disruption(what, from, to, seed))
             .collect(),
+        longer: longer(seed),
         same_on_two_nodes: same_on_two_nodes(&fleet([60, 30, 10]), seed),
     }
 }
@@ -355,6 +394,20 @@ pub fn run(json: bool) -> Result<ExitCode> {
             "",
             "",
         ];
+        console::say(console::table(&header, &rows));
+        let rows: Vec<Vec<String>> = figures
+            .longer
+            .iter()
+            .map(|it| {
+                vec![
+                    format!("{} to {}", it.backends, it.backends + 1),
+                    it.slots.0.to_string(),
+                    it.slots.1.to_string(),
+                    format!("{:.0} %", it.moved_percent),
+                ]
+            })
+            .collect();
+        let header = ["longer rings", "slots", "then", "new clients elsewhere"];
         console::say(console::table(&header, &rows));
     }
     let row = |what: &str, measured: String, most: String, held: bool| {

@@ -1,9 +1,10 @@
 //! The demo's objects, as kubectl would apply them. Pure: text in, text out.
 
-use std::fmt::Write;
-
 use super::scenario::{Mode, Rules};
-use crate::lab::topology::{self, HTTP_PORT, IPERF_PORT, Pod};
+use crate::{
+    lab::topology::{self, HTTP_PORT, IPERF_PORT},
+    member::{self, Endpoint, Port},
+};
 
 /// Port of the listener whose scenarios are measured.
 pub const WEB_LISTENER: u16 = 8001;
@@ -21,9 +22,10 @@ pub fn base() -> Vec<File> {
     ];
     for (cluster, _) in topology::CLUSTERS {
         let cluster = format!("c{cluster}");
-        let pods: Vec<Pod> = topology::pods()
+        let pods: Vec<Endpoint> = topology::pods()
             .into_iter()
             .filter(|pod| pod.cluster == cluster)
+            .map(|pod| pod.endpoint(true))
             .collect();
         // The member clusters need not agree on how a Service names its target port.
         let target = if cluster == "c1" {
@@ -31,10 +33,12 @@ pub fn base() -> Vec<File> {
         } else {
             "http".into()
         };
-        let web =
-            service("web", "http", 80, &target, false) + &slice("web", "http", HTTP_PORT, &pods);
-        let iperf = service("iperf", "iperf", IPERF_PORT, &IPERF_PORT.to_string(), true)
-            + &slice("iperf", "iperf", IPERF_PORT, &pods);
+        let port = Port::tcp("http", 80);
+        let web = member::service("web", port, target, "None")
+            + &member::slice("web", port.at(HTTP_PORT), &pods);
+        let port = Port::tcp("iperf", IPERF_PORT);
+        let iperf = member::service("iperf", port, IPERF_PORT, "ClientIP")
+            + &member::slice("iperf", port, &pods);
         files.push((format!("clusters/{cluster}/web.yaml"), web));
         files.push((format!("clusters/{cluster}/iperf.yaml"), iperf));
     }
@@ -141,61 +145,4 @@ spec:
     name: mcg
 "
     )
-}
-
-fn service(name: &str, port_name: &str, port: u16, target: &str, by_client: bool) -> String {
-    let affinity = if by_client { "ClientIP" } else { "None" };
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata:
-  name: {name}
-  namespace: demo
-spec:
-  selector:
-    app: {name}
-  sessionAffinity: {affinity}
-  ports:
-  - name: {port_name}
-    port: {port}
-    protocol: TCP
-    targetPort: {target}
----
-"
-    )
-}
-
-fn slice(service: &str, port_name: &str, port: u16, pods: &[Pod]) -> String {
-    let mut text = format!(
-        "apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {service}-1
-  namespace: demo
-  labels:
-    kubernetes.io/service-name: {service}
-addressType: IPv4
-ports:
-- name: {port_name}
-  port: {port}
-  protocol: TCP
-endpoints:
-"
-    );
-    for pod in pods {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "- addresses: [\"{}\"]
-  conditions:
-    ready: true
-  targetRef:
-    kind: Pod
-    namespace: demo
-    name: {}
-",
-            pod.address, pod.name
-        );
-    }
-    text
 }

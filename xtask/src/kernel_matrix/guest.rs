@@ -17,7 +17,9 @@ use rustix::process::Signal;
 use super::{RESULT, Report};
 use crate::{
     client::{self, Job},
-    console, netns,
+    console,
+    member::{self, Endpoint, Port},
+    netns,
     process::{self, Known},
 };
 
@@ -327,13 +329,23 @@ fn manifests() -> Result<()> {
         &ingress("proxied", PROXIED, "request"),
     )?;
     write("fleet/echo.yaml", ECHO_YAML)?;
-    write("clusters/c1/web.yaml", MEMBER_YAML)?;
-    let echo = MEMBER_YAML
-        .replace("web", "echo")
-        .replace("port: 80\n", &format!("port: {ECHO}\n"))
-        .replace("8080", &ECHO.to_string())
-        .replace("TCP", "UDP");
-    write("clusters/c1/echo.yaml", &echo)
+    let pods = [("p1", 11), ("p2", 12)].map(|(name, last)| Endpoint {
+        address: [10, 221, 0, last].into(),
+        name: name.to_owned(),
+        ready: true,
+    });
+    let web = Port::tcp("http", 80);
+    let echo = Port {
+        name: "http",
+        number: ECHO,
+        protocol: "UDP",
+    };
+    for (name, port, target) in [("web", web, PORT), ("echo", echo, ECHO)] {
+        let text = member::service(name, port, target, "None")
+            + &member::slice(name, port.at(target), &pods);
+        write(&format!("clusters/c1/{name}.yaml"), &text)?;
+    }
+    Ok(())
 }
 
 const GATEWAY_YAML: &str = "\
@@ -404,50 +416,6 @@ spec:
       name: echo
       port:
         number: 5300
-";
-
-const MEMBER_YAML: &str = "\
-apiVersion: v1
-kind: Service
-metadata:
-  name: web
-  namespace: demo
-spec:
-  selector:
-    app: web
-  ports:
-  - name: http
-    port: 80
-    protocol: TCP
-    targetPort: 8080
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: web-1
-  namespace: demo
-  labels:
-    kubernetes.io/service-name: web
-addressType: IPv4
-ports:
-- name: http
-  port: 8080
-  protocol: TCP
-endpoints:
-- addresses: [\"10.221.0.11\"]
-  conditions:
-    ready: true
-  targetRef:
-    kind: Pod
-    namespace: demo
-    name: p1
-- addresses: [\"10.221.0.12\"]
-  conditions:
-    ready: true
-  targetRef:
-    kind: Pod
-    namespace: demo
-    name: p2
 ";
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::member::Endpoint;
+
 /// Every namespace of the lab begins with this.
 pub const PREFIX: &str = "fg-";
 /// The client's namespace.
@@ -37,6 +39,17 @@ pub struct Pod {
     pub address: Ipv4Addr,
     /// The router's device that leads to it.
     pub device: String,
+}
+
+impl Pod {
+    /// It, in an EndpointSlice.
+    pub fn endpoint(&self, ready: bool) -> Endpoint {
+        Endpoint {
+            address: self.address.into(),
+            name: self.name.clone(),
+            ready,
+        }
+    }
 }
 
 /// Every pod, by cluster and number.
