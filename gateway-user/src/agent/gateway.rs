@@ -289,6 +289,12 @@ impl Gateway {
 
     /// Hands packets to the programs: from here on the gateway steers.
     pub(super) fn attach(&mut self) -> Result<(), Error> {
+        self.attach_interfaces()?;
+        self.tell_ready();
+        Ok(())
+    }
+
+    pub(super) fn attach_interfaces(&mut self) -> Result<(), Error> {
         let interfaces = self.wanted_interfaces();
         if self.attached.is_empty() {
             self.hand_over_sockets()?;
@@ -305,7 +311,6 @@ impl Gateway {
         }
         self.attached = interfaces.into_iter().map(|i| (i.name, i.index)).collect();
         let _ = self.save();
-        self.tell_ready();
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tokio::task::yield_now;
 use tracing::{info, warn};
 
 use super::{
@@ -36,6 +37,8 @@ impl Gateway {
         self.carry_out(&rest)?;
         upgrade.count(&self.record, &mut self.tables)?;
         upgrade.copy(&self.pins, &mut self.tables, false)?;
+        // A pass over a large table takes a while: the admin server answers in between.
+        yield_now().await;
         let interfaces = self.wanted_interfaces();
         let (xdp, tc) = (self.options.xdp, self.options.tc);
         attach::in_front(&mut self.ebpf, &self.pins, &interfaces, xdp, tc)?;
@@ -54,7 +57,8 @@ impl Gateway {
         self.record.beside = None;
         self.save_head()?;
         attach::take_the_place(&self.pins, &interfaces)?;
-        self.attach()?;
+        self.attach_interfaces()?;
+        yield_now().await;
         upgrade.copy(&self.pins, &mut self.tables, true)?;
         upgrade.count(&self.record, &mut self.tables)?;
         self.tell(upgrade)

@@ -381,3 +381,22 @@ impl Record {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_version_may_have_more_and_less() {
+        let mut record = Record::default();
+        let head = br#"{"generation": 7, "of_a_later_version": {"x": [1]}}"#;
+        record.take_up("head", head).unwrap();
+        record
+            .take_up("shapes", br#"{"FLOWS": {"key": {}}}"#)
+            .unwrap();
+        record.take_up("moons 3", b"whatever").unwrap();
+        assert_eq!((record.generation, record.term), (7, 0));
+        assert_eq!(record.shapes.0["FLOWS"].value.size, 0);
+        assert!(record.take_up("hops", b"{}").is_err());
+    }
+}

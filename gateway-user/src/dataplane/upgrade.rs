@@ -68,7 +68,10 @@ impl Found {
     pub fn look(pins: &Pins) -> Result<Self, Error> {
         let mut others = Vec::new();
         for other in pins.others() {
-            let record = Record::of_pins(&other)?;
+            let record = Record::of_pins(&other).map_err(|error| match error {
+                Error::Record(why) => Error::Record(format!("of layout {}: {why}", other.layout())),
+                error => error,
+            })?;
             others.push((other, record));
         }
         Ok(Self {

@@ -345,14 +345,16 @@ fn chance(below: Duration) -> Duration {
 /// More writes than an upgrade of these maps has.
 const MOST: u64 = 600;
 
-/// Every write is far too many for each run: one of so many, from a random one on. `FLEETGATE_EVERY_WRITE=1` takes all.
-const STRIDE: u64 = 12;
+/// Every write is far too many for each run: one of so many, from a random one on. `FLEETGATE_EVERY_WRITE=0` takes all,
+/// with a larger number all from that one on.
+const STRIDE: u64 = 16;
 
 #[test]
 fn an_agent_that_ends_before_any_write_of_an_upgrade_is_followed_by_either_version() -> Result<()> {
-    let stride = match std::env::var_os("FLEETGATE_EVERY_WRITE") {
-        Some(_) => 1,
-        None => STRIDE,
+    let random = RandomState::new().hash_one(0) % STRIDE;
+    let (mut write, stride) = match std::env::var("FLEETGATE_EVERY_WRITE") {
+        Ok(first) => (first.parse()?, 1),
+        Err(_) => (random, STRIDE),
     };
     let mut gateway = Gateway::new()?;
     game(&gateway)?;
@@ -361,7 +363,6 @@ fn an_agent_that_ends_before_any_write_of_an_upgrade_is_followed_by_either_versi
         let mut guests = Guests::come(&gateway)?;
         let first = gateway.layouts()?;
         let (mut other, mut halves, mut crashes) = (false, 0, 0);
-        let mut write = RandomState::new().hash_one(0) % stride;
         loop {
             ensure!(write < MOST, "more than {MOST} writes");
             let story = format!("write {write}, from {other} to {}", !other);
@@ -414,10 +415,9 @@ fn an_agent_that_ends_before_any_write_of_an_upgrade_is_followed_by_either_versi
             write += stride;
         }
         gateway.crash_at(None)?;
-        let wanted = 60 / stride as u32;
         ensure!(
-            halves > wanted && crashes > wanted,
-            "{crashes} crashes, {halves} of them in the middle"
+            halves > 4 && crashes > 8,
+            "{crashes} crashes, {halves} of them in the middle, the last before write {write}"
         );
         Ok(())
     })

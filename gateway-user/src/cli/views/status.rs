@@ -460,6 +460,26 @@ warning: no route to 10.9.9.9
     }
 
     #[test]
+    fn what_an_upgrade_took_over_and_what_not_is_told() {
+        let mut record = sample::record();
+        record.upgrade = Some(UpgradeRecord {
+            version: "0.1.0".to_owned(),
+            layout: "0123456789abcdef".to_owned(),
+            flows: 12,
+            left: vec!["3 flows: the flow table is full".to_owned()],
+            milliseconds: 80,
+            ..UpgradeRecord::default()
+        });
+        let flows = FlowCount::default();
+        let text = status(&record, &sample::readings(), &flows, moment(true)).text(Paint::Plain);
+        let expected = "\
+upgrade    12 flows taken over from layout 0123456789abcdef of version 0.1.0, in 80 ms
+           not taken over: 3 flows: the flow table is full
+";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
     fn a_dead_agent_is_told_apart_from_a_gateway_that_is_off() {
         let text = |links: Vec<String>| {
             let moment = Moment {
