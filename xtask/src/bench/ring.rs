@@ -16,6 +16,8 @@ use crate::console;
 pub const SHARE_ERROR_PERCENT: f64 = 0.2;
 /// Most that a share may differ from its weight, in slots: it is rounded up or down.
 pub const SHARE_ERROR_SLOTS: f64 = 1.0;
+/// Slots of the ring that rings are compared by, whatever length the agent gives them.
+pub const REFERENCE: u32 = 65_537;
 /// Most slots that may change hands, for each that must, when one backend comes, goes or gets another weight.
 pub const DISRUPTION: f64 = 1.6;
 /// The same, when several do at once. A backend that keeps its share wins slots of those that lose, and loses as many to
@@ -60,6 +62,8 @@ pub struct Disruption {
     pub ideal: usize,
     /// One by the other.
     pub ratio: f64,
+    /// The same in a ring of [`REFERENCE`] slots; nothing where the agent's own would be longer.
+    pub reference_ratio: Option<f64>,
     /// Those moved beyond [`DISRUPTION`], for each backend.
     pub beyond_slots: f64,
     /// Whether that is judged, and not the ratio.
@@ -117,6 +121,12 @@ impl Figures {
         errors.fold(0.0, f64::max)
     }
 
+    /// Largest ratio of any change in a ring of [`REFERENCE`] slots.
+    pub fn worst_reference(&self) -> f64 {
+        let ratios = self.disruptions.iter().filter_map(|it| it.reference_ratio);
+        ratios.fold(0.0, f64::max)
+    }
+
     /// Largest ratio of the changes of one backend that are not small.
     pub fn worst_disruption(&self) -> f64 {
         let judged = self.disruptions.iter().filter(|it| !it.small);
@@ -142,6 +152,7 @@ impl Figures {
         self.same_on_two_nodes
             && self.worst_share() <= SHARE_ERROR_PERCENT
             && self.worst_slots() <= SHARE_ERROR_SLOTS
+            && self.worst_reference() <= DISRUPTION
             && self.disruptions.iter().all(Disruption::held)
     }
 }
@@ -225,31 +236,38 @@ pub fn share(what: &str, weights: &[u32], seed: u64) -> Share {
 /// What a change of weights moves in a ring of the length it has before; a weight of zero is a backend that is not there.
 pub fn disruption(what: &str, before: &[u32], after: &[u32], seed: u64) -> Disruption {
     let slots = length(before);
+    let (moved, ideal) = moves(before, after, slots, seed);
+    let reference = (slots <= REFERENCE).then(|| moves(before, after, REFERENCE, seed));
+    let ratio = |moved: usize, ideal: usize| match moved {
+        0 => 0.0,
+        _ => moved as f64 / ideal as f64,
+    };
     let pairs = || before.iter().zip(after);
     let backends = pairs().filter(|(a, b)| **a > 0 || **b > 0).count();
     let changed = pairs().filter(|(a, b)| a != b).count();
     let coming = pairs().any(|(a, b)| (*a == 0) != (*b == 0));
     let small = if coming { SMALL_COMING } else { SMALL_WEIGHT };
-    let before = maglev::build(&entries(before), slots, seed);
-    let after = maglev::build(&entries(after), slots, seed);
-    let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
-    let left = counts(&after);
-    let lost = |(id, had): (u32, usize)| had.saturating_sub(left.get(&id).copied().unwrap_or(0));
-    let ideal: usize = counts(&before).into_iter().map(lost).sum();
     Disruption {
         what: what.to_owned(),
         slots,
         moved,
         ideal,
-        ratio: if moved == 0 {
-            0.0
-        } else {
-            moved as f64 / ideal as f64
-        },
+        ratio: ratio(moved, ideal),
+        reference_ratio: reference.map(|(moved, ideal)| ratio(moved, ideal)),
         beyond_slots: (moved as f64 - DISRUPTION * ideal as f64).max(0.0) / backends as f64,
         small: (ideal as f64) < small * backends as f64,
         changed,
     }
+}
+
+/// Slots that change hands, and how many must.
+fn moves(before: &[u32], after: &[u32], slots: u32, seed: u64) -> (usize, usize) {
+    let before = maglev::build(&entries(before), slots, seed);
+    let after = maglev::build(&entries(after), slots, seed);
+    let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+    let left = counts(&after);
+    let lost = |(id, had): (u32, usize)| had.saturating_sub(left.get(&id).copied().unwrap_or(0));
+    (moved, counts(&before).into_iter().map(lost).sum())
 }
 
 /// Measures everything with one seed.
@@ -378,6 +396,8 @@ pub fn run(json: bool) -> Result<ExitCode> {
                     it.moved.to_string(),
                     it.ideal.to_string(),
                     format!("{:.2}", it.ratio),
+                    it.reference_ratio
+                        .map_or_else(String::new, |ratio| format!("{ratio:.2}")),
                     format!("{:.2}", it.beyond_slots),
                     if it.small { "small" } else { "" }.to_owned(),
                     if it.held() { "held" } else { "FAILED" }.to_owned(),
@@ -390,6 +410,7 @@ pub fn run(json: bool) -> Result<ExitCode> {
             "moved",
             "at least",
             "ratio",
+            "in 65537 slots",
             "beyond 1.6, a backend",
             "",
             "",
@@ -434,6 +455,11 @@ pub fn run(json: bool) -> Result<ExitCode> {
                 "share error, slots",
                 figures.worst_slots(),
                 SHARE_ERROR_SLOTS,
+            ),
+            bar(
+                "slots moved / least, any change, 65537 slots",
+                figures.worst_reference(),
+                DISRUPTION,
             ),
             bar(
                 "slots moved / least, one backend",
