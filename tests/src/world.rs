@@ -79,13 +79,14 @@ impl Counters {
             });
             left.filter(|(_, count)| *count != V::default()).collect()
         }
-        let traffic = |now: Traffic, old: Traffic| Traffic {
-            flows: now.flows - old.flows,
-            in_packets: now.in_packets - old.in_packets,
-            in_bytes: now.in_bytes - old.in_bytes,
-            out_packets: now.out_packets - old.out_packets,
-            out_bytes: now.out_bytes - old.out_bytes,
-            refused: now.refused - old.refused,
+        let traffic = |mut now: Traffic, old: Traffic| {
+            now.flows -= old.flows;
+            now.in_packets -= old.in_packets;
+            now.in_bytes -= old.in_bytes;
+            now.out_packets -= old.out_packets;
+            now.out_bytes -= old.out_bytes;
+            now.refused -= old.refused;
+            now
         };
         Self {
             services: each(&self.services, &before.services, traffic),

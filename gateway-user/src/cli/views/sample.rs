@@ -270,7 +270,7 @@ fn traffic(flows: u64, incoming: (u64, u64), outgoing: (u64, u64)) -> Traffic {
         in_bytes: incoming.1,
         out_packets: outgoing.0,
         out_bytes: outgoing.1,
-        refused: 0,
+        ..Traffic::default()
     }
 }
 
