@@ -43,34 +43,7 @@ const _: () = assert!(size_of::<Batch>() == 56);
 /// Writes `values` to consecutive indices from `first` of an array of `u32`. After an error some may be written.
 pub(super) fn update(array: impl AsFd, first: u32, values: &[u32]) -> io::Result<()> {
     let keys: Vec<u32> = (first..).take(values.len()).collect();
-    let count = u32::try_from(values.len()).map_err(io::Error::other)?;
-    let map_fd = u32::try_from(array.as_fd().as_raw_fd()).map_err(io::Error::other)?;
-    let mut batch = Batch {
-        in_batch: 0,
-        out_batch: 0,
-        keys: keys.as_ptr().expose_provenance() as u64,
-        values: values.as_ptr().expose_provenance() as u64,
-        count,
-        map_fd,
-        elem_flags: 0,
-        flags: 0,
-    };
-    // SAFETY: the kernel reads `batch`, whose layout is that of its own struct, and through it `count` keys and values of
-    // four bytes each: `keys` and `values` hold that many and outlive the call. It writes the number of entries done into
-    // `batch`, which is a local of ours, and keeps no address.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            UPDATE_BATCH,
-            &raw mut batch,
-            size_of::<Batch>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    update_entries(array, &keys, values).1
 }
 
 /// Reads entries of a hash from `place` on (`None` is the start), as many as there is room for in both slices. Returns
@@ -141,17 +114,19 @@ unsafe fn lookup_at(
     Ok((batch.count.min(room) as usize, end))
 }
 
-/// Writes entries of a hash, whether they are there or not. Returns how many were written before the first that could
+/// Writes entries, whether they are there or not. Returns how many were written before the first that could
 /// not, and why.
-pub(super) fn update_hash<K: Pod, V: Pod>(
-    hash: impl AsFd,
+pub(super) fn update_entries<K: Pod, V: Pod>(
+    map: impl AsFd,
     keys: &[K],
     values: &[V],
 ) -> (usize, io::Result<()>) {
-    let Ok(map_fd) = u32::try_from(hash.as_fd().as_raw_fd()) else {
+    let Ok(map_fd) = u32::try_from(map.as_fd().as_raw_fd()) else {
         return (0, Err(io::ErrorKind::InvalidInput.into()));
     };
-    let count = keys.len().min(values.len()) as u32;
+    let Ok(count) = u32::try_from(keys.len().min(values.len())) else {
+        return (0, Err(io::ErrorKind::InvalidInput.into()));
+    };
     let mut batch = Batch {
         in_batch: 0,
         out_batch: 0,
@@ -162,7 +137,9 @@ pub(super) fn update_hash<K: Pod, V: Pod>(
         elem_flags: 0,
         flags: 0,
     };
-    // SAFETY: as in `update`; the callers' types are those of the map.
+    // SAFETY: the kernel reads `batch`, whose layout is that of its own struct, and through it `count` keys and values of
+    // the map's types: `keys` and `values` hold that many and outlive the call. It writes the number of entries done into
+    // `batch`, which is a local of ours, and keeps no address.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -235,7 +235,7 @@ fn all(flows: &Table, tables: &Tables, live: &mut Live, pass: &mut Pass) -> Resu
                 .collect::<Vec<_>>()
         };
         live.count(&requests(values))?;
-        let (done, error) = batch::update_hash(tables.flow_slab.fd(), keys, values);
+        let (done, error) = batch::update_entries(tables.flow_slab.fd(), keys, values);
         pass.flows += requests(&values[..done]).len() as u64;
         if error.is_err() {
             let left = requests(&values[done..]).len() as u64;
