@@ -1,6 +1,10 @@
 //! The agent ends before every single write of a change, and of the start that completes it.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::{BTreeSet, hash_map::RandomState},
+    hash::BuildHasher,
+    net::SocketAddr,
+};
 
 use anyhow::{Context, Result, ensure};
 use fleetgate_tests::e2e::{
@@ -16,6 +20,8 @@ use xtask::lab::topology::HTTP_PORT;
 
 /// More writes than any change of this file has.
 const MOST: u64 = 400;
+/// All of them are too many for each run: one of so many, from a random one on. `FLEETGATE_EVERY_WRITE=0` takes all.
+const STRIDE: u64 = 4;
 /// An allow list that lets the lab's client in.
 const WHITE: &str = "    aclConfig: {aclType: White, aclEntries: [192.0.2.0/24, 10.210.0.2]}\n";
 
@@ -151,10 +157,14 @@ fn an_agent_that_crashes_before_any_write_of_a_change_leaves_a_working_gateway()
     gateway.start()?;
     let mut held = Held::open(WEB, 12)?;
     let mut crashes = 0;
+    let (first, stride) = match std::env::var("FLEETGATE_EVERY_WRITE") {
+        Ok(first) => (first.parse()?, 1),
+        Err(_) => (RandomState::new().hash_one(0) % STRIDE, STRIDE),
+    };
     // Each write of the change to B and of the change to A, until both are over before the crash comes.
     let mut whole = 0;
     for turn in 0..2 * MOST {
-        let write = turn / 2;
+        let write = first + turn / 2 * stride;
         world = world.other();
         let story = format!("to {world:?}, at write {write}");
         gateway.crash_at(Some(write))?;
@@ -167,7 +177,7 @@ fn an_agent_that_crashes_before_any_write_of_a_change_leaves_a_working_gateway()
             whole = 0;
             works(&gateway, &mut held).with_context(|| story.clone())?;
             // The one that takes it up meets writes of its own: most of the time it is let through.
-            if write.is_multiple_of(8) {
+            if crashes % 8 == 1 {
                 gateway.launch()?;
                 if gateway.crashes_or(|gateway| {
                     Ok(gateway.admin("/readyz").is_ok_and(|it| it.0 == 200))
@@ -192,6 +202,6 @@ fn an_agent_that_crashes_before_any_write_of_a_change_leaves_a_working_gateway()
     }
     ensure!(whole == 2, "a change of more than {MOST} writes");
     // Both ways write services, rings, backends and the record.
-    ensure!(crashes > 40, "only {crashes} crashes");
+    ensure!(crashes > 10, "only {crashes} crashes");
     Ok(())
 }

@@ -347,7 +347,7 @@ const MOST: u64 = 600;
 
 /// Every write is far too many for each run: one of so many, from a random one on. `FLEETGATE_EVERY_WRITE=0` takes all,
 /// with a larger number all from that one on.
-const STRIDE: u64 = 16;
+const STRIDE: u64 = 24;
 
 #[test]
 fn an_agent_that_ends_before_any_write_of_an_upgrade_is_followed_by_either_version() -> Result<()> {
