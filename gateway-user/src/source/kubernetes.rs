@@ -87,7 +87,7 @@ pub struct Timing {
     pub watch_idle: Duration,
     /// First wait before something is tried again. 100 ms.
     pub backoff_first: Duration,
-    /// Longest wait before something is tried again. 4 s.
+    /// Longest wait before something is tried again. 3 s.
     pub backoff_longest: Duration,
     /// Objects on one page of a list. 500.
     pub page: u32,
@@ -107,7 +107,7 @@ impl Default for Timing {
             watch_length: Duration::from_secs(300),
             watch_idle: Duration::from_secs(90),
             backoff_first: Duration::from_millis(100),
-            backoff_longest: Duration::from_secs(4),
+            backoff_longest: Duration::from_secs(3),
             page: 500,
         }
     }
