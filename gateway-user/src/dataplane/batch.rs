@@ -26,6 +26,7 @@ const LOOKUP_BATCH: libc::c_int = 24;
 const UPDATE_BATCH: libc::c_int = 26;
 
 /// `struct { ... } batch` of `union bpf_attr` (linux/bpf.h).
+#[derive(Default)]
 #[repr(C)]
 struct Batch {
     in_batch: u64,
@@ -84,8 +85,7 @@ unsafe fn lookup_at(
         values: values.expose_provenance() as u64,
         count: room,
         map_fd,
-        elem_flags: 0,
-        flags: 0,
+        ..Batch::default()
     };
     // SAFETY: the kernel reads `batch`, whose layout is that of its own struct, and `from`; it writes `next`, the count in
     // `batch`, and at most `count` keys and values of the map's sizes to where the caller has room for that many. All
@@ -128,14 +128,11 @@ pub(super) fn update_entries<K: Pod, V: Pod>(
         return (0, Err(io::ErrorKind::InvalidInput.into()));
     };
     let mut batch = Batch {
-        in_batch: 0,
-        out_batch: 0,
         keys: keys.as_ptr().expose_provenance() as u64,
         values: values.as_ptr().expose_provenance() as u64,
         count,
         map_fd,
-        elem_flags: 0,
-        flags: 0,
+        ..Batch::default()
     };
     // SAFETY: the kernel reads `batch`, whose layout is that of its own struct, and through it `count` keys and values of
     // the map's types: `keys` and `values` hold that many and outlive the call. It writes the number of entries done into

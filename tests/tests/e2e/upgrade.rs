@@ -20,6 +20,7 @@ use fleetgate_tests::e2e::{
 use serde_json::Value;
 use xtask::{
     lab::topology::{self, CLIENT, GATEWAY},
+    member::{self, Endpoint, Port},
     netns,
 };
 
@@ -58,28 +59,22 @@ spec:
 fn game(gateway: &Gateway) -> Result<()> {
     gateway.write("fleet/gateway.yaml", FLEET)?;
     for cluster in ["c1", "c2"] {
-        let mut text = format!(
-            "apiVersion: v1
-kind: Service
-metadata: {{name: game, namespace: demo}}
-spec:
-  ports:
-  - {{name: main, port: {GAME}, protocol: UDP, targetPort: {GAME_POD}}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: game-1, namespace: demo, labels: {{kubernetes.io/service-name: game}}}}
-addressType: IPv4
-ports: [{{name: main, port: {GAME_POD}, protocol: UDP}}]
-endpoints:
-"
-        );
-        for pod in topology::pods().iter().filter(|pod| pod.cluster == cluster) {
-            let (address, name) = (pod.address, &pod.name);
-            text += &format!(
-                "- {{addresses: ['{address}'], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {name}}}}}\n"
-            );
-        }
+        let port = Port {
+            name: "main",
+            number: GAME,
+            protocol: "UDP",
+        };
+        let pods = topology::pods().into_iter();
+        let pods: Vec<Endpoint> = pods
+            .filter(|pod| pod.cluster == cluster)
+            .map(|pod| Endpoint {
+                address: pod.address.into(),
+                name: pod.name,
+                ready: true,
+            })
+            .collect();
+        let service = member::service("game", port, GAME_POD, "None");
+        let text = service + &member::slice("game", port.at(GAME_POD), &pods);
         gateway.write(&format!("clusters/{cluster}/game.yaml"), &text)?;
     }
     Ok(())
