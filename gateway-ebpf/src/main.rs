@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod forward;
+mod list;
 mod live;
 mod maps;
 mod monitor;
@@ -179,13 +180,13 @@ pub fn fleetgate_clock(_ctx: TcContext) -> i32 {
 /// Removes flows that are over; never attached, run by BPF_PROG_TEST_RUN with their keys as a frame.
 #[classifier]
 pub fn fleetgate_sweep(ctx: TcContext) -> i32 {
-    sweep::keys(ctx.skb.skb) as i32
+    list::each::<sweep::Keys>(ctx.skb.skb) as i32
 }
 
 /// Counts flows that the agent has written itself; never attached, run by BPF_PROG_TEST_RUN with their services as a frame.
 #[classifier]
 pub fn fleetgate_live(ctx: TcContext) -> i32 {
-    live::services(ctx.skb.skb) as i32
+    list::each::<live::Services>(ctx.skb.skb) as i32
 }
 
 #[cfg(not(test))]
