@@ -343,10 +343,9 @@ impl Gateway {
 
     /// Takes in which backends still have flows.
     pub(super) fn swept(&mut self, sweep: Sweep) {
-        self.shared
-            .flows
-            .store(sweep.seen.saturating_sub(sweep.removed), Ordering::Relaxed);
-        self.ease(sweep.seen.saturating_sub(sweep.removed));
+        let entries = sweep.seen.saturating_sub(sweep.removed);
+        self.shared.flows.store(entries, Ordering::Relaxed);
+        self.ease(entries);
         self.shared.ports.store(Arc::new(sweep.ports));
         if sweep.began < self.changed {
             return;
