@@ -69,19 +69,29 @@ impl Conn {
 
     /// Connects inside a namespace, from a chosen address and port.
     pub fn within(namespace: &str, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Self> {
+        Self::patiently(namespace, from, to, PATIENCE)
+    }
+
+    /// The same, and no step takes longer than `patience`.
+    fn patiently(
+        namespace: &str,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<Self> {
         let stream = netns::inside(namespace, || {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
             if let Some(from) = from {
                 socket.bind(&from.into())?;
             }
-            socket.connect_timeout(&to.into(), PATIENCE)?;
+            socket.connect_timeout(&to.into(), patience)?;
             Ok::<TcpStream, io::Error>(socket.into())
         })
         .map_err(io::Error::other)??;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Self { stream })
     }
 
@@ -173,7 +183,13 @@ pub fn get(port: u16, path: &str, headers: &str) -> io::Result<Answer> {
 
 /// How one more connection to the VIP ends: a pod's name, a status, or the error's kind.
 pub fn outcome(port: u16) -> String {
-    match get(port, "/", "") {
+    outcome_within(port, PATIENCE)
+}
+
+/// The same, where nobody is waited for longer than this.
+pub fn outcome_within(port: u16, patience: Duration) -> String {
+    let conn = Conn::patiently(CLIENT, None, (VIP, port).into(), patience);
+    match conn.and_then(|mut conn| conn.get("/", "")) {
         Ok(answer) if answer.status == 200 => {
             answer.pod().unwrap_or_else(|error| format!("{error:#}"))
         }

@@ -31,9 +31,10 @@ const WHITE: &str = "    aclConfig: {aclType: White, aclEntries: [192.0.2.0/24, 
 const OTHERS: &str =
     "    aclConfig: {aclType: White, aclEntries: [192.0.2.0/24, \"2001:db8::/32\"]}\n";
 
-/// Whether a new connection gets an answer: without one it is dropped, not refused.
+/// Whether a new connection gets an answer: without one it is dropped, not refused. Time for two SYNs.
 fn answered(port: u16) -> Result<bool> {
-    match wire::outcome(port).as_str() {
+    const LONG: Duration = Duration::from_millis(1_500);
+    match wire::outcome_within(port, LONG).as_str() {
         "TimedOut" => Ok(false),
         said if said.starts_with('c') => Ok(true),
         said => anyhow::bail!("a connection to {port} met {said}"),
