@@ -4,7 +4,7 @@ use crate::{
     addr::{Addr, Port},
     flow::FlowKey,
     shape,
-    verdict::{Action, Verdict},
+    verdict::{Action, Reason, Verdict},
 };
 
 /// What the monitor wants to see. Off while [`Switch::until`] is over, so a monitor that crashed ends by itself.
@@ -194,7 +194,9 @@ impl Switch {
     /// Whether what became of it is wanted.
     #[inline(always)]
     pub const fn wants(&self, action: u8, reason: u32) -> bool {
-        if self.want & want::DROPS != 0 && action != action::DROP {
+        // An ICMP error in its place is no delivery.
+        let refused = action == action::ANSWER && reason != Reason::EchoAnswered as u32;
+        if self.want & want::DROPS != 0 && action != action::DROP && !refused {
             return false;
         }
         if self.reason != 0 {
@@ -226,10 +228,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::{
-        flow::{TCP, UDP},
-        verdict::Reason,
-    };
+    use crate::flow::{TCP, UDP};
 
     fn addr(text: &str) -> Addr {
         Addr::from(text.parse::<IpAddr>().unwrap())
@@ -329,6 +328,9 @@ mod tests {
             ..usual
         };
         assert!(drops.wants(drop, denied) && !drops.wants(forward, 0));
+        let answer = |reason| told(Verdict::answer(reason));
+        let (late, echo) = (answer(Reason::TtlAnswered), answer(Reason::EchoAnswered));
+        assert!(drops.wants(late.0, late.1) && !drops.wants(echo.0, echo.1));
         let one = Switch {
             reason: denied,
             ..usual

@@ -290,7 +290,7 @@ pub struct MonitorArgs {
     /// Only packets of this protocol.
     #[arg(long, value_enum)]
     pub proto: Option<ProtoArg>,
-    /// Only drops.
+    /// Only packets that went no further: dropped, or answered by an ICMP error.
     #[arg(long)]
     pub drops: bool,
     /// Only packets with this reason, named as in `fleetgate stats`.

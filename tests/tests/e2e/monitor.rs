@@ -45,21 +45,30 @@ fn a_drop_is_shown_with_its_reason_and_a_forwarded_packet_with_its_pod() -> Resu
     let wire = Wire::open(&gateway)?;
     let vip = SocketAddrV4::new(VIP, WEB);
     let from = SocketAddrV4::new(CLIENT_ADDRESS, 5_000);
-    let dying = tcp(from, vip, flags::SYN).ttl(1);
-    let drop_one = || {
-        wire.send(&dying)?;
-        thread::sleep(std::time::Duration::from_millis(20));
-        Ok(())
-    };
-    let ran = while_monitored(&gateway, &["--drops", "--json", "--count", "2"], drop_one)?;
-    for line in lines(&ran)? {
-        assert_eq!(line["action"], "drop", "{line}");
-        assert_eq!(line["reason"], "ttl_expired", "{line}");
-        assert_eq!(line["src"], "10.210.0.2:5000", "{line}");
-        assert_eq!(line["dst"], "10.210.0.1:8001", "{line}");
-        assert_eq!(line["flags"], "S", "{line}");
-        assert_eq!(line["interface"], "cl0", "{line}");
-        assert_eq!(line["service"], "tcp/10.210.0.1:8001", "{line}");
+    // One is dropped, and the sender of the other told: neither went on.
+    let refused = [
+        (flags::SYN | flags::FIN, 64, "FS", "drop", "malformed"),
+        (flags::SYN, 1, "S", "answer", "ttl_answered"),
+    ];
+    for (flags, ttl, shown, action, reason) in refused {
+        let frame = tcp(from, vip, flags).ttl(ttl);
+        let send_one = || {
+            wire.send(&frame)?;
+            thread::sleep(std::time::Duration::from_millis(20));
+            Ok(())
+        };
+        let ran = while_monitored(&gateway, &["--drops", "--json", "--count", "2"], send_one)?;
+        let seen = lines(&ran)?;
+        assert_eq!(seen.len(), 2, "{ran:?}");
+        for line in seen {
+            assert_eq!(line["action"], action, "{line}");
+            assert_eq!(line["reason"], reason, "{line}");
+            assert_eq!(line["src"], "10.210.0.2:5000", "{line}");
+            assert_eq!(line["dst"], "10.210.0.1:8001", "{line}");
+            assert_eq!(line["flags"], shown, "{line}");
+            assert_eq!(line["interface"], "cl0", "{line}");
+            assert_eq!(line["service"], "tcp/10.210.0.1:8001", "{line}");
+        }
     }
     let arguments = [
         "--src",
