@@ -33,7 +33,7 @@ use crate::{
     verdict::{Reason, Verdict},
 };
 
-pub use parse::{Head, parse};
+pub use parse::{Head, parse, touched};
 pub use rewrite::patched_l4;
 pub use scanning::Search;
 pub use sweeping::{KEYS, KEYS_AT, sweep};

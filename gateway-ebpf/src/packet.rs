@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use gateway_common::{
-    datapath::{Outside, Packet, patched_l4},
+    datapath::{Outside, Packet, patched_l4, touched},
     pod::Pod,
 };
 
@@ -197,24 +197,34 @@ impl<'a> TcPacket<'a> {
         let skb = ctx.skb.skb;
         // SAFETY: the kernel hands a valid context; these fields are readable.
         let (len, gso_size, ifindex) = unsafe { ((*skb).len, (*skb).gso_size, (*skb).ifindex) };
-        if ctx.data() + HEADERS as usize > ctx.data_end() {
-            let wanted = if len < HEADERS { len } else { HEADERS };
-            if ctx.data() + wanted as usize > ctx.data_end() {
-                // SAFETY: valid context; pointers are taken anew below. A failed pull leaves the
-                // head short, and the pipeline then finds its loads outside.
-                unsafe { bpf_skb_pull_data(skb, wanted) };
-            }
-        }
         let view = View {
             start: ctx.data(),
             end: ctx.data_end(),
         };
-        Self {
+        let mut packet = Self {
             ctx,
             view,
             len,
             segment: gso_size,
             ifindex,
+        };
+        if ctx.data() + HEADERS as usize > ctx.data_end() {
+            packet.lengthen();
+        }
+        // Whether it was long or not: pointers of one kind are one state for the verifier.
+        packet.look();
+        packet
+    }
+}
+
+impl TcPacket<'_> {
+    /// Makes the headers accessible where they are not.
+    #[inline(never)]
+    fn lengthen(&mut self) {
+        let needed = touched(self).unwrap_or(HEADERS);
+        let wanted = if self.len < needed { self.len } else { needed };
+        if self.view.start + wanted as usize > self.view.end {
+            self.reach(wanted);
         }
     }
 }

@@ -13,6 +13,7 @@ use fleetgate_tests::{
     world::{AGE_STEP, Counters, Hook, SNAT},
 };
 use gateway_common::{
+    datapath::{parse, tables::Frame, touched},
     flow::{FlowKey, flag},
     verdict::Action,
 };
@@ -92,6 +93,22 @@ proptest! {
             }
             paired(&slices);
         }
+    }
+
+    #[test]
+    fn what_is_touched_of_a_frame_is_all_that_its_parsing_and_rewriting_need(event in event()) {
+        let Event::Frame(frame, changes, cut) = event else {
+            return Ok(());
+        };
+        let mut frame = Frame { bytes: bytes(&frame, &changes, cut), ifindex: 1 };
+        let Ok(head) = parse(&frame) else {
+            return Ok(());
+        };
+        // Room for all headers with options is made where it does not say.
+        let needed = touched(&frame).unwrap_or(92) as usize;
+        prop_assert!(head.check + 2 <= needed, "{head:?} in {needed}");
+        frame.bytes.truncate(needed);
+        prop_assert_eq!(parse(&frame), Ok(head));
     }
 
     #[test]

@@ -72,6 +72,37 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Head, Outside> {
     }
 }
 
+/// Bytes that [`parse`] and the rewriting of a packet touch, if it is TCP or UDP behind a plain IP header.
+///
+/// The head of a socket buffer often ends right behind them, with all payload in pages. To pull some of that into the
+/// head would be to copy a head that TCP holds another reference to, and to take one more of each page.
+#[inline(always)]
+pub fn touched<P: Packet>(packet: &P) -> Result<u32, Outside> {
+    let ether_type: u16 = packet.load(offset_of!(EthHdr, ether_type))?;
+    let (l4, proto): (usize, u8) = if ether_type == EtherType::Ipv4 as u16 {
+        // Version 4, no options.
+        if packet.load::<u8>(L3)? != 0x45 {
+            return Err(Outside);
+        }
+        (
+            L3 + Ipv4Hdr::LEN,
+            packet.load(L3 + offset_of!(Ipv4Hdr, proto))?,
+        )
+    } else if ether_type == EtherType::Ipv6 as u16 {
+        (
+            L3 + Ipv6Hdr::LEN,
+            packet.load(L3 + offset_of!(Ipv6Hdr, next_hdr))?,
+        )
+    } else {
+        return Err(Outside);
+    };
+    match proto as u32 {
+        TCP => Ok((l4 + offset_of!(TcpHdr, check) + 2) as u32),
+        UDP => Ok((l4 + UdpHdr::LEN) as u32),
+        _ => Err(Outside),
+    }
+}
+
 /// An IPv6 packet whose first header is TCP or UDP.
 #[inline(always)]
 fn parse_v6<P: Packet>(packet: &P) -> Result<Head, Outside> {
