@@ -169,6 +169,9 @@ pub fn settings(role: Role) -> Vec<(&'static str, &'static str)> {
         ("ipv4/tcp_tw_reuse", "1"),
         ("core/somaxconn", "4096"),
         ("ipv4/tcp_max_syn_backlog", "4096"),
+        // What sends as fast as the path takes it, whatever this machine is set to: BBR would send as fast as its timers
+        // say. Every kernel has this one.
+        ("ipv4/tcp_congestion_control", "reno"),
     ];
     if role == Role::Router {
         all.extend([

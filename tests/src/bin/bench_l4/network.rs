@@ -193,9 +193,7 @@ pub(crate) fn build(contenders: &[Contender]) -> Result<()> {
         for (key, value) in topology::settings(role) {
             set(name, key, value)?;
         }
-        // What sends as fast as the path takes it, whatever this machine is set to: BBR would send as fast as its timers
-        // say. Every kernel has it. And a stream that had to wait for its turn does not begin anew.
-        set(name, "ipv4/tcp_congestion_control", "reno")?;
+        // A stream that had to wait for its turn does not begin anew.
         set(name, "ipv4/tcp_slow_start_after_idle", "0")?;
     }
     for one in contenders {
