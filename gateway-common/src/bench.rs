@@ -12,6 +12,8 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Generator {
+    /// When the first frame was made, ns of the monotonic clock; 0 before. Written by the program.
+    pub begun: u64,
     /// Interface whose peer receives the frames.
     pub ifindex: u32,
     /// Number of flows.
@@ -30,6 +32,23 @@ pub struct Generator {
     pub smac: [u16; 3],
     /// Addresses of the flows.
     pub plan: Addresses,
+}
+
+/// What arrived on one CPU. The clock is read for one frame in [`Arrivals::EVERY`]: it must not cost what is measured.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Arrivals {
+    /// Frames so far.
+    pub count: u64,
+    /// How many they were when the clock was last read.
+    pub stamped: u64,
+    /// What it said, ns of the monotonic clock.
+    pub at: u64,
+}
+
+impl Arrivals {
+    /// Frames between two looks at the clock.
+    pub const EVERY: u64 = 1024;
 }
 
 /// Short connections between the two ends of `ends.rs`, and what became of them. The kernel counts atomically.

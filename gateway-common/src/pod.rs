@@ -77,6 +77,7 @@ mod user {
         backend::NextHop,
         backend::NeighbourKey,
         backend::Snat,
+        bench::Arrivals,
         bench::Generator,
         bench::Talk,
         config::Config,

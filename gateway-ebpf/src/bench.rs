@@ -19,13 +19,13 @@ use aya_ebpf::{
         TC_ACT_SHOT,
         xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX},
     },
-    helpers::generated::{bpf_jiffies64, bpf_redirect},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect},
     macros::{classifier, map, xdp},
     maps::{Array, HashMap, PerCpuArray},
     programs::{TcContext, XdpContext},
 };
 use gateway_common::{
-    bench::{Generator, way},
+    bench::{Arrivals, Generator, way},
     datapath::{Packet, parse},
     flow::{Flow, FlowKey, TCP},
     hash, maps as spec,
@@ -44,7 +44,7 @@ static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(spec::FLOWS.1, 
 static GENERATOR: Array<Generator> = Array::with_max_entries(1, 0);
 /// Frames that arrived.
 #[map]
-static ARRIVED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static ARRIVED: PerCpuArray<Arrivals> = PerCpuArray::with_max_entries(1, 0);
 
 /// The cost of having a program at all, statistics included.
 #[xdp]
@@ -100,6 +100,10 @@ pub fn bench_generate(ctx: XdpContext) -> u32 {
     }
     // SAFETY: one CPU generates, and user space writes only between runs.
     let generator = unsafe { &mut *generator };
+    if generator.begun == 0 {
+        // SAFETY: the helper takes no arguments.
+        generator.begun = unsafe { bpf_ktime_get_ns() };
+    }
     generator.made = generator.made.wrapping_add(1);
     let flow = if generator.in_turn != 0 {
         generator.made.checked_rem(generator.flows).unwrap_or(0)
@@ -158,8 +162,14 @@ pub fn bench_sink_tc(_ctx: TcContext) -> i32 {
 #[inline(always)]
 fn arrived() {
     if let Some(count) = ARRIVED.get_ptr_mut(0) {
-        // SAFETY: this CPU's own value.
-        unsafe { *count += 1 };
+        // SAFETY: this CPU's own value; the helper takes no arguments.
+        unsafe {
+            (*count).count += 1;
+            if (*count).count % Arrivals::EVERY == 0 {
+                (*count).stamped = (*count).count;
+                (*count).at = bpf_ktime_get_ns();
+            }
+        }
     }
 }
 

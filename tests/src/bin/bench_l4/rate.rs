@@ -241,7 +241,8 @@ fn measure(
     }))
 }
 
-/// ns per packet of sending these frames until the last has arrived. An error is a round that cannot be trusted.
+/// ns per packet from the first that was made to the last that arrived, by the kernel's clock: setting the generator up
+/// and taking it down waits for timer ticks, and is nobody's work. An error is a round that cannot be trusted.
 fn shoot(
     source: &mut Source,
     what: &Generator,
@@ -249,18 +250,16 @@ fn shoot(
     tables: Option<&Tables>,
 ) -> Result<f64> {
     let translated = tables.map(Tables::translated).transpose()?;
-    let before = source.arrived()?;
-    let start = Instant::now();
+    let before = source.arrivals()?;
+    let start = source.arrived()?;
     source.send(what, frames)?;
-    let mut elapsed = start.elapsed();
-    let mut seen = source.arrived()? - before;
-    while seen < u64::from(frames) {
+    let mut seen = source.arrived()? - start;
+    let mut last = Instant::now();
+    while seen < u64::from(frames) && last.elapsed() < Duration::from_millis(100) {
         thread::sleep(Duration::from_millis(1));
-        let now = source.arrived()? - before;
+        let now = source.arrived()? - start;
         if now > seen {
-            (seen, elapsed) = (now, start.elapsed());
-        } else if start.elapsed() > elapsed + Duration::from_millis(100) {
-            break;
+            (seen, last) = (now, Instant::now());
         }
     }
     // The kernel drops where its queues overflow; what got through in that time is what counts, but not of a round that
@@ -274,5 +273,19 @@ fn shoot(
             bail!("{translated} of {frames} frames were translated");
         }
     }
-    Ok(elapsed.as_nanos() as f64 / seen as f64)
+    let after = source.arrivals()?;
+    let mut moved = before
+        .iter()
+        .zip(&after)
+        .filter(|(one, other)| one != other);
+    let (Some((before, after)), None) = (moved.next(), moved.next()) else {
+        bail!("frames did not all arrive on one CPU");
+    };
+    let (Some(elapsed), Some(counted @ 1..)) = (
+        after.at.checked_sub(source.begun()?),
+        after.stamped.checked_sub(before.count),
+    ) else {
+        bail!("too few frames to know how long they took");
+    };
+    Ok(elapsed as f64 / counted as f64)
 }

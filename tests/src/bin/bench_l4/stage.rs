@@ -17,7 +17,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
     programs::{Program, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode, xdp::XdpLinkId},
 };
-use gateway_common::bench::Generator;
+use gateway_common::bench::{Arrivals, Generator};
 use rustix::{
     process::setpriority_process,
     thread::{CpuSet, sched_setaffinity},
@@ -154,7 +154,7 @@ pub(crate) struct Source {
     /// The programs of `bench.rs`.
     pub(crate) ebpf: Ebpf,
     generator: Array<MapData, Generator>,
-    arrived: PerCpuArray<MapData, u64>,
+    arrived: PerCpuArray<MapData, Arrivals>,
     batch: u32,
 }
 
@@ -174,7 +174,17 @@ impl Source {
 
     /// Frames that arrived so far.
     pub(crate) fn arrived(&self) -> Result<u64> {
-        Ok(self.arrived.get(&0, 0)?.iter().sum())
+        Ok(self.arrivals()?.iter().map(|one| one.count).sum())
+    }
+
+    /// What arrived on each CPU.
+    pub(crate) fn arrivals(&self) -> Result<Vec<Arrivals>> {
+        Ok(self.arrived.get(&0, 0)?.to_vec())
+    }
+
+    /// When the first frame of the last [`Self::send`] was made, ns of the monotonic clock.
+    pub(crate) fn begun(&self) -> Result<u64> {
+        Ok(self.generator.get(&0, 0)?.begun)
     }
 
     /// Sends this many frames; returns when all have left.
