@@ -69,8 +69,8 @@ pub(super) fn page(result: &Value, judged: &[Bar]) -> String {
         (
             "Packets per second",
             "60-byte UDP frames of random flows from a generator at XDP through the gateway to where they end, all on one \
-             CPU. Net: less generating and dropping them without a gateway. nftables does the same NAT (DNAT \
-             and SNAT); its table is limited to 262144 flows on this machine.",
+             CPU. Timed by the kernel's clock from the first that is made to the last that arrives. Net: less \
+             generating and dropping them without a gateway. nftables does the same NAT (DNAT and SNAT); its table is limited to 262144 flows on this machine.",
             rate(result),
         ),
         (
