@@ -9,20 +9,29 @@
 mod attempt;
 mod balance;
 mod body;
+mod buffer;
+mod connections;
+mod downstream;
 mod exchange;
-mod exchanges;
+mod fields;
 mod framing;
-mod gate;
+mod h1;
 mod headers;
+mod io;
+mod message;
+mod messages;
+mod meter;
 mod reason;
+mod reply;
 mod stats;
 mod table;
+mod timer;
 mod tunnel;
 mod upstream;
 mod worker;
 
 use std::{
-    fmt, io,
+    fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, atomic::AtomicUsize},
@@ -35,7 +44,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{sync::watch, task::LocalSet};
 
 use self::{
-    framing::HeadLimits, gate::GateLimits, stats::WorkerStats, upstream::PoolLimits, worker::Shared,
+    framing::HeadLimits,
+    stats::WorkerStats,
+    upstream::PoolLimits,
+    worker::{Limits, Shared},
 };
 pub use self::{
     reason::Reason,
@@ -91,11 +103,11 @@ const MAX_HEAD_BYTES: usize = 96 * 1024;
 #[derive(Debug)]
 pub enum ProxyError {
     /// No listening socket.
-    Listen(io::Error),
+    Listen(std::io::Error),
     /// No event loop for a worker.
-    Runtime(io::Error),
+    Runtime(std::io::Error),
     /// No thread for a worker.
-    Thread(io::Error),
+    Thread(std::io::Error),
 }
 
 impl fmt::Display for ProxyError {
@@ -159,7 +171,7 @@ impl Proxy {
             connections,
             max_connections: config.max_connections,
             workers,
-            gate: GateLimits {
+            limits: Limits {
                 head,
                 head_timeout: config.head_timeout,
             },
@@ -281,7 +293,7 @@ impl Drop for Proxy {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

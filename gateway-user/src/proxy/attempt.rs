@@ -1,22 +1,30 @@
 //! Sending a request to a backend, and once more where that is safe.
 
 use std::{
+    cell::Cell,
+    future::poll_fn,
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
+    task::{Poll, ready},
     time::Duration,
 };
 
-use hyper::{Request, Response, body::Incoming};
 use tokio::time::Instant;
 
 use super::{
-    body::{Pace, Progress, RequestBody},
-    exchange::Downstream,
-    exchanges::Exchanges,
+    body::{self, Break, Incoming, Outgoing},
+    exchange::{Broken, Scope},
+    framing::{Framing, answer, body::Body},
+    h1::{Coding, Sink, Source, source::Fault},
+    headers,
+    message::{Request, Response},
+    meter::{Late, Meter},
     reason::{Reason, Refusal},
-    upstream::{self, Upstream},
+    reply::Reply,
+    upstream::Upstream,
     worker::{GroupState, Worker},
 };
 
@@ -27,23 +35,54 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an exchange is about, apart from the request itself.
 pub(super) struct Subject<'a> {
-    pub(super) worker: &'a Worker,
-    pub(super) down: &'a Downstream,
+    pub(super) scope: Scope<'a>,
     pub(super) group: Rc<GroupState>,
-    pub(super) progress: Option<Arc<Progress>>,
     pub(super) started: Instant,
     pub(super) timeout: Duration,
-    /// It may be sent twice: idempotent, without a body.
-    pub(super) replayable: bool,
+}
+
+/// The client has its answer.
+#[derive(Debug)]
+pub(super) enum Answered {
+    /// All of it.
+    Whole,
+    /// A 101: both sides leave HTTP.
+    Switched(Box<Upstream>),
+}
+
+/// How one attempt failed.
+#[derive(Debug)]
+enum Failure {
+    /// The backend closed before it said anything.
+    Closed,
+    /// What is wrong is told or is no matter of this backend.
+    Final(Broken),
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Self::Final(broken)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Final(Broken::Refused(refusal))
+    }
 }
 
 /// Sends the request to a backend, and to another one where that is safe: the request was not sent yet, or it
 /// is idempotent, has no body, and met a pooled connection that closed before its first response byte.
 pub(super) async fn attempt(
-    subject: &Subject<'_>,
-    mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Upstream), Refusal> {
-    let worker = subject.worker;
+    mut subject: Subject<'_>,
+    request: &Request,
+    response: &mut Response,
+    from: &mut Incoming<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Answered, Broken> {
+    let worker = Rc::clone(subject.scope.worker);
+    let down = subject.scope.down;
+    let replayable = request.is_idempotent() && !request.has_body() && !request.upgrade;
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Refusal::keep(
         Reason::NoServer,
@@ -51,175 +90,289 @@ pub(super) async fn attempt(
     );
     let deadline = subject.started + subject.timeout;
     while tried.len() < TRIES {
-        let patience = CONNECT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
         let Some(index) = worker.pick(
             &subject.group,
-            (subject.down.local.ip(), subject.down.client.ip()),
+            (down.local.ip(), down.client.ip()),
             &tried,
             subject.started,
         ) else {
             break;
         };
-        let Some(address) = subject
-            .group
-            .group
-            .backends
-            .get(index)
-            .map(|backend| backend.address)
-        else {
+        let Some(address) = subject.group.address(index) else {
             break;
         };
-        let mut pooled = worker
-            .pool
-            .take(address, subject.started, !subject.replayable);
+        let mut pooled = worker.pool.take(address, subject.started, !replayable);
         loop {
             let mut upstream = match pooled.take() {
                 Some(upstream) => upstream,
-                None => match upstream::connect(address, patience).await {
-                    Ok(upstream) => upstream,
-                    Err(err) => {
-                        failure = refused(worker, address, &err);
-                        tried.push(index);
-                        worker.stats.retries.fetch_add(1, Relaxed);
-                        break;
+                None => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let patience = CONNECT_TIMEOUT.min(left);
+                    match worker.pool.connect(address, patience).await {
+                        Ok(upstream) => upstream,
+                        Err(err) => {
+                            failure = refused(&worker, address, &err);
+                            tried.push(index);
+                            worker.stats.retries.fetch_add(1, Relaxed);
+                            break;
+                        }
                     }
-                },
+                }
             };
-            let counter = if upstream.reused {
+            let reused = upstream.reused;
+            let counter = if reused {
                 &worker.stats.upstream_reused
             } else {
                 &worker.stats.upstream_opened
             };
             counter.fetch_add(1, Relaxed);
-            let spare =
-                (upstream.reused && subject.replayable).then(|| copy_without_body(&request));
-            let received = upstream.socket.received();
-            match send(subject, &mut upstream, request).await {
-                Ok(response) => {
-                    subject.group.count(index);
-                    return Ok((response, upstream));
+            match converse(
+                &mut subject,
+                index,
+                &mut upstream,
+                request,
+                response,
+                from,
+                reply,
+            )
+            .await
+            {
+                Ok(kept) => {
+                    return Ok(match kept {
+                        Kept::Switched => Answered::Switched(Box::new(upstream)),
+                        Kept::No => Answered::Whole,
+                        Kept::Yes => {
+                            worker.pool.put(upstream, subject.started);
+                            Answered::Whole
+                        }
+                    });
                 }
-                Err(Failure::Timeout(refusal)) => return Err(refusal),
-                Err(Failure::Unsent(unsent)) if upstream.reused => request = *unsent,
-                Err(Failure::Closed)
-                    if upstream.reused
-                        && upstream.socket.received() == received
-                        && spare.is_some() =>
-                {
-                    match spare {
-                        Some(spare) => request = spare,
-                        None => return Err(CLOSED),
+                Err(Failure::Closed) if reused && replayable => {
+                    // Once more, to the same backend, on a connection that is new.
+                    worker.stats.retries.fetch_add(1, Relaxed);
+                }
+                Err(Failure::Closed) => {
+                    return Err(Refusal::keep(
+                        Reason::BackendClosed,
+                        "the backend closed the connection before it answered",
+                    )
+                    .into());
+                }
+                Err(Failure::Final(broken)) => return Err(broken),
+            }
+        }
+    }
+    Err(failure.into())
+}
+
+/// What becomes of a backend's connection.
+#[derive(Debug)]
+enum Kept {
+    Yes,
+    No,
+    Switched,
+}
+
+/// One exchange on one connection: the body goes up while the answer comes down.
+async fn converse(
+    subject: &mut Subject<'_>,
+    backend: usize,
+    upstream: &mut Upstream,
+    request: &Request,
+    response: &mut Response,
+    from: &mut Incoming<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Kept, Failure> {
+    let Upstream {
+        io, buffer, out, ..
+    } = upstream;
+    let expects = request.expects;
+    let meter = Meter::new(
+        subject.started,
+        subject.timeout,
+        subject.scope.worker.stall_timeout,
+        request.has_body(),
+        expects,
+    );
+    let worker = subject.scope.worker;
+    let group = Rc::clone(&subject.group);
+    let mut to_backend = Outgoing::H1(head(request, Sink::new(io, out)));
+    let before = io.read();
+    let carried = || io.read() + io.written();
+    let lost = Cell::new(None);
+    let up = async {
+        if expects && to_backend.flush().await.is_ok() {
+            poll_fn(|_| match meter.is_expecting() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            })
+            .await;
+        }
+        let sent = match request.has_body() {
+            true => body::upload(from, &mut to_backend, &meter).await,
+            false => to_backend.end(None).await.map_err(Break::Write),
+        };
+        match sent {
+            Ok(()) => from.left().await,
+            Err(Break::Read(fault)) => return fault,
+            // It may have answered before it closed.
+            Err(Break::Write(_)) => std::future::pending().await,
+        }
+        if meter.is_answered() {
+            // Who says no more may still listen; whether it does shows when it is written to.
+            std::future::pending().await
+        }
+        Fault::Broken(io::ErrorKind::UnexpectedEof.into())
+    };
+    let down = async {
+        let mut seen = 0;
+        loop {
+            let end = poll_fn(|cx| {
+                loop {
+                    match answer::end(buffer.bytes(), &mut seen) {
+                        Ok(None) => {}
+                        Ok(Some(end)) => return Poll::Ready(Ok(end)),
+                        Err(unreadable) => return Poll::Ready(Err(malformed(unreadable))),
+                    }
+                    match ready!(buffer.poll_fill(io, cx, 0)) {
+                        Ok(1..) => {}
+                        Ok(0) | Err(_) if io.read() == before => {
+                            return Poll::Ready(Err(Failure::Closed));
+                        }
+                        Ok(0) | Err(_) => {
+                            return Poll::Ready(Err(Refusal::keep(
+                                Reason::BackendClosed,
+                                "the backend closed the connection in the middle of its answer's head",
+                            )
+                            .into()));
+                        }
                     }
                 }
-                Err(Failure::Malformed) => {
-                    return Err(Refusal::keep(
-                        Reason::BadResponse,
-                        "the backend's answer is not HTTP/1.x",
-                    ));
-                }
-                Err(Failure::Closed | Failure::Unsent(_)) => return Err(CLOSED),
-            }
-            // Once more, to the same backend, on a connection that is new.
-            worker.stats.retries.fetch_add(1, Relaxed);
-        }
-    }
-    Err(failure)
-}
-
-const CLOSED: Refusal = Refusal::keep(
-    Reason::BackendClosed,
-    "the backend closed the connection before it answered",
-);
-
-enum Failure {
-    /// Not a byte of it was written; here it is again.
-    Unsent(Box<Request<RequestBody>>),
-    Closed,
-    Malformed,
-    Timeout(Refusal),
-}
-
-/// Sends on one connection and waits for the response head.
-async fn send(
-    subject: &Subject<'_>,
-    upstream: &mut Upstream,
-    request: Request<RequestBody>,
-) -> Result<Response<Incoming>, Failure> {
-    let mut deadline = subject.started + subject.timeout;
-    let exchanges = &subject.down.exchanges;
-    exchanges.awaiting.store(true, Relaxed);
-    let _awaiting = Awaiting(exchanges);
-    let exchange = async {
-        // The codec of a pooled connection may have one more turn to take before it is free.
-        if upstream.sender.ready().await.is_err() {
-            return Err(Failure::Unsent(Box::new(request)));
-        }
-        upstream
-            .sender
-            .try_send_request(request)
-            .await
-            .map_err(|mut err| match err.take_message() {
-                Some(request) => Failure::Unsent(Box::new(request)),
-                None if err.error().is_parse() => Failure::Malformed,
-                None => Failure::Closed,
             })
+            .await?;
+            response.clear();
+            let read = answer::read(&buffer.bytes()[..end], request.is_head(), response);
+            buffer.consume(end);
+            read.map_err(malformed)?;
+            seen = 0;
+            if !(100..200).contains(&response.status) || response.status == 101 {
+                break;
+            }
+            meter.go();
+            headers::prepare_response(response);
+            if response.status != 100 || expects {
+                reply.interim(response).await.map_err(|_| Broken::Gone)?;
+            }
+        }
+        meter.answer(Instant::now());
+        group.count(backend);
+        if response.status == 101 {
+            if !request.upgrade {
+                return Err(Refusal::close(
+                    Reason::BadResponse,
+                    "the backend left HTTP without being asked to",
+                )
+                .into());
+            }
+            headers::prepare_switch(response);
+            reply.switch(response).await.map_err(|_| Broken::Gone)?;
+            return Ok(Kept::Switched);
+        }
+        headers::prepare_response(response);
+        // A client that is still sending cannot be told where its next request begins.
+        reply.keep &= meter.is_uploaded() && !worker.connections.is_stopping();
+        reply.begin(response);
+        let mut body = Body::of_response(response.body);
+        let mut source = Incoming::H1(Source::new(io, buffer, &mut body));
+        match body::pump(&mut source, &mut reply.to).await {
+            Ok(()) => Ok(match response.keep_alive && meter.is_uploaded() {
+                true => Kept::Yes,
+                false => Kept::No,
+            }),
+            Err(Break::Write(_)) => Err(Broken::Gone.into()),
+            Err(Break::Read(_)) => Err(Broken::Cut(Reason::BackendClosed).into()),
+        }
     };
-    tokio::pin!(exchange);
-    let (mut judged_at, mut judged) = (subject.started, Pace::default());
-    loop {
-        match tokio::time::timeout_at(deadline, &mut exchange).await {
-            Ok(outcome) => return outcome,
-            Err(_) => {
-                // An upload that moves is not late: the backend's time runs from the body's last byte.
-                let moved = subject
-                    .progress
-                    .as_ref()
-                    .map_or(subject.started, |progress| progress.moved_at());
-                let extended = moved + subject.timeout;
-                let upload = subject.progress.as_ref().filter(|upload| !upload.done());
-                // But a drip is no upload: each span of the timeout must bring something worth the wait.
-                let now = Instant::now();
-                let mut drips = false;
-                if let Some(upload) = upload
-                    && now.saturating_duration_since(judged_at) >= subject.timeout
-                {
-                    let pace = upload.pace();
-                    drips = pace.drips_since(judged);
-                    (judged_at, judged) = (now, pace);
+    let outcome = {
+        let (mut up, mut down) = (pin!(up), pin!(down));
+        let timer = &mut subject.scope.timer;
+        let mut over = false;
+        poll_fn(|cx| {
+            loop {
+                if !over && let Poll::Ready(fault) = up.as_mut().poll(cx) {
+                    over = true;
+                    lost.set(Some(fault));
+                    return Poll::Ready(None);
                 }
-                if extended > deadline && !drips {
-                    deadline = extended;
+                let expecting = meter.is_expecting();
+                if let Poll::Ready(outcome) = down.as_mut().poll(cx) {
+                    return Poll::Ready(Some(outcome));
+                }
+                if expecting && !meter.is_expecting() {
                     continue;
                 }
-                let moves = extended > deadline;
-                let client_is_late = upload.is_some_and(|upload| moves || upload.starved());
-                return Err(Failure::Timeout(if client_is_late {
-                    Refusal::close(
-                        Reason::RequestTimeout,
-                        "the request body did not arrive in time or came at less than 240 bytes/s",
-                    )
-                } else {
-                    Refusal::keep(Reason::Timeout, "the backend did not answer in time")
-                }));
+                ready!(timer.poll(cx, meter.deadline()));
+                if let Some(late) = meter.late(Instant::now(), carried()) {
+                    return Poll::Ready(Some(Err(too_late(late))));
+                }
             }
+        })
+        .await
+    };
+    if let Some(outcome) = outcome {
+        return outcome;
+    }
+    Err(match (lost.take(), reply.begun) {
+        (Some(Fault::Malformed(refusal)), false) => refusal.into(),
+        (Some(Fault::Malformed(refusal)), true) => Broken::Cut(refusal.reason).into(),
+        _ => Broken::Gone.into(),
+    })
+}
+
+fn too_late(late: Late) -> Failure {
+    match late {
+        Late::Answer => Refusal::keep(Reason::Timeout, "the backend did not answer in time").into(),
+        Late::Upload => Refusal::close(
+            Reason::RequestTimeout,
+            "the request body did not arrive in time or came at less than 240 bytes/s",
+        )
+        .into(),
+        Late::Stall => Broken::Cut(Reason::Timeout).into(),
+    }
+}
+
+fn malformed(unreadable: answer::Unreadable) -> Failure {
+    tracing::debug!(why = unreadable.0, "a backend's answer is refused");
+    Refusal::keep(
+        Reason::BadResponse,
+        "the backend's answer is not HTTP/1.x, or can be read in two ways",
+    )
+    .into()
+}
+
+/// Writes the head of a request to a backend.
+fn head<'a>(request: &Request, mut sink: Sink<'a>) -> Sink<'a> {
+    let coding = match request.framing {
+        Framing::Fixed(0) => Coding::None,
+        Framing::Fixed(_) => Coding::Plain,
+        Framing::Chunked | Framing::Stream => Coding::Chunked,
+    };
+    sink.head(coding, |out| {
+        out.extend_from_slice(request.method());
+        out.push(b' ');
+        out.extend_from_slice(request.path().as_bytes());
+        if let Some(query) = request.query() {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
         }
-    }
-}
-
-struct Awaiting<'a>(&'a Exchanges);
-
-impl Drop for Awaiting<'_> {
-    fn drop(&mut self) {
-        self.0.awaiting.store(false, Relaxed);
-    }
-}
-
-fn copy_without_body(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        request.fields.write_h1(out);
+        if coding == Coding::Chunked {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    });
+    sink
 }
 
 fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {

@@ -5,6 +5,8 @@
 
 use super::reason::{Reason, Refusal};
 
+pub(super) mod answer;
+pub(super) mod body;
 pub(super) mod chunked;
 pub(super) mod head;
 mod path;
@@ -16,6 +18,14 @@ pub(super) enum Framing {
     Fixed(u64),
     /// Chunks, then trailers.
     Chunked,
+    /// By the end of the stream (HTTP/2 without a Content-Length).
+    Stream,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self::Fixed(0)
+    }
 }
 
 /// Limits of a request head.
@@ -30,13 +40,30 @@ pub(super) struct HeadLimits {
 }
 
 /// RFC 9110 section 5.6.2: `tchar`.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+/// RFC 9110 section 5.6.2: `tchar`.
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
 
 /// RFC 9110 section 5.5: visible, obs-text, SP or HTAB.
 pub(super) fn is_value_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+    (byte >= b' ' && byte != 0x7f) || byte == b'\t'
 }
 
 /// A 400 after which the connection ends.

@@ -1,134 +1,133 @@
 //! Header fields that end at the proxy, and those it adds.
 
-use std::net::SocketAddr;
-
-use hyper::{
-    HeaderMap,
-    header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
-    },
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
 };
 
+use super::{
+    fields::{Fields, Name},
+    message::{Request, Response, lists},
+};
 use crate::ir::{ForwardedFor, Listener};
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_CLIENT_PORT: HeaderName = HeaderName::from_static("x-forwarded-client-srcport");
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1). `Trailer` stays with a chunked message,
 /// because it announces the fields that pass at its end.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let nominated: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            // Nobody may take the routing or the framing out of a message by naming it here.
-            .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != TE)
+fn remove_hop_by_hop(fields: &mut Fields) {
+    if fields.has(Name::Connection) {
+        let nominated: Vec<Vec<u8>> = fields
+            .all(Name::Connection)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|name| {
+                // Nobody may take the routing or the framing out of a message by naming it here.
+                let known = Name::of(name);
+                !matches!(
+                    known,
+                    Name::Host | Name::ContentLength | Name::Te | Name::Upgrade
+                ) && !plain_option(name)
+            })
+            .map(<[u8]>::to_vec)
             .collect();
         for name in nominated {
-            headers.remove(name);
+            fields.remove_named(&name);
         }
-        headers.remove(CONNECTION);
+        fields.remove(Name::Connection);
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
+    fields.remove(Name::KeepAlive);
+    fields.remove(Name::ProxyConnection);
     // RFC 7540 section 3.2.1: part of an upgrade to h2c, whether or not Connection names it.
-    headers.remove(HTTP2_SETTINGS);
-    headers.remove(UPGRADE);
-    if headers.remove(TRANSFER_ENCODING).is_none() {
-        headers.remove(TRAILER);
+    fields.remove(Name::Http2Settings);
+    if !fields.remove(Name::TransferEncoding) {
+        fields.remove(Name::Trailer);
     }
+}
+
+/// Options of `Connection` that are no names of fields.
+fn plain_option(name: &[u8]) -> bool {
+    [b"close".as_slice(), b"keep-alive"]
+        .iter()
+        .any(|option| name.eq_ignore_ascii_case(option))
+}
+
+/// What the peer says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// The client spoke TLS.
+    pub(super) tls: bool,
 }
 
 /// Makes a client's header fields those of the request to a backend.
-pub(super) fn prepare_request(
-    headers: &mut HeaderMap,
-    listener: &Listener,
-    client: SocketAddr,
-    host: &str,
-    upgrade: bool,
-    expects: bool,
-) {
-    let upgrade = if upgrade {
-        headers.get(UPGRADE).cloned()
-    } else {
-        None
-    };
-    let trailers = te_trailers(headers);
-    remove_hop_by_hop(headers);
-    headers.remove(TE);
+pub(super) fn prepare_request(request: &mut Request, listener: &Listener, peer: Peer) {
+    let trailers = lists(request.fields.all(Name::Te), b"trailers");
+    let (upgrade, expects) = (request.upgrade, request.expects);
+    let fields = &mut request.fields;
+    remove_hop_by_hop(fields);
+    fields.remove(Name::Te);
     if !expects {
-        headers.remove(EXPECT);
+        fields.remove(Name::Expect);
     }
     if trailers {
         // RFC 9110 section 10.1.4: who sends TE names it in Connection.
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        fields.push_known(Name::Te, b"trailers");
+        fields.push_known(Name::Connection, b"te");
     }
-    if let Some(protocol) = upgrade {
-        headers.insert(UPGRADE, protocol);
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    if upgrade {
+        fields.push_known(Name::Connection, b"upgrade");
+    } else {
+        fields.remove(Name::Upgrade);
     }
     match listener.settings.forwarded_for {
-        ForwardedFor::Append => append_forwarded_for(headers, client),
-        ForwardedFor::Remove => drop(headers.remove(FORWARDED_FOR)),
+        ForwardedFor::Append => append_forwarded_for(fields, peer.address.ip()),
+        ForwardedFor::Remove => drop(fields.remove(Name::ForwardedFor)),
         ForwardedFor::Keep => {}
     }
-    if listener.settings.forwarded.proto {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let told = listener.settings.forwarded;
+    if told.proto {
+        let proto: &[u8] = if peer.tls { b"https" } else { b"http" };
+        fields.set(Name::ForwardedProto, proto);
     }
-    if listener.settings.forwarded.port {
-        headers.insert(FORWARDED_PORT, HeaderValue::from(listener.name.port));
+    if told.port {
+        set_number(fields, Name::ForwardedPort, listener.name.port);
     }
-    if listener.settings.forwarded.host
-        && let Ok(host) = HeaderValue::from_str(host)
-    {
-        headers.insert(FORWARDED_HOST, host);
+    if told.host {
+        let host = fields.text(request.authority).to_vec();
+        fields.set(Name::ForwardedHost, &host);
     }
-    if listener.settings.forwarded.client_port {
-        headers.insert(FORWARDED_CLIENT_PORT, HeaderValue::from(client.port()));
+    if told.client_port {
+        set_number(fields, Name::ForwardedClientPort, peer.address.port());
     }
+}
+
+fn set_number(fields: &mut Fields, name: Name, number: u16) {
+    fields.set(name, number.to_string().as_bytes());
+}
+
+/// Makes a backend's header fields those of the answer to a client.
+pub(super) fn prepare_response(response: &mut Response) {
+    remove_hop_by_hop(&mut response.fields);
+    response.fields.remove(Name::Upgrade);
+}
+
+/// The same for a 101: the protocol stays named.
+pub(super) fn prepare_switch(response: &mut Response) {
+    remove_hop_by_hop(&mut response.fields);
+    response.fields.push_known(Name::Connection, b"upgrade");
 }
 
 /// One list in one line, the peer last.
-fn append_forwarded_for(headers: &mut HeaderMap, client: SocketAddr) {
-    let peer = client.ip().to_canonical().to_string();
-    let mut list: Vec<u8> = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
+fn append_forwarded_for(fields: &mut Fields, client: IpAddr) {
+    let mut list: Vec<u8> = Vec::with_capacity(48);
+    for value in fields.all(Name::ForwardedFor) {
         if !value.is_empty() {
-            list.extend_from_slice(value.as_bytes());
+            list.extend_from_slice(value);
             list.extend_from_slice(b", ");
         }
     }
-    list.extend_from_slice(peer.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&list) {
-        headers.insert(FORWARDED_FOR, value);
-    }
-}
-
-fn te_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(TE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-}
-
-/// Whether the sender of these fields closes its connection after the message.
-pub(super) fn says_close(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    // Writing to memory does not fail.
+    let _ = write!(list, "{}", client.to_canonical());
+    fields.set(Name::ForwardedFor, &list);
 }
 
 /// The host of an authority, without its port; none if it is not one (RFC 9110 section 7.2: `uri-host [":" port]`).
@@ -195,8 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn what_connection_nominates_goes_but_framing_and_routing_stay() {
-        let mut headers = HeaderMap::new();
+    fn hop_by_hop_fields_go_and_framing_cannot_be_nominated() {
+        let mut fields = Fields::default();
         for (name, value) in [
             ("connection", "close, x-a, content-length, host"),
             ("connection", "X-B"),
@@ -208,14 +207,10 @@ mod tests {
             ("host", "h"),
             ("trailer", "x"),
         ] {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+            fields.push(name.as_bytes(), value.as_bytes());
         }
-        remove_hop_by_hop(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-length", "host", "x-c"]);
+        remove_hop_by_hop(&mut fields);
+        let left: Vec<_> = fields.iter().map(|(_, name, _)| name.to_vec()).collect();
+        assert_eq!(left, [b"x-c".as_slice(), b"content-length", b"host"]);
     }
 }

@@ -1,15 +1,9 @@
 //! Why the proxy answered by itself, and the answer.
 
 use bytes::Bytes;
-use hyper::{
-    Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SERVER},
-};
+use http::StatusCode;
 
-use super::body::ResponseBody;
-
-/// Names the reason of a reply made by the proxy itself.
-pub(super) const REASON_HEADER: HeaderName = HeaderName::from_static("x-fleetgate-reason");
+use super::{fields::Name, message::Response};
 
 /// Why a request was answered by the proxy and not by a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -155,25 +149,20 @@ impl Refusal {
         }
     }
 
-    /// As a response that hyper writes.
-    pub(super) fn response(self) -> Response<ResponseBody> {
-        let text = format!("{}: {}\n", self.reason.label(), self.detail);
-        let mut response = Response::new(ResponseBody::full(Bytes::from(text)));
-        *response.status_mut() = self.reason.status();
-        let headers = response.headers_mut();
-        headers.insert(SERVER, HeaderValue::from_static("fleetgate"));
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        headers.insert(REASON_HEADER, HeaderValue::from_static(self.reason.label()));
-        if self.close {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    /// As a response, whose body is returned.
+    pub(super) fn answer(self, response: &mut Response) -> String {
+        response.status = self.reason.status().as_u16();
+        let fields = &mut response.fields;
+        fields.push_known(Name::ContentType, b"text/plain; charset=utf-8");
+        fields.push_known(Name::Reason, self.reason.label().as_bytes());
+        if self.reason == Reason::MethodNotAllowed {
+            // RFC 9110 section 15.5.6: a 405 lists what is allowed.
+            fields.push_known(Name::Allow, b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         }
-        response
+        format!("{}: {}\n", self.reason.label(), self.detail)
     }
 
-    /// As raw bytes, for a connection that hyper has given up.
+    /// As raw bytes, for a connection without an exchange.
     pub(super) fn bytes(self) -> Bytes {
         let status = self.reason.status();
         let text = format!("{}: {}\n", self.reason.label(), self.detail);

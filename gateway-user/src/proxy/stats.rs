@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use hyper::StatusCode;
 use serde::Serialize;
 
 use super::reason::Reason;
@@ -42,8 +41,8 @@ pub(super) struct WorkerStats {
     pub(super) requests: AtomicU64,
     responses: [AtomicU64; 5],
     reasons: [AtomicU64; Reason::ALL.len()],
-    pub(super) downstream_received: AtomicU64,
-    pub(super) downstream_sent: AtomicU64,
+    downstream_received: AtomicU64,
+    downstream_sent: AtomicU64,
     pub(super) upstream_opened: AtomicU64,
     pub(super) upstream_reused: AtomicU64,
     pub(super) retries: AtomicU64,
@@ -57,9 +56,15 @@ impl WorkerStats {
         self.reasons[reason as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn response(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+    pub(super) fn response(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.responses[class].fetch_add(1, Relaxed);
+    }
+
+    /// Bytes of a client connection: read, written.
+    pub(super) fn bytes(&self, read: u64, written: u64) {
+        self.downstream_received.fetch_add(read, Relaxed);
+        self.downstream_sent.fetch_add(written, Relaxed);
     }
 
     /// The counter of one backend, to be kept by whoever counts.

@@ -1,52 +1,84 @@
 //! After an upgrade both sides speak something else: bytes are carried, nothing is read into them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::{Poll, ready},
+    time::Duration,
+};
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 
-use super::exchanges::{Exchanges, InFlight};
+use super::{
+    body::{self, Incoming, Outgoing},
+    buffer::Buffer,
+    framing::body::Body,
+    h1::{Coding, Sink, Source},
+    io::Io,
+    upstream::Upstream,
+};
 
-/// Buffer of each direction.
-const BUFFER_BYTES: usize = 16 * 1024;
-
-/// Carries bytes until one side is done or nothing has moved for `quiet`.
+/// Carries bytes until both sides are done, one breaks, or nothing has moved for `quiet`. What was read ahead goes
+/// first.
 pub(super) async fn carry(
-    downstream: OnUpgrade,
-    upstream: OnUpgrade,
-    exchanges: Arc<Exchanges>,
+    (client, from_client): (&Io, &mut Buffer),
+    mut backend: Upstream,
     quiet: Duration,
-    in_flight: InFlight,
 ) {
-    let (downstream, upstream) = match futures_util::future::try_join(downstream, upstream).await {
-        Ok(both) => both,
-        Err(err) => {
-            return tracing::debug!(error = %err, "an upgrade was granted but one side left");
-        }
-    };
-    let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-    let copying = tokio::io::copy_bidirectional_with_sizes(
-        &mut downstream,
-        &mut upstream,
-        BUFFER_BYTES,
-        BUFFER_BYTES,
+    let (mut to_client, mut to_backend) = (Vec::new(), Vec::new());
+    let mut ends = (Body::UntilClose, Body::UntilClose);
+    let up = one_way(
+        Source::new(client, from_client, &mut ends.0),
+        Sink::new(&backend.io, &mut to_backend),
+        &backend.io,
     );
-    tokio::select! {
-        outcome = copying => if let Err(err) = outcome {
-            tracing::debug!(error = %err, "a tunnel broke");
-        },
-        () = stalled(&exchanges, quiet) => tracing::debug!("a tunnel was quiet for too long"),
-    }
-    drop(in_flight);
+    let down = one_way(
+        Source::new(&backend.io, &mut backend.buffer, &mut ends.1),
+        Sink::new(client, &mut to_client),
+        client,
+    );
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let mut done = (false, false);
+    let mut sleep = pin!(tokio::time::sleep(quiet));
+    let moved = || client.read() + client.written() + backend.io.read() + backend.io.written();
+    let mut before = moved();
+    poll_fn(|cx| {
+        if !done.0
+            && let Poll::Ready(whole) = up.as_mut().poll(cx)
+        {
+            done.0 = true;
+            if !whole {
+                return Poll::Ready(());
+            }
+        }
+        if !done.1
+            && let Poll::Ready(whole) = down.as_mut().poll(cx)
+        {
+            done.1 = true;
+            if !whole {
+                return Poll::Ready(());
+            }
+        }
+        if done == (true, true) {
+            return Poll::Ready(());
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            let now = moved();
+            if now == before {
+                return Poll::Ready(());
+            }
+            before = now;
+            sleep.as_mut().reset(Instant::now() + quiet);
+        }
+    })
+    .await;
 }
 
-/// Ends when no byte has moved between two looks.
-async fn stalled(exchanges: &Exchanges, quiet: Duration) {
-    loop {
-        let before = exchanges.moved();
-        tokio::time::sleep(quiet).await;
-        if exchanges.moved() == before {
-            return;
-        }
-    }
+/// Whether everything came through, and the end of it too.
+async fn one_way(from: Source<'_>, mut to: Sink<'_>, target: &Io) -> bool {
+    to.head(Coding::Plain, |_| {});
+    let (mut from, mut to) = (Incoming::H1(from), Outgoing::H1(to));
+    body::pump(&mut from, &mut to).await.is_ok()
+        && poll_fn(|cx| target.poll_shutdown(cx)).await.is_ok()
 }

@@ -5,32 +5,16 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    pin::Pin,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    body::{Progress, RequestBody},
-    gate::poll_read_buf,
+    buffer::{Buffer, Spare},
+    io::Io,
 };
-
-/// The codec's read buffer grows up to this; bodies are handed on in pieces no larger.
-const CODEC_BUFFER_BYTES: usize = 128 * 1024;
 
 /// How connections to backends are kept.
 #[derive(Clone, Copy, Debug)]
@@ -42,31 +26,13 @@ pub(super) struct PoolLimits {
 /// One connection to a backend, free to take a request.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub(super) sender: http1::SendRequest<RequestBody>,
-    pub(super) socket: Arc<Socket>,
+    pub(super) io: Io,
+    pub(super) buffer: Buffer,
+    /// What is to be written first.
+    pub(super) out: Vec<u8>,
     pub(super) address: SocketAddr,
     /// It has served a request before.
     pub(super) reused: bool,
-}
-
-/// A backend's socket, also visible beside the codec that owns it.
-#[derive(Debug)]
-pub(super) struct Socket {
-    stream: TcpStream,
-    received: AtomicU64,
-}
-
-impl Socket {
-    /// Bytes read so far.
-    pub(super) fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-
-    /// Whether the backend neither closed nor said anything: one look into the socket's queue.
-    fn silent(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        matches!(SockRef::from(&self.stream).peek(&mut byte), Err(err) if err.kind() == io::ErrorKind::WouldBlock)
-    }
 }
 
 /// Idle connections of one worker, by backend; the one used last is taken first.
@@ -74,14 +40,16 @@ impl Socket {
 pub(super) struct Pool {
     idle: RefCell<HashMap<SocketAddr, Vec<(Upstream, Instant)>>>,
     limits: PoolLimits,
+    spare: Rc<Spare>,
     closed: Cell<bool>,
 }
 
 impl Pool {
-    pub(super) fn new(limits: PoolLimits) -> Self {
+    pub(super) fn new(limits: PoolLimits, spare: &Rc<Spare>) -> Self {
         Self {
             idle: RefCell::default(),
             limits,
+            spare: Rc::clone(spare),
             closed: Cell::new(false),
         }
     }
@@ -102,27 +70,25 @@ impl Pool {
                 stack.clear();
                 return None;
             }
-            if !upstream.sender.is_closed() && (!certain || upstream.socket.silent()) {
+            if upstream.io.is_quiet() && (!certain || upstream.io.is_silent()) {
                 return Some(upstream);
             }
         }
         None
     }
 
-    fn put(&self, upstream: Upstream) {
-        if self.closed.get() || upstream.sender.is_closed() {
+    /// Keeps a connection whose last exchange is complete on both sides. One that has more to say than was asked for is
+    /// out of step.
+    pub(super) fn put(&self, mut upstream: Upstream, now: Instant) {
+        if self.closed.get() || !upstream.buffer.is_empty() || upstream.io.ended() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         let stack = idle.entry(upstream.address).or_default();
         if stack.len() < self.limits.idle_per_backend {
-            stack.push((
-                Upstream {
-                    reused: true,
-                    ..upstream
-                },
-                Instant::now(),
-            ));
+            upstream.buffer.release();
+            upstream.reused = true;
+            stack.push((upstream, now));
         }
     }
 
@@ -130,7 +96,7 @@ impl Pool {
     pub(super) fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, stack| {
             stack.retain(|(upstream, since)| {
-                !upstream.sender.is_closed()
+                upstream.io.is_quiet()
                     && now.saturating_duration_since(*since) < self.limits.idle_timeout
             });
             !stack.is_empty()
@@ -142,167 +108,23 @@ impl Pool {
         self.closed.set(true);
         self.idle.borrow_mut().clear();
     }
-}
 
-/// A connection in use. It returns to the pool only when both sides of the exchange are complete.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) upstream: Option<Upstream>,
-    pub(super) pool: Rc<Pool>,
-    pub(super) progress: Option<Arc<Progress>>,
-    /// The backend wants to keep the connection.
-    pub(super) keep: bool,
-}
-
-impl Lease {
-    /// The response is complete.
-    pub(super) fn release(mut self) {
-        let sent = self
-            .progress
-            .as_ref()
-            .is_none_or(|progress| progress.done());
-        if self.keep
-            && sent
-            && let Some(upstream) = self.upstream.take()
-        {
-            self.pool.put(upstream);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(progress) = &self.progress {
-            progress.abort();
-        }
-    }
-}
-
-/// Connects and starts the codec on this worker.
-pub(super) async fn connect(address: SocketAddr, patience: Duration) -> io::Result<Upstream> {
-    let stream = tokio::time::timeout(patience, TcpStream::connect(address))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    stream.set_nodelay(true)?;
-    let socket = Arc::new(Socket {
-        stream,
-        received: AtomicU64::new(0),
-    });
-    let io = TokioIo::new(SocketIo(Arc::clone(&socket)));
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(CODEC_BUFFER_BYTES);
-    let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
-    tokio::task::spawn_local(async move {
-        if let Err(err) = connection.with_upgrades().await {
-            tracing::debug!(backend = %address, error = %err, "a connection to a backend broke");
-        }
-    });
-    Ok(Upstream {
-        sender,
-        socket,
-        address,
-        reused: false,
-    })
-}
-
-#[derive(Debug)]
-struct SocketIo(Arc<Socket>);
-
-impl AsyncRead for SocketIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = ready!(poll_read_buf(&self.0.stream, cx, buf))?;
-        self.0.received.fetch_add(read as u64, Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl SocketIo {
-    fn poll_with(
+    /// Opens a connection.
+    pub(super) async fn connect(
         &self,
-        cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.stream.poll_write_ready(cx))?;
-            match write(&self.0.stream) {
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for SocketIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_with(cx, |stream| stream.try_write(bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_with(cx, |stream| stream.try_write_vectored(slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write) {
-            Err(err) if err.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(err)),
-            _ => Poll::Ready(Ok(())),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::{io::AsyncWriteExt, net::TcpListener};
-
-    use super::*;
-
-    #[test]
-    fn a_socket_that_was_closed_or_spoke_up_is_not_silent() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-            let address = listener.local_addr().expect("an address");
-            for speak in [false, true] {
-                let stream = TcpStream::connect(address).await.expect("connected");
-                let (mut peer, _) = listener.accept().await.expect("accepted");
-                let socket = Socket {
-                    stream,
-                    received: AtomicU64::new(0),
-                };
-                assert!(socket.silent());
-                if speak {
-                    peer.write_all(b"x").await.expect("written");
-                } else {
-                    peer.shutdown().await.expect("shut down");
-                }
-                let arrived = (0..1000).any(|_| {
-                    std::thread::sleep(Duration::from_millis(1));
-                    !socket.silent()
-                });
-                assert!(arrived, "speak {speak}");
-            }
-        });
+        address: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<Upstream> {
+        let stream = tokio::time::timeout(patience, TcpStream::connect(address))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        Ok(Upstream {
+            io: Io::plain(stream),
+            buffer: Buffer::new(&self.spare),
+            out: Vec::new(),
+            address,
+            reused: false,
+        })
     }
 }

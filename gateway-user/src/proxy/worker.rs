@@ -14,8 +14,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, cache::Cache};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -25,17 +23,18 @@ use tokio::{
 use super::{
     RouteTable,
     balance::{self, RoundRobin},
-    exchange::{self, Downstream},
-    exchanges::Exchanges,
-    gate::{Gate, GateLimits},
+    buffer::Spare,
+    connections::Connections,
+    downstream::{Downstream, h1},
+    framing::HeadLimits,
+    io::Io,
+    messages::Messages,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
     upstream::{Pool, PoolLimits},
 };
 use crate::ir::Group;
 
-/// The codec's buffers for one client; bodies move in pieces no larger, and a head always fits.
-const CODEC_BUFFER_BYTES: usize = 128 * 1024;
 /// A backend that refused a connection is tried last for this long.
 const MARKED: Duration = Duration::from_secs(3);
 /// Backends marked at once; more are simply tried.
@@ -47,6 +46,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_IDLE: Duration = Duration::from_secs(15);
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
+/// What a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) head: HeadLimits,
+    pub(super) head_timeout: Duration,
+}
+
 /// What the workers of one proxy share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
@@ -54,7 +60,7 @@ pub(super) struct Shared {
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) max_connections: usize,
     pub(super) workers: usize,
-    pub(super) gate: GateLimits,
+    pub(super) limits: Limits,
     pub(super) pool: PoolLimits,
     pub(super) stall_timeout: Duration,
     /// `Some(grace)` once the proxy stops.
@@ -70,7 +76,11 @@ pub(super) struct Worker {
     current: RefCell<Rc<Current>>,
     marks: RefCell<HashMap<SocketAddr, Instant>>,
     turns: Cell<u32>,
-    pub(super) pool: Rc<Pool>,
+    pub(super) limits: Limits,
+    pub(super) spare: Rc<Spare>,
+    pub(super) messages: Messages,
+    pub(super) connections: Connections,
+    pub(super) pool: Pool,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) stall_timeout: Duration,
 }
@@ -91,6 +101,11 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
+    /// Where a backend is.
+    pub(super) fn address(&self, backend: usize) -> Option<SocketAddr> {
+        self.group.backends.get(backend).map(|it| it.address)
+    }
+
     /// Counts a request answered by this backend.
     pub(super) fn count(&self, backend: usize) {
         if let Some(counter) = self.counters.get(backend) {
@@ -123,6 +138,7 @@ impl Worker {
     fn new(index: usize, shared: &Shared, stats: Arc<WorkerStats>) -> Self {
         let mut tables = Cache::new(Arc::clone(&shared.table));
         let current = Rc::new(Current::new(Arc::clone(tables.load())));
+        let spare = Rc::default();
         Self {
             index,
             workers: shared.workers,
@@ -130,7 +146,11 @@ impl Worker {
             current: RefCell::new(current),
             marks: RefCell::default(),
             turns: Cell::new((index as u32).wrapping_mul(0x3c6e_f372)),
-            pool: Rc::new(Pool::new(shared.pool)),
+            limits: shared.limits,
+            pool: Pool::new(shared.pool, &spare),
+            spare,
+            messages: Messages::default(),
+            connections: Connections::default(),
             stats,
             stall_timeout: shared.stall_timeout,
         }
@@ -246,6 +266,7 @@ pub(super) async fn run(
     }
     drop((listener, listener_v6));
     worker.pool.close();
+    worker.connections.stop();
     let grace = stop.borrow().unwrap_or_default();
     let until = Instant::now() + grace;
     while shared.connections.load(Relaxed) > 0 && Instant::now() < until {
@@ -278,7 +299,7 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     worker.stats.accepted.fetch_add(1, Relaxed);
     let Some(count) = ConnectionCount::claim(&shared.connections, shared.max_connections) else {
         worker.stats.reason(Reason::Overloaded);
-        worker.stats.response(Reason::Overloaded.status());
+        worker.stats.response(Reason::Overloaded.status().as_u16());
         // The reply fits an empty socket buffer; a client that has not even that much room gets nothing.
         let _ = stream.try_write(
             &Refusal::close(Reason::Overloaded, "too many connections are open").bytes(),
@@ -292,74 +313,10 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     if let Err(err) = stream.set_nodelay(true) {
         tracing::debug!(error = %err, "cannot set TCP_NODELAY on a client connection");
     }
-    let exchanges = Arc::new(Exchanges::default());
-    exchanges.idle_timeout(
-        worker
-            .current()
-            .table
-            .routes(local)
-            .map_or(FIRST_IDLE, |routes| routes.listener.settings.idle_timeout),
-    );
-    let gate = Gate::new(
-        stream,
-        Arc::clone(&exchanges),
-        Arc::clone(&worker.stats),
-        shared.gate,
-        count,
-    );
-    let down = Rc::new(Downstream {
-        local,
-        client,
-        exchanges,
-    });
-    tokio::task::spawn_local(converse(Rc::clone(worker), shared.stop.clone(), gate, down));
-}
-
-/// Serves one client connection to its end.
-async fn converse(
-    worker: Rc<Worker>,
-    mut stop: watch::Receiver<Option<Duration>>,
-    gate: Gate,
-    down: Rc<Downstream>,
-) {
-    let service = {
-        let (worker, down) = (Rc::clone(&worker), Rc::clone(&down));
-        service_fn(move |request| exchange::serve(Rc::clone(&worker), Rc::clone(&down), request))
-    };
-    let mut builder = http1::Builder::new();
-    // The gate keeps the deadlines: hyper's cannot tell an idle connection from a slow head.
-    builder
-        .header_read_timeout(None)
-        .max_buf_size(CODEC_BUFFER_BYTES);
-    let connection = builder
-        .serve_connection(TokioIo::new(gate), service)
-        .with_upgrades();
-    let stall = tokio::time::sleep(worker.stall_timeout);
-    tokio::pin!(connection, stall);
-    let mut stopping = false;
-    let mut moved = down.exchanges.moved();
-    loop {
-        tokio::select! {
-            biased;
-            outcome = &mut connection => {
-                if let Err(err) = outcome {
-                    tracing::debug!(client = %down.client, error = %err, "a client connection broke");
-                }
-                return;
-            }
-            _ = stop.changed(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = &mut stall => {
-                let now = down.exchanges.moved();
-                if now == moved && down.exchanges.in_flight() && !down.exchanges.awaiting.load(Relaxed) {
-                    tracing::debug!(client = %down.client, "an exchange stood still for too long");
-                    return;
-                }
-                moved = now;
-                stall.as_mut().reset(Instant::now() + worker.stall_timeout);
-            }
-        }
-    }
+    let current = worker.current();
+    let routes = current.table.routes(local);
+    let idle_timeout = routes.map_or(FIRST_IDLE, |it| it.listener.settings.idle_timeout);
+    let down = Downstream { local, client };
+    let connection = h1::Connection::new(worker, Io::plain(stream), down, idle_timeout, count);
+    tokio::task::spawn_local(connection.serve());
 }

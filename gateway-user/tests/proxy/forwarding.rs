@@ -294,14 +294,23 @@ fn responses_without_a_body_keep_the_connection_in_step() {
 }
 
 #[test]
-fn early_hints_of_a_backend_do_not_disturb_the_final_response() {
+fn early_hints_of_a_backend_reach_the_client_ahead_of_the_final_response() {
     let origin = Origin::fixed(
         "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
     let gateway = Gateway::to(&origin);
     let mut client = gateway.client();
-    assert_eq!(client.get("/").text(), "ok");
-    assert_eq!(client.get("/").text(), "ok");
+    for _ in 0..2 {
+        let hints = client.get("/");
+        assert_eq!(
+            (hints.status, hints.header("link")),
+            (103, vec!["x".to_owned()])
+        );
+        assert_eq!(client.reply().unwrap().text(), "ok");
+    }
+    let mut old = gateway.client();
+    old.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(old.reply().unwrap().status, 200, "HTTP/1.0 knows no 1xx");
 }
 
 #[test]

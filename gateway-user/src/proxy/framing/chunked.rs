@@ -1,7 +1,10 @@
 //! The strict reading of a chunked body (RFC 9112 section 7.1).
 
 use super::{bad, field};
-use crate::proxy::reason::{Reason, Refusal};
+use crate::proxy::{
+    fields::{Fields, Name},
+    reason::{Reason, Refusal},
+};
 
 /// Bytes of chunk extensions in one body, and bytes of its trailer section.
 const EXTENSION_BYTES: usize = 4096;
@@ -15,7 +18,14 @@ pub(in crate::proxy) struct Chunked {
     extensions: usize,
     trailer: Vec<u8>,
     trailer_bytes: usize,
-    trailer_fields: usize,
+    trailers: Fields,
+}
+
+/// How many bytes of a chunked body were taken: first of its framing, then of data.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::proxy) struct Taken {
+    pub(in crate::proxy) framing: usize,
+    pub(in crate::proxy) data: usize,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,16 +50,7 @@ impl Chunked {
             extensions: 0,
             trailer: Vec::new(),
             trailer_bytes: 0,
-            trailer_fields: 0,
-        }
-    }
-
-    /// Bytes of chunk data that come next and need no look.
-    pub(in crate::proxy) fn opaque(&self) -> u64 {
-        if let At::Data(left) = self.at {
-            left
-        } else {
-            0
+            trailers: Fields::default(),
         }
     }
 
@@ -58,28 +59,33 @@ impl Chunked {
         self.at == At::End
     }
 
-    /// Takes bytes of this body and says how many belong to it: all, unless it became complete.
-    pub(in crate::proxy) fn take(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
-        let mut used = 0;
-        while used < bytes.len() && self.at != At::End {
+    /// Takes bytes of this body up to and with the next piece of data. All are taken, unless data or the end was met.
+    pub(in crate::proxy) fn take(&mut self, bytes: &[u8]) -> Result<Taken, Refusal> {
+        let mut at = 0;
+        while at < bytes.len() && self.at != At::End {
             if let At::Data(left) = self.at {
-                let step = usize::try_from(left)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len() - used);
-                used += step;
-                let left = left - step as u64;
+                let rest = bytes.len() - at;
+                let data = usize::try_from(left).map_or(rest, |left| left.min(rest));
+                let left = left - data as u64;
                 self.at = if left == 0 {
                     At::DataCr
                 } else {
                     At::Data(left)
                 };
-                continue;
+                return Ok(Taken { framing: at, data });
             }
-            let byte = bytes[used];
-            used += 1;
-            self.at = self.step(byte)?;
+            self.at = self.step(bytes[at])?;
+            at += 1;
         }
-        Ok(used)
+        Ok(Taken {
+            framing: at,
+            data: 0,
+        })
+    }
+
+    /// The trailer fields, each a line of its own, without the empty line behind.
+    pub(in crate::proxy) fn trailers(&self) -> &Fields {
+        &self.trailers
     }
 
     fn step(&mut self, byte: u8) -> Result<At, Refusal> {
@@ -139,28 +145,27 @@ impl Chunked {
         if line.is_empty() {
             return Ok(At::End);
         }
-        let (name, _) = field(line)?;
+        let (name, value) = field(line)?;
         // RFC 9110 section 6.5.1: fields that frame or route a message are not trailers.
-        for forbidden in [
-            "transfer-encoding",
-            "content-length",
-            "host",
-            "connection",
-            "te",
-            "trailer",
-            "upgrade",
-        ] {
-            if name.eq_ignore_ascii_case(forbidden.as_bytes()) {
-                return Err(bad("a trailer field would change the framing"));
-            }
+        if matches!(
+            Name::of(name),
+            Name::TransferEncoding
+                | Name::ContentLength
+                | Name::Host
+                | Name::Connection
+                | Name::Te
+                | Name::Trailer
+                | Name::Upgrade
+        ) {
+            return Err(bad("a trailer field would change the framing"));
         }
-        self.trailer_fields += 1;
-        if self.trailer_fields > TRAILER_FIELDS {
+        if self.trailers.len() == TRAILER_FIELDS {
             return Err(Refusal::close(
                 Reason::HeadersTooLarge,
                 "the trailer section has too many fields",
             ));
         }
+        self.trailers.push(name, value);
         self.trailer.clear();
         Ok(At::Trailer)
     }
@@ -175,16 +180,34 @@ mod tests {
         let body = b"5;a=b\r\nhello\r\n00a\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nGET /";
         for cut in 1..body.len() {
             let mut chunked = Chunked::new();
+            let mut data = Vec::new();
             let mut used = 0;
-            for piece in body.chunks(cut) {
-                used += chunked.take(piece).expect("valid");
-                if chunked.complete() {
-                    break;
-                }
+            while !chunked.complete() {
+                let piece = &body[used..(used + cut).min(body.len())];
+                let taken = chunked.take(piece).expect("valid");
+                data.extend_from_slice(&piece[taken.framing..][..taken.data]);
+                used += taken.framing + taken.data;
             }
             assert_eq!(used, body.len() - 5, "cut {cut}");
-            assert!(chunked.complete());
+            assert_eq!(data, b"hello0123456789");
+            assert_eq!(
+                chunked.trailers().named(b"x-sum").next(),
+                Some(b"1".as_slice())
+            );
         }
+    }
+
+    /// The first refusal in a body, or none.
+    fn refusal(body: &[u8]) -> Option<Refusal> {
+        let mut chunked = Chunked::new();
+        let mut rest = body;
+        while !rest.is_empty() && !chunked.complete() {
+            match chunked.take(rest) {
+                Ok(taken) => rest = &rest[taken.framing + taken.data..],
+                Err(refusal) => return Some(refusal),
+            }
+        }
+        None
     }
 
     #[test]
@@ -203,7 +226,7 @@ mod tests {
             "0\r\nX : 3\r\n\r\n",
             "0\r\n\n",
         ] {
-            assert!(Chunked::new().take(body.as_bytes()).is_err(), "{body:?}");
+            assert!(refusal(body.as_bytes()).is_some(), "{body:?}");
         }
     }
 }

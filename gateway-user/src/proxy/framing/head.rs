@@ -1,15 +1,12 @@
 //! The strict reading of a request head.
 
 use super::{Framing, HeadLimits, bad, field, is_token_byte, path};
-use crate::proxy::reason::{Reason, Refusal};
-
-/// What the gate must know of a head.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::proxy) struct Head {
-    pub(in crate::proxy) framing: Framing,
-    /// The client offers to leave HTTP after this request (`Connection: upgrade`, no body, not to HTTP/2).
-    pub(in crate::proxy) upgrade: bool,
-}
+use crate::proxy::{
+    fields::{Fields, Name, Span},
+    headers,
+    message::{Request, Version},
+    reason::{Reason, Refusal},
+};
 
 /// Finds the end of a head in bytes that arrive piece by piece; every byte is looked at once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,11 +25,14 @@ impl Scan {
         bytes: &[u8],
         limits: HeadLimits,
     ) -> Result<Option<usize>, Refusal> {
-        while let Some(offset) = bytes[self.seen..].iter().position(|byte| *byte == b'\n') {
+        while let Some(offset) = memchr::memchr(b'\n', &bytes[self.seen..]) {
             let at = self.seen + offset;
             // RFC 9112 section 2.2 lets a recipient take a bare LF as a line end; readers differ, so we do not.
             if at == self.line || bytes[at - 1] != b'\r' {
                 return Err(bad("a line ends with LF instead of CRLF"));
+            }
+            if self.lines == 0 && at > limits.target_bytes + REQUEST_LINE_REST {
+                return Err(TARGET_TOO_LONG);
             }
             let empty = at - self.line == 1;
             self.seen = at + 1;
@@ -70,108 +70,169 @@ const TARGET_TOO_LONG: Refusal =
 const METHOD_BYTES: usize = 32;
 const REQUEST_LINE_REST: usize = METHOD_BYTES + " ".len() + " HTTP/1.1\r".len();
 
-/// Reads one complete head, as [`Scan::end`] delimits it.
-pub(in crate::proxy) fn read(bytes: &[u8], limits: HeadLimits) -> Result<Head, Refusal> {
-    let mut lines = bytes
-        .split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let version = request_line(lines.next().unwrap_or_default(), limits)?;
+/// Reads one complete head, as [`Scan::end`] delimits it, into an empty `request`.
+pub(in crate::proxy) fn read(
+    bytes: &[u8],
+    limits: HeadLimits,
+    request: &mut Request,
+) -> Result<(), Refusal> {
+    let whole = request.fields.keep(bytes);
+    let mut at = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+    let line = bytes[..at].strip_suffix(b"\r").unwrap_or(&bytes[..at]);
+    let target = request_line(line, whole, limits, request)?;
+    at += 1;
 
-    let mut length: Option<u64> = None;
-    let mut codings: usize = 0;
-    let mut chunked = false;
-    let mut hosts = 0;
-    let (mut upgrade, mut connection_upgrade) = (false, false);
-    let mut upgrade_to_http = false;
-    for line in lines.take_while(|line| !line.is_empty()) {
+    let mut seen = Seen::default();
+    while let Some(rest) = bytes.get(at..)
+        && let Some(length) = memchr::memchr(b'\n', rest)
+    {
+        let line = &rest[..length];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
         let (name, value) = field(line)?;
-        // Only names of these lengths matter here.
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => hosts += 1,
-            6 if name.eq_ignore_ascii_case(b"expect")
-                && !value.eq_ignore_ascii_case(b"100-continue") =>
-            {
-                return Err(Refusal::close(
-                    Reason::UnknownExpectation,
-                    "only the expectation 100-continue is known",
-                ));
+        // Both lie in the line: the name at its start, the value at its end but for blanks.
+        let start = memchr::memchr(b':', line).unwrap_or_default() + 1;
+        let blanks = line[start..].len() - line[start..].trim_ascii_start().len();
+        let known = Name::of(name);
+        seen.field(known, value)?;
+        let text = Fields::part(whole, at, name.len());
+        let value = Fields::part(whole, at + start + blanks, value.len());
+        if known == Name::Host {
+            request.authority = value;
+        }
+        request.fields.place(known, text, value);
+        at += length + 1;
+    }
+    let version = request.version;
+    // RFC 9112 section 3.2: more than one Host, or none in HTTP/1.1, is a 400.
+    if seen.hosts == 0 && version == Version::Http11 {
+        return Err(bad("Host is missing"));
+    }
+    if let Some(authority) = target {
+        // RFC 9112 section 3.2.2: the target's authority replaces whatever Host says.
+        let value = request.fields.text(authority).to_vec();
+        request.fields.set(Name::Host, &value);
+        request.authority = authority;
+    }
+    if headers::host_of(request.authority()).is_none()
+        || (request.authority().is_empty() && !request.fields.text(request.authority).is_empty())
+    {
+        return Err(bad("Host is not a host with an optional port"));
+    }
+    request.framing = seen.framing(version)?;
+    request.upgrade = seen.upgrade
+        && !seen.upgrade_to_http
+        && seen.connection_upgrade
+        && version == Version::Http11
+        && request.framing == Framing::Fixed(0);
+    request.expects =
+        seen.expects && version == Version::Http11 && request.framing != Framing::Fixed(0);
+    request.keep_alive = match version {
+        Version::Http10 => seen.keep_alive && !seen.close,
+        _ => !seen.close,
+    };
+    Ok(())
+}
+
+/// What the fields of a head say about the message itself.
+#[derive(Debug, Default)]
+struct Seen {
+    length: Option<u64>,
+    codings: usize,
+    chunked: bool,
+    hosts: usize,
+    upgrade: bool,
+    upgrade_to_http: bool,
+    connection_upgrade: bool,
+    close: bool,
+    keep_alive: bool,
+    expects: bool,
+}
+
+impl Seen {
+    fn field(&mut self, name: Name, value: &[u8]) -> Result<(), Refusal> {
+        match name {
+            Name::Host => {
+                self.hosts += 1;
+                if self.hosts > 1 {
+                    return Err(bad("Host is repeated"));
+                }
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                upgrade = !value.is_empty();
-                upgrade_to_http |= value.split(|byte| *byte == b',').any(names_http);
+            Name::Expect => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal::close(
+                        Reason::UnknownExpectation,
+                        "only the expectation 100-continue is known",
+                    ));
+                }
+                self.expects = true;
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
-                connection_upgrade |= value
-                    .split(|byte| *byte == b',')
-                    .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+            Name::Upgrade => {
+                self.upgrade = !value.is_empty();
+                self.upgrade_to_http |= value.split(|byte| *byte == b',').any(names_http);
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            Name::Connection => {
+                for option in value.split(|byte| *byte == b',') {
+                    let option = option.trim_ascii();
+                    self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            Name::ContentLength => {
                 // RFC 9112 section 6.3 allows equal repetitions; refusing them leaves nothing to interpret.
-                if length.is_some() {
+                if self.length.is_some() {
                     return Err(bad("Content-Length is repeated"));
                 }
-                length = Some(decimal(value)?);
+                self.length = Some(decimal(value)?);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                codings += 1;
-                chunked = value.eq_ignore_ascii_case(b"chunked");
+            Name::TransferEncoding => {
+                self.codings += 1;
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
             }
             _ => {}
         }
+        Ok(())
     }
-    // RFC 9112 section 3.2: more than one Host, or none in HTTP/1.1, is a 400.
-    if hosts > 1 {
-        return Err(bad("Host is repeated"));
-    }
-    if hosts == 0 && version == Version::Http11 {
-        return Err(bad("Host is missing"));
-    }
-    let framing = if codings > 0 {
+
+    fn framing(&self, version: Version) -> Result<Framing, Refusal> {
+        if self.codings == 0 {
+            return Ok(Framing::Fixed(self.length.unwrap_or(0)));
+        }
         // RFC 9112 section 6.1: both framings, or a coding in HTTP/1.0, are signs of smuggling.
-        if length.is_some() {
+        if self.length.is_some() {
             return Err(bad("both Content-Length and Transfer-Encoding are given"));
         }
         if version == Version::Http10 {
             return Err(bad("Transfer-Encoding is not part of HTTP/1.0"));
         }
-        if codings > 1 || !chunked {
+        if self.codings > 1 || !self.chunked {
             return Err(Refusal::close(
                 Reason::UnknownCoding,
                 "the only transfer coding served is a single chunked",
             ));
         }
-        Framing::Chunked
-    } else {
-        Framing::Fixed(length.unwrap_or(0))
-    };
-    let upgrade = upgrade
-        && !upgrade_to_http
-        && connection_upgrade
-        && version == Version::Http11
-        && framing == Framing::Fixed(0);
-    Ok(Head { framing, upgrade })
+        Ok(Framing::Chunked)
+    }
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Version {
-    Http10,
-    Http11,
-}
-
-fn request_line(line: &[u8], limits: HeadLimits) -> Result<Version, Refusal> {
+/// Reads the request line; yields the authority of a target in absolute form.
+fn request_line(
+    line: &[u8],
+    whole: Span,
+    limits: HeadLimits,
+    request: &mut Request,
+) -> Result<Option<Span>, Refusal> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(bad("the request line is not `method target version`"));
     };
-    if method.is_empty()
-        || method.len() > METHOD_BYTES
-        || !method.iter().copied().all(is_token_byte)
-    {
-        return Err(bad("the method is not a token"));
-    }
-    let version = match version {
+    self::method(method)?;
+    request.version = match version {
         b"HTTP/1.1" => Version::Http11,
         b"HTTP/1.0" => Version::Http10,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
@@ -184,8 +245,41 @@ fn request_line(line: &[u8], limits: HeadLimits) -> Result<Version, Refusal> {
         }
         _ => return Err(bad("the version is not an HTTP version")),
     };
-    if target.len() > limits.target_bytes {
-        return Err(TARGET_TOO_LONG);
+    request.method = Fields::part(whole, 0, method.len());
+    let start = method.len() + 1;
+    self::target(target, method, limits)?;
+    // RFC 9112 section 3.2: origin-form, absolute-form, or asterisk-form for OPTIONS.
+    let authority = match absolute(target) {
+        None => 0..0,
+        Some(scheme) => {
+            let rest = &target[scheme..];
+            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+            scheme..scheme + end.unwrap_or(rest.len())
+        }
+    };
+    let path = &target[authority.end..];
+    let query = memchr::memchr(b'?', path);
+    let length = query.unwrap_or(path.len());
+    request.path = if length == 0 {
+        request.fields.keep(b"/")
+    } else {
+        Fields::part(whole, start + authority.end, length)
+    };
+    request.query = query.map(|at| {
+        let behind = authority.end + at + 1;
+        Fields::part(whole, start + behind, target.len() - behind)
+    });
+    let named = authority.start > 0;
+    Ok(named.then(|| Fields::part(whole, start + authority.start, authority.len())))
+}
+
+/// Checks a method.
+pub(in crate::proxy) fn method(method: &[u8]) -> Result<(), Refusal> {
+    if method.is_empty()
+        || method.len() > METHOD_BYTES
+        || !method.iter().copied().all(is_token_byte)
+    {
+        return Err(bad("the method is not a token"));
     }
     if method == b"CONNECT" || method == b"TRACE" {
         return Err(Refusal::close(
@@ -193,25 +287,43 @@ fn request_line(line: &[u8], limits: HeadLimits) -> Result<Version, Refusal> {
             "CONNECT and TRACE are not served",
         ));
     }
-    if target.is_empty() || target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+    Ok(())
+}
+
+/// Checks a request target.
+pub(in crate::proxy) fn target(
+    target: &[u8],
+    method: &[u8],
+    limits: HeadLimits,
+) -> Result<(), Refusal> {
+    if target.len() > limits.target_bytes {
+        return Err(TARGET_TOO_LONG);
+    }
+    if target.is_empty() || target.iter().any(|byte| *byte <= b' ' || *byte >= 0x7f) {
         return Err(bad(
-            "the request target is empty or holds a control character",
+            "the request target is empty or holds a character that is not allowed",
         ));
     }
     if target.contains(&b'#') {
         return Err(bad("the request target holds a fragment"));
     }
-    // RFC 9112 section 3.2: origin-form, absolute-form, or asterisk-form for OPTIONS.
-    let form_is_known = target[0] == b'/'
-        || (target == b"*" && method == b"OPTIONS")
-        || target
-            .get(..7)
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
+    let form_is_known =
+        target[0] == b'/' || (target == b"*" && method == b"OPTIONS") || absolute(target).is_some();
     if !form_is_known {
         return Err(bad("the request target is neither a path nor an http URL"));
     }
-    path::unambiguous(target)?;
-    Ok(version)
+    path::unambiguous(target)
+}
+
+/// Where the authority of a target in absolute form begins.
+fn absolute(target: &[u8]) -> Option<usize> {
+    let starts = |scheme: &[u8]| {
+        target
+            .get(..scheme.len())
+            .is_some_and(|it| it.eq_ignore_ascii_case(scheme))
+            .then_some(scheme.len())
+    };
+    starts(b"http://").or_else(|| starts(b"https://"))
 }
 
 /// Whether a protocol of `Upgrade` is HTTP again: requests in such a tunnel would pass no rule.
@@ -224,17 +336,14 @@ fn names_http(protocol: &[u8]) -> bool {
 }
 
 /// RFC 9110 section 8.6: `1*DIGIT`; a list, a sign or an overflow is refused.
-fn decimal(value: &[u8]) -> Result<u64, Refusal> {
+pub(in crate::proxy) fn decimal(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(bad("Content-Length is not a number"));
     }
     let number = value.iter().try_fold(0_u64, |sum, digit| {
         sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
     });
-    // hyper keeps the two largest values for itself.
-    number
-        .filter(|number| *number < u64::MAX - 2)
-        .ok_or(bad("Content-Length is too large"))
+    number.ok_or(bad("Content-Length is too large"))
 }
 
 #[cfg(test)]
@@ -247,12 +356,13 @@ mod tests {
         fields: 5,
     };
 
-    fn judge(bytes: &[u8]) -> Result<Head, Refusal> {
+    fn judge(bytes: &[u8]) -> Result<Request, Refusal> {
         let end = Scan::default()
             .end(bytes, LIMITS)?
             .expect("the head is complete");
         assert_eq!(end, bytes.len());
-        read(bytes, LIMITS)
+        let mut request = Request::default();
+        read(bytes, LIMITS, &mut request).map(|()| request)
     }
 
     #[test]
@@ -304,6 +414,10 @@ mod tests {
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a,b\\c\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: \u{e4}\r\n\r\n", 400),
+            ("GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
             ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
@@ -355,11 +469,33 @@ mod tests {
                 false,
             ),
         ] {
+            let request = judge(head.as_bytes()).expect(head);
             assert_eq!(
-                judge(head.as_bytes()),
-                Ok(Head { framing, upgrade }),
+                (request.framing, request.upgrade),
+                (framing, upgrade),
                 "{head:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_target_is_taken_apart() {
+        for (target, authority, path, query) in [
+            ("/", "h:1", "/", None),
+            ("/a/b?c=d?e", "h:1", "/a/b", Some("c=d?e")),
+            ("/?", "h:1", "/", Some("")),
+            ("http://b", "b", "/", None),
+            ("HTTP://b:8?x", "b:8", "/", Some("x")),
+            ("https://b/c?d", "b", "/c", Some("d")),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nX: 1\r\nHost:  h:1\t\r\nY:\r\n\r\n");
+            let request = judge(head.as_bytes()).expect(target);
+            assert_eq!(request.method(), b"GET");
+            assert_eq!(request.authority(), authority, "{target}");
+            assert_eq!(request.path(), path, "{target}");
+            assert_eq!(request.query(), query, "{target}");
+            assert_eq!(request.fields.get(Name::Host), Some(authority.as_bytes()));
+            assert_eq!(request.fields.named(b"y").next(), Some(b"".as_slice()));
         }
     }
 

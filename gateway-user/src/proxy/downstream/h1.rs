@@ -1,0 +1,250 @@
+//! HTTP/1.x with a client.
+
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Downstream;
+use crate::proxy::{
+    body::{Incoming, Outgoing},
+    buffer::Buffer,
+    exchange::{self, Next},
+    framing::{bad, body::Body, head},
+    h1::{Sink, Source},
+    io::Io,
+    message::{Request, Response},
+    reason::{Reason, Refusal},
+    stats::ConnectionCount,
+    timer::Timer,
+    tunnel,
+    worker::Worker,
+};
+
+/// Empty lines skipped before a request.
+const EMPTY_LINES: u8 = 4;
+/// After the last reply, what the client still sends is read and dropped: this much, this long.
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(1);
+
+/// One client connection.
+pub(in crate::proxy) struct Connection {
+    worker: Rc<Worker>,
+    io: Io,
+    down: Downstream,
+    buffer: Buffer,
+    out: Vec<u8>,
+    timer: Timer,
+    /// Bytes counted so far: read, written.
+    counted: (u64, u64),
+    idle_timeout: Duration,
+    _count: ConnectionCount,
+}
+
+/// What came instead of a request.
+enum NoRequest {
+    /// The client left, or was idle for too long.
+    Over,
+    /// What it sent is none.
+    Refused(Refusal),
+}
+
+impl Connection {
+    pub(in crate::proxy) fn new(
+        worker: &Rc<Worker>,
+        io: Io,
+        down: Downstream,
+        idle_timeout: Duration,
+        count: ConnectionCount,
+    ) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            io,
+            down,
+            buffer: Buffer::new(&worker.spare),
+            out: Vec::new(),
+            timer: Timer::default(),
+            counted: (0, 0),
+            idle_timeout,
+            _count: count,
+        }
+    }
+
+    /// Serves to the end of the connection.
+    pub(in crate::proxy) async fn serve(mut self) {
+        let worker = Rc::clone(&self.worker);
+        let _place = worker.connections.enter().await;
+        loop {
+            let next = match self.request().await {
+                Ok(mut messages) => {
+                    let next = self.exchange(&mut messages).await;
+                    worker.messages.put(messages);
+                    next
+                }
+                Err(NoRequest::Over) => break,
+                Err(NoRequest::Refused(refusal)) => {
+                    worker.stats.reason(refusal.reason);
+                    worker.stats.response(refusal.reason.status().as_u16());
+                    self.out.extend_from_slice(&refusal.bytes());
+                    let flushed = self.flush().await;
+                    if flushed.is_ok() {
+                        self.linger().await;
+                    }
+                    break;
+                }
+            };
+            self.count();
+            match next {
+                Next::Keep => {}
+                Next::Close { unread } => {
+                    let shut = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
+                    // Closing with unread bytes sends a reset, which may destroy the reply on its way (RFC 9112
+                    // section 9.6).
+                    if shut.is_ok() && (unread || !self.buffer.is_empty()) {
+                        self.linger().await;
+                    }
+                    break;
+                }
+                Next::Abort => break,
+                Next::Tunnel(upstream) => {
+                    let quiet = worker.stall_timeout;
+                    tunnel::carry((&self.io, &mut self.buffer), *upstream, quiet).await;
+                    break;
+                }
+            }
+        }
+        self.count();
+    }
+
+    /// Waits for a request and reads its head.
+    async fn request(&mut self) -> Result<Box<(Request, Response)>, NoRequest> {
+        let mut scan = head::Scan::default();
+        let mut empty_lines = 0;
+        let idle_until = Instant::now() + self.idle_timeout;
+        let limits = self.worker.limits;
+        // Set with the first byte of a head.
+        let mut head_until = None;
+        let Self {
+            worker,
+            io,
+            buffer,
+            timer,
+            ..
+        } = self;
+        poll_fn(|cx| {
+            loop {
+                // RFC 9112 section 2.2: an empty line before a request is ignored.
+                while buffer.bytes().starts_with(b"\r\n") {
+                    if empty_lines == EMPTY_LINES {
+                        let refusal = bad("too many empty lines stand before a request");
+                        return Poll::Ready(Err(NoRequest::Refused(refusal)));
+                    }
+                    empty_lines += 1;
+                    buffer.consume(2);
+                    scan = head::Scan::default();
+                }
+                match scan.end(buffer.bytes(), limits.head) {
+                    Ok(Some(end)) => {
+                        let mut messages = worker.messages.take();
+                        let read = head::read(&buffer.bytes()[..end], limits.head, &mut messages.0);
+                        buffer.consume(end);
+                        return Poll::Ready(match read {
+                            Ok(()) => Ok(messages),
+                            Err(refusal) => {
+                                worker.messages.put(messages);
+                                Err(NoRequest::Refused(refusal))
+                            }
+                        });
+                    }
+                    Ok(None) => {}
+                    Err(refusal) => return Poll::Ready(Err(NoRequest::Refused(refusal))),
+                }
+                match buffer.poll_fill(io, cx, 0) {
+                    Poll::Ready(Ok(1..)) => continue,
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoRequest::Over)),
+                    Poll::Pending => {}
+                }
+                // A lone CR may be half of an empty line.
+                if matches!(buffer.bytes(), [] | b"\r") {
+                    if worker.connections.is_stopping() {
+                        return Poll::Ready(Err(NoRequest::Over));
+                    }
+                    ready!(timer.poll(cx, idle_until));
+                    return Poll::Ready(Err(NoRequest::Over));
+                }
+                let until = *head_until.get_or_insert_with(|| Instant::now() + limits.head_timeout);
+                ready!(timer.poll(cx, until));
+                return Poll::Ready(Err(NoRequest::Refused(Refusal::close(
+                    Reason::RequestTimeout,
+                    "the request head did not arrive in time",
+                ))));
+            }
+        })
+        .await
+    }
+
+    async fn exchange(&mut self, messages: &mut (Request, Response)) -> Next {
+        let (request, response) = messages;
+        let mut body = Body::of_request(request.framing);
+        let from = Incoming::H1(Source::new(&self.io, &mut self.buffer, &mut body));
+        let to = Outgoing::H1(Sink::new(&self.io, &mut self.out));
+        let scope = exchange::Scope {
+            worker: &self.worker,
+            down: &self.down,
+            timer: &mut self.timer,
+        };
+        let (next, idle_timeout) = exchange::serve(scope, request, response, from, to).await;
+        self.idle_timeout = idle_timeout.unwrap_or(self.idle_timeout);
+        match next {
+            // Where the next request would begin is not known.
+            Next::Keep | Next::Close { .. } if !body.is_done() => Next::Close { unread: true },
+            Next::Abort => {
+                self.io.close_abruptly();
+                Next::Abort
+            }
+            next => next,
+        }
+    }
+
+    fn count(&mut self) {
+        let now = (self.io.read(), self.io.written());
+        self.worker
+            .stats
+            .bytes(now.0 - self.counted.0, now.1 - self.counted.1);
+        self.counted = now;
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let until = Instant::now() + LINGER;
+        let mut sink = Sink::new(&self.io, &mut self.out);
+        let flushed = self.timer.limit(until, sink.flush()).await;
+        flushed.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+        poll_fn(|cx| self.io.poll_shutdown(cx)).await
+    }
+
+    /// Reads and drops what the client still sends.
+    async fn linger(&mut self) {
+        let until = Instant::now() + LINGER;
+        let Self { io, buffer, .. } = self;
+        let mut left = LINGER_BYTES;
+        let drop = poll_fn(|cx: &mut Context<'_>| {
+            loop {
+                left = left.saturating_sub(buffer.bytes().len());
+                buffer.consume(usize::MAX);
+                if left == 0 {
+                    return Poll::Ready(());
+                }
+                match ready!(buffer.poll_fill(io, cx, 0)) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                }
+            }
+        });
+        self.timer.limit(until, drop).await;
+    }
+}

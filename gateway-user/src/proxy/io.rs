@@ -1,0 +1,219 @@
+//! A connection's bytes, plain or through TLS.
+//!
+//! Both directions are used through a shared reference, so that a body can go one way while an answer comes the other.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt, io,
+    net::Shutdown,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::BufMut;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, Interest},
+    net::TcpStream,
+};
+use tokio_rustls::TlsStream;
+
+/// One connection.
+pub(super) struct Io {
+    transport: Transport,
+    read: Cell<u64>,
+    written: Cell<u64>,
+    /// The peer has closed its side.
+    ended: Cell<bool>,
+}
+
+enum Transport {
+    Tcp(TcpStream),
+    Tls(Box<RefCell<TlsStream<TcpStream>>>),
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io")
+            .field("tls", &self.is_tls())
+            .field("read", &self.read.get())
+            .field("written", &self.written.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Io {
+    pub(super) fn plain(stream: TcpStream) -> Self {
+        Self::new(Transport::Tcp(stream))
+    }
+
+    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self::new(Transport::Tls(Box::new(RefCell::new(stream))))
+    }
+
+    fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            read: Cell::new(0),
+            written: Cell::new(0),
+            ended: Cell::new(false),
+        }
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// Bytes of the application read so far.
+    pub(super) fn read(&self) -> u64 {
+        self.read.get()
+    }
+
+    /// Bytes of the application written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// Whether the peer has said that nothing more comes.
+    pub(super) fn ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// The TCP stream below, for its options.
+    pub(super) fn tcp<T>(&self, ask: impl FnOnce(&TcpStream) -> T) -> T {
+        match &self.transport {
+            Transport::Tcp(stream) => ask(stream),
+            Transport::Tls(stream) => ask(stream.borrow().get_ref().0),
+        }
+    }
+
+    /// The plain stream, where nothing was put around it.
+    pub(super) fn into_plain(self) -> Result<TcpStream, Self> {
+        match self.transport {
+            Transport::Tcp(stream) => Ok(stream),
+            transport => Err(Self { transport, ..self }),
+        }
+    }
+
+    /// The stream through TLS.
+    pub(super) fn into_tls(self) -> Result<TlsStream<TcpStream>, Self> {
+        match self.transport {
+            Transport::Tls(stream) => Ok(stream.into_inner()),
+            transport => Err(Self { transport, ..self }),
+        }
+    }
+
+    /// Reads behind what `buf` holds, into memory that it has. `Ready(Ok(0))` is the end.
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        let room = buf.capacity() - buf.len();
+        let mut buf = buf.limit(room);
+        let outcome = match &self.transport {
+            Transport::Tcp(stream) => poll_read_tcp(stream, cx, &mut buf),
+            Transport::Tls(stream) => {
+                let stream = &mut *stream.borrow_mut();
+                // The future holds nothing of its own: it may be made anew for every look.
+                pin!(stream.read_buf(&mut buf)).as_mut().poll(cx)
+            }
+        };
+        let read = ready!(outcome)?;
+        self.read.set(self.read.get() + read as u64);
+        if read == 0 && room > 0 {
+            self.ended.set(true);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Writes what the socket takes of these.
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = match &self.transport {
+            Transport::Tcp(stream) => loop {
+                let tried = match slices {
+                    [one] => stream.try_write(one),
+                    more => stream.try_write_vectored(more),
+                };
+                match tried {
+                    Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(stream.poll_write_ready(cx))?;
+                    }
+                    outcome => break outcome,
+                }
+            },
+            Transport::Tls(stream) => {
+                ready!(Pin::new(&mut *stream.borrow_mut()).poll_write_vectored(cx, slices))
+            }
+        };
+        let written = outcome?;
+        self.written.set(self.written.get() + written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Sends what TLS has not sent yet.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.transport {
+            Transport::Tcp(_) => Poll::Ready(Ok(())),
+            Transport::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
+        }
+    }
+
+    /// Says that nothing more comes from here.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.transport {
+            Transport::Tcp(stream) => Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write)),
+            Transport::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx),
+        }
+    }
+
+    /// Whether the peer neither closed nor said anything, as far as the event loop has heard. Costs no system call.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.tcp(|stream| stream.poll_read_ready(&mut cx).is_pending())
+    }
+
+    /// The same by one look into the socket's queue.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        self.tcp(|stream| {
+            matches!(SockRef::from(stream).peek(&mut byte), Err(err) if err.kind() == io::ErrorKind::WouldBlock)
+        })
+    }
+
+    /// From here on, closing the connection tells the peer that something is missing.
+    pub(super) fn close_abruptly(&self) {
+        // A socket that refuses is closed in the usual way, which some peers take for an end.
+        self.tcp(|stream| drop(SockRef::from(stream).set_linger(Some(Duration::ZERO))));
+    }
+}
+
+/// Reads without writing zeros first, and without asking a socket that was just emptied whether it is empty.
+fn poll_read_tcp(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut impl BufMut,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let room = buf.chunk_mut().len();
+        match stream.try_read_buf(buf) {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(read) => {
+                if read > 0 && read < room {
+                    // The events are edge-triggered and this thread also runs the event loop, so whatever comes
+                    // after a short read is announced anew. Saves one system call per message.
+                    let emptied = || Err(io::ErrorKind::WouldBlock.into());
+                    let _: io::Result<()> = stream.try_io(Interest::READABLE, emptied);
+                }
+                return Poll::Ready(Ok(read));
+            }
+            Err(err) => return Poll::Ready(Err(err)),
+        }
+    }
+}

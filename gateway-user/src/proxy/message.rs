@@ -1,0 +1,162 @@
+//! A request or response, whatever version of HTTP it came by.
+
+use super::{
+    fields::{Fields, Name, Span},
+    framing::Framing,
+};
+
+/// How a message came.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Version {
+    /// As logs have it.
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// A request as a client sent it; filters change it on its way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Request {
+    pub(super) fields: Fields,
+    pub(super) version: Version,
+    pub(super) method: Span,
+    /// Host and port that the client asked for; empty where HTTP/1.0 names none.
+    pub(super) authority: Span,
+    /// Without the query; `*` of OPTIONS.
+    pub(super) path: Span,
+    /// Without its `?`.
+    pub(super) query: Option<Span>,
+    pub(super) framing: Framing,
+    /// The client offers to leave HTTP after this request (`Connection: upgrade`, no body, not to HTTP/2).
+    pub(super) upgrade: bool,
+    /// The client waits for 100 (Continue) before it sends the body.
+    pub(super) expects: bool,
+    /// The client may send another request on this connection.
+    pub(super) keep_alive: bool,
+}
+
+impl Request {
+    /// Forgets the message, keeps some memory.
+    pub(super) fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self {
+            fields,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn method(&self) -> &[u8] {
+        self.fields.text(self.method)
+    }
+
+    /// Text of the method; methods are tokens, so nothing is lost.
+    pub(super) fn method_text(&self) -> &str {
+        text(self.method())
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        text(self.fields.text(self.authority))
+    }
+
+    pub(super) fn path(&self) -> &str {
+        text(self.fields.text(self.path))
+    }
+
+    pub(super) fn query(&self) -> Option<&str> {
+        self.query.map(|it| text(self.fields.text(it)))
+    }
+
+    pub(super) fn is_head(&self) -> bool {
+        self.method() == b"HEAD"
+    }
+
+    /// RFC 9110 section 9.2.2, without those that are not proxied.
+    pub(super) fn is_idempotent(&self) -> bool {
+        matches!(
+            self.method(),
+            b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE"
+        )
+    }
+
+    /// Whether a body follows.
+    pub(super) fn has_body(&self) -> bool {
+        self.framing != Framing::Fixed(0)
+    }
+}
+
+/// A response as a backend sent it; filters change it on its way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Response {
+    pub(super) fields: Fields,
+    pub(super) version: Version,
+    pub(super) status: u16,
+    /// The words behind the status; HTTP/2 has none.
+    pub(super) reason: Span,
+    pub(super) body: Delimited,
+    /// The backend keeps the connection.
+    pub(super) keep_alive: bool,
+}
+
+/// Where the body of a response ends.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Delimited {
+    /// There is none, whatever the fields say (HEAD, 1xx, 204, 304).
+    #[default]
+    None,
+    /// After this many bytes.
+    Length(u64),
+    /// By its chunks.
+    Chunks,
+    /// With the connection, or with the stream.
+    End,
+}
+
+impl Response {
+    /// Forgets the message, keeps some memory.
+    pub(super) fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self {
+            fields,
+            ..Self::default()
+        };
+    }
+
+    /// RFC 9112 section 6.3, rules 1 and 2: such a message never has a body.
+    pub(super) fn is_bodiless(status: u16, head: bool) -> bool {
+        head || matches!(status, 100..=199 | 204 | 304)
+    }
+
+    /// A value of a comma-separated list, compared without regard to case.
+    pub(super) fn lists(&self, name: Name, wanted: &[u8]) -> bool {
+        lists(self.fields.all(name), wanted)
+    }
+}
+
+/// Whether one of these lines lists a value, compared without regard to case.
+pub(super) fn lists<'a>(mut lines: impl Iterator<Item = &'a [u8]>, wanted: &[u8]) -> bool {
+    lines.any(|line| {
+        line.split(|byte| *byte == b',')
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(wanted))
+    })
+}
+
+/// What was checked to be ASCII when it was read.
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap_or_default()
+}
