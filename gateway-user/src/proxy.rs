@@ -17,6 +17,7 @@ mod fields;
 mod framing;
 mod h1;
 mod headers;
+mod http2;
 mod io;
 mod message;
 mod messages;

@@ -7,6 +7,8 @@ mod balancing;
 mod families;
 #[path = "proxy/forwarding.rs"]
 mod forwarding;
+#[path = "proxy/http2.rs"]
+mod http2;
 #[path = "proxy/strictness.rs"]
 mod strictness;
 #[path = "proxy/support.rs"]

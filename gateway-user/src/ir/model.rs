@@ -157,6 +157,9 @@ pub struct ListenerSettings {
     /// HTTPS: clients are told that QUIC is there, too.
     #[serde(default)]
     pub quic_upgrade: bool,
+    /// HTTP: clients may begin with HTTP/2 (prior knowledge, RFC 9113 section 3.3).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub h2c: bool,
     /// Who may connect; `None`: everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessList>,
@@ -178,6 +181,7 @@ impl Default for ListenerSettings {
             gzip: true,
             tls: None,
             quic_upgrade: false,
+            h2c: false,
             access: None,
             limits: Limits::default(),
         }

@@ -281,7 +281,7 @@ async fn converse(
         headers::prepare_response(response);
         // A client that is still sending cannot be told where its next request begins.
         reply.keep &= meter.is_uploaded() && !worker.connections.is_stopping();
-        reply.begin(response);
+        reply.begin(response).map_err(|_| Broken::Gone)?;
         let mut body = Body::of_response(response.body);
         let mut source = Incoming::H1(Source::new(io, buffer, &mut body));
         match body::pump(&mut source, &mut reply.to).await {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     fields::Fields,
     h1::{Sink, Source, source::Fault},
+    http2::{Receiving, Sending},
     meter::Meter,
 };
 
@@ -18,12 +19,15 @@ use super::{
 #[derive(Debug)]
 pub(super) enum Incoming<'a> {
     H1(Source<'a>),
+    /// Boxed: it is the larger by far.
+    H2(Box<Receiving>),
 }
 
 /// A message that goes out.
 #[derive(Debug)]
 pub(super) enum Outgoing<'a> {
     H1(Sink<'a>),
+    H2(Sending),
 }
 
 /// Why a body did not get through.
@@ -39,6 +43,7 @@ impl Incoming<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         match self {
             Self::H1(source) => source.poll(cx),
+            Self::H2(stream) => stream.poll(cx),
         }
     }
 
@@ -60,6 +65,7 @@ impl Incoming<'_> {
     pub(super) fn data(&self) -> &[u8] {
         match self {
             Self::H1(source) => source.data(),
+            Self::H2(stream) => stream.data(),
         }
     }
 
@@ -67,6 +73,7 @@ impl Incoming<'_> {
     pub(super) fn trailers(&self) -> Option<&Fields> {
         match self {
             Self::H1(source) => source.trailers(),
+            Self::H2(stream) => stream.trailers(),
         }
     }
 
@@ -74,6 +81,7 @@ impl Incoming<'_> {
     pub(super) async fn left(&mut self) {
         match self {
             Self::H1(source) => source.left().await,
+            Self::H2(stream) => stream.left().await,
         }
     }
 }
@@ -82,6 +90,7 @@ impl Outgoing<'_> {
     pub(super) async fn data(&mut self, data: &[u8]) -> io::Result<()> {
         match self {
             Self::H1(sink) => sink.data(data).await,
+            Self::H2(stream) => stream.data(data).await,
         }
     }
 
@@ -89,6 +98,8 @@ impl Outgoing<'_> {
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::H1(sink) => sink.flush().await,
+            // The connection's own task writes.
+            Self::H2(_) => Ok(()),
         }
     }
 
@@ -96,13 +107,7 @@ impl Outgoing<'_> {
     pub(super) async fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
         match self {
             Self::H1(sink) => sink.end(trailers).await,
-        }
-    }
-
-    /// Bytes of the body so far.
-    pub(super) fn body_bytes(&self) -> u64 {
-        match self {
-            Self::H1(sink) => sink.body_bytes(),
+            Self::H2(stream) => stream.end(trailers),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 pub(super) mod h1;
+pub(super) mod h2;
 
 /// What is known of a client's connection.
 #[derive(Debug)]

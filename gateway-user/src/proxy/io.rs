@@ -14,7 +14,7 @@ use std::{
 use bytes::BufMut;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, Interest},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::TlsStream;
@@ -26,6 +26,8 @@ pub(super) struct Io {
     written: Cell<u64>,
     /// The peer has closed its side.
     ended: Cell<bool>,
+    /// Bytes that were read and are to be read again.
+    ahead: RefCell<Vec<u8>>,
 }
 
 enum Transport {
@@ -58,6 +60,7 @@ impl Io {
             read: Cell::new(0),
             written: Cell::new(0),
             ended: Cell::new(false),
+            ahead: RefCell::default(),
         }
     }
 
@@ -73,6 +76,11 @@ impl Io {
     /// Bytes of the application written so far.
     pub(super) fn written(&self) -> u64 {
         self.written.get()
+    }
+
+    /// Puts bytes in front of what comes, for who reads through [`AsyncRead`].
+    pub(super) fn unread(&self, bytes: &[u8]) {
+        self.ahead.borrow_mut().extend_from_slice(bytes);
     }
 
     /// Whether the peer has said that nothing more comes.
@@ -190,6 +198,66 @@ impl Io {
     pub(super) fn close_abruptly(&self) {
         // A socket that refuses is closed in the usual way, which some peers take for an end.
         self.tcp(|stream| drop(SockRef::from(stream).set_linger(Some(Duration::ZERO))));
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut ahead = self.ahead.borrow_mut();
+        if !ahead.is_empty() {
+            let step = ahead.len().min(buf.remaining());
+            buf.put_slice(&ahead[..step]);
+            ahead.drain(..step);
+            return Poll::Ready(Ok(()));
+        }
+        drop(ahead);
+        let room = buf.remaining();
+        let before = buf.filled().len();
+        let outcome = match &self.transport {
+            Transport::Tcp(stream) => poll_read_tcp(stream, cx, buf).map_ok(drop),
+            Transport::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_read(cx, buf),
+        };
+        ready!(outcome)?;
+        let read = buf.filled().len() - before;
+        self.read.set(self.read.get() + read as u64);
+        if read == 0 && room > 0 {
+            self.ended.set(true);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_write(&self, cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_write(&self, cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_flush(&self, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_shutdown(&self, cx)
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     body::Outgoing,
     fields::Name,
     h1::Coding,
+    http2::convert,
     message::{Delimited, Request, Response, Version},
     reason::Refusal,
     stats::WorkerStats,
@@ -61,11 +62,12 @@ impl<'a> Reply<'a> {
                 });
                 sink.flush().await
             }
+            Outgoing::H2(stream) => stream.interim(convert::to_response(response)),
         }
     }
 
     /// Begins the answer. Fields that delimit or belong to the connection were removed, but for Content-Length.
-    pub(super) fn begin(&mut self, response: &Response) {
+    pub(super) fn begin(&mut self, response: &Response) -> io::Result<()> {
         self.begun = true;
         // Who has read an answer finds it counted.
         self.stats.response(response.status);
@@ -103,6 +105,15 @@ impl<'a> Reply<'a> {
                     }
                     out.extend_from_slice(b"\r\n");
                 });
+                Ok(())
+            }
+            Outgoing::H2(stream) => {
+                let left = match response.body {
+                    Delimited::None => Some(0),
+                    Delimited::Length(length) => Some(length),
+                    Delimited::Chunks | Delimited::End => None,
+                };
+                stream.head(convert::to_response(response), left)
             }
         }
     }
@@ -131,7 +142,7 @@ impl<'a> Reply<'a> {
         response.fields.set(Name::Server, b"fleetgate");
         let date = httpdate::fmt_http_date(SystemTime::now());
         response.fields.set(Name::Date, date.as_bytes());
-        self.begin(response);
+        self.begin(response)?;
         if !none {
             self.to.data(body).await?;
         }

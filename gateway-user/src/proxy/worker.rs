@@ -169,6 +169,13 @@ impl Worker {
         Rc::clone(&current)
     }
 
+    /// Whether clients of this address may begin with HTTP/2.
+    pub(super) fn speaks_h2c(&self, local: SocketAddr) -> bool {
+        let current = self.current();
+        let routes = current.table.routes(local);
+        routes.is_some_and(|it| it.listener.settings.h2c)
+    }
+
     /// The state of the `index`th group of a table.
     pub(super) fn group(&self, current: &Current, index: usize) -> Option<Rc<GroupState>> {
         let group = current.table.groups.get(index)?.as_ref()?;

@@ -80,6 +80,9 @@ fn settings(settings: &ListenerSettings) -> String {
     if settings.quic_upgrade {
         parts.push("tells of QUIC".to_owned());
     }
+    if settings.h2c {
+        parts.push("HTTP/2 without TLS".to_owned());
+    }
     parts.join(", ")
 }
 

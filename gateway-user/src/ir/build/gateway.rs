@@ -79,6 +79,8 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     /// HTTPS: clients are told that QUIC is there, too.
     pub(super) quic_upgrade: bool,
+    /// HTTP: clients may begin with HTTP/2.
+    pub(super) h2c: bool,
 }
 
 impl Settings {
@@ -97,6 +99,7 @@ impl Settings {
             access,
             limits,
             quic_upgrade,
+            h2c,
         } = self.clone();
         ListenerSettings {
             idle_timeout,
@@ -108,6 +111,7 @@ impl Settings {
             gzip,
             tls,
             quic_upgrade,
+            h2c,
             access,
             limits,
         }

@@ -43,7 +43,7 @@ pub(in crate::proxy) struct Connection {
     /// Bytes counted so far: read, written.
     counted: (u64, u64),
     idle_timeout: Duration,
-    _count: ConnectionCount,
+    count: ConnectionCount,
 }
 
 /// What came instead of a request.
@@ -52,7 +52,12 @@ enum NoRequest {
     Over,
     /// What it sent is none.
     Refused(Refusal),
+    /// It speaks HTTP/2.
+    Http2,
 }
+
+/// RFC 9113 section 3.4: how a client that speaks HTTP/2 begins. The first line alone is enough to know it by.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 impl Connection {
     pub(in crate::proxy) fn new(
@@ -71,7 +76,7 @@ impl Connection {
             timer: Timer::default(),
             counted: (0, 0),
             idle_timeout,
-            _count: count,
+            count,
         }
     }
 
@@ -87,6 +92,17 @@ impl Connection {
                     next
                 }
                 Err(NoRequest::Over) => break,
+                Err(NoRequest::Http2) => {
+                    self.io.unread(self.buffer.bytes());
+                    let Self {
+                        io,
+                        down,
+                        idle_timeout,
+                        count,
+                        ..
+                    } = self;
+                    return super::h2::serve(worker.clone(), io, down, idle_timeout, count).await;
+                }
                 Err(NoRequest::Refused(refusal)) => {
                     worker.stats.reason(refusal.reason);
                     worker.stats.response(refusal.reason.status().as_u16());
@@ -134,8 +150,10 @@ impl Connection {
             io,
             buffer,
             timer,
+            down,
             ..
         } = self;
+        let first = io.written() == 0;
         poll_fn(|cx| {
             loop {
                 // RFC 9112 section 2.2: an empty line before a request is ignored.
@@ -149,6 +167,13 @@ impl Connection {
                     scan = head::Scan::default();
                 }
                 match scan.end(buffer.bytes(), limits.head) {
+                    Ok(Some(_))
+                        if first
+                            && buffer.bytes().starts_with(PREFACE)
+                            && worker.speaks_h2c(down.local) =>
+                    {
+                        return Poll::Ready(Err(NoRequest::Http2));
+                    }
                     Ok(Some(end)) => {
                         let mut messages = worker.messages.take();
                         let read = head::read(&buffer.bytes()[..end], limits.head, &mut messages.0);

@@ -1,7 +1,6 @@
 //! A message that is written to a connection.
 
 use std::{
-    cell::Cell,
     future::poll_fn,
     io::{self, IoSlice, Write},
     task::{Context, Poll, ready},
@@ -30,8 +29,6 @@ pub(in crate::proxy) struct Sink<'a> {
     io: &'a Io,
     out: &'a mut Vec<u8>,
     coding: Coding,
-    /// When something was last written, by a clock of bytes.
-    body_bytes: Cell<u64>,
 }
 
 impl<'a> Sink<'a> {
@@ -41,7 +38,6 @@ impl<'a> Sink<'a> {
             io,
             out,
             coding: Coding::None,
-            body_bytes: Cell::new(0),
         }
     }
 
@@ -51,18 +47,11 @@ impl<'a> Sink<'a> {
         self.coding = coding;
     }
 
-    /// Bytes of the body so far.
-    pub(in crate::proxy) fn body_bytes(&self) -> u64 {
-        self.body_bytes.get()
-    }
-
     /// A piece of the body.
     pub(in crate::proxy) async fn data(&mut self, data: &[u8]) -> io::Result<()> {
         if self.coding == Coding::None || data.is_empty() {
             return Ok(());
         }
-        self.body_bytes
-            .set(self.body_bytes.get() + data.len() as u64);
         let chunked = self.coding == Coding::Chunked;
         if chunked {
             // Writing to memory does not fail.

@@ -197,6 +197,7 @@ fn settings(
         access: None,
         limits: Limits::default(),
         quic_upgrade: quic_upgrade(listener, (port, protocol), field, notes),
+        h2c: protocol == ListenerProtocol::Http && listener.http2_enabled == Some(true),
     };
     let mut settings = if access.is_ok() && tls.is_ok() && notes.errors() == errors {
         now

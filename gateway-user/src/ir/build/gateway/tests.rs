@@ -56,6 +56,7 @@ fn a_listener_has_the_defaults_of_the_contract() {
         access: None,
         limits: Limits::default(),
         quic_upgrade: false,
+        h2c: false,
     };
     assert_eq!(plain, written);
     let tls = Tls {
@@ -220,7 +221,8 @@ fn what_only_https_knows_is_told_on_other_listeners() {
         ("HTTP", r#""securityPolicyId": "tls_cipher_policy_1_2""#, 1),
         ("QUIC", r#""securityPolicyId": "tls_cipher_policy_1_2""#, 1),
         ("QUIC", r#""certificates": [{"CertificateId": "a"}]"#, 0),
-        ("HTTP", r#""http2Enabled": true"#, 1),
+        ("HTTP", r#""http2Enabled": true"#, 0),
+        ("QUIC", r#""http2Enabled": true"#, 1),
         ("HTTP", r#""http2Enabled": false"#, 0),
         ("HTTP", r#""quicConfig": {"quicUpgradeEnabled": true}"#, 1),
         (

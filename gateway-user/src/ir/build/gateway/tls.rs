@@ -71,7 +71,10 @@ fn no_effect(listener: &AlbListener, protocol: ListenerProtocol, field: &str, no
         // Clouds write `false` themselves.
         (
             "http2Enabled",
-            only_https && listener.http2_enabled == Some(true),
+            // On an HTTP listener it allows HTTP/2 without TLS.
+            only_https
+                && protocol != ListenerProtocol::Http
+                && listener.http2_enabled == Some(true),
         ),
     ] {
         if idle {

@@ -1,0 +1,178 @@
+//! HTTP/2 with a client: one exchange for each stream, all on the connection's worker.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, server};
+use tokio::time::Instant;
+
+use super::Downstream;
+use crate::proxy::{
+    body::{Incoming, Outgoing},
+    exchange::{self, Next},
+    http2::{Receiving, Sending, convert},
+    io::Io,
+    message::Version,
+    reply::Reply,
+    stats::ConnectionCount,
+    timer::Timer,
+    worker::Worker,
+};
+
+/// Streams that a client may have open at once.
+const STREAMS: u32 = 128;
+/// Room for data of one stream, and of all of a connection, that the proxy has not handed on.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Answers of one connection that wait to be written, in bytes of each stream.
+const SEND_BUFFER: usize = 128 * 1024;
+/// CVE-2023-44487 (rapid reset), CVE-2025-8671 (MadeYouReset): beyond these the connection ends.
+const PENDING_RESETS: usize = 32;
+const LOCAL_RESETS: usize = 64;
+/// Who was told to go away and does not.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Serves to the end of the connection.
+pub(in crate::proxy) async fn serve(
+    worker: Rc<Worker>,
+    io: Io,
+    down: Downstream,
+    idle_timeout: Duration,
+    _count: ConnectionCount,
+) {
+    let _place = worker.connections.enter().await;
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(worker.limits.head.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS));
+    let mut timer = Timer::default();
+    let opened = Instant::now();
+    let handshake = builder.handshake::<Io, Bytes>(io);
+    let until = opened + worker.limits.head_timeout;
+    let Some(Ok(mut connection)) = timer.limit(until, handshake).await else {
+        return;
+    };
+    let down = Rc::new(down);
+    let idle = Rc::new(Cell::new(idle_timeout));
+    let open = Rc::new(Cell::new(0_usize));
+    let mut told = false;
+    let mut idle_since = Instant::now();
+    loop {
+        let accepted = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                    return Poll::Ready(accepted);
+                }
+                if worker.connections.is_stopping() && !told {
+                    told = true;
+                    idle_since = Instant::now();
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                let span = if told { DRAIN } else { idle.get() };
+                if open.get() > 0 && !told {
+                    idle_since = Instant::now();
+                }
+                ready!(timer.poll(cx, idle_since + span));
+                if told {
+                    return Poll::Ready(None);
+                }
+                told = true;
+                idle_since = Instant::now();
+                connection.graceful_shutdown();
+            }
+        })
+        .await;
+        match accepted {
+            Some(Ok((request, respond))) => {
+                let stream = Stream {
+                    worker: Rc::clone(&worker),
+                    down: Rc::clone(&down),
+                    idle: Rc::clone(&idle),
+                    _open: Open::new(&open),
+                };
+                let sending = Sending::answer(respond);
+                tokio::task::spawn_local(stream.serve(request, sending));
+            }
+            Some(Err(err)) => {
+                tracing::debug!(client = %down.client, error = %err, "a client's HTTP/2 connection broke");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+/// Counts a stream as open.
+struct Open(Rc<Cell<usize>>);
+
+impl Open {
+    fn new(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(Rc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// One request and its answer.
+struct Stream {
+    worker: Rc<Worker>,
+    down: Rc<Downstream>,
+    idle: Rc<Cell<Duration>>,
+    _open: Open,
+}
+
+impl Stream {
+    async fn serve(self, request: http::Request<RecvStream>, sending: Sending) {
+        let worker = &self.worker;
+        let mut messages = worker.messages.take();
+        let (head, response) = &mut *messages;
+        let (parts, body) = request.into_parts();
+        let ended = body.is_end_stream();
+        let read = convert::request(&parts, ended, worker.limits.head, head);
+        drop(parts);
+        let to = Outgoing::H2(sending.clone());
+        if let Err(refusal) = read {
+            worker.stats.reason(refusal.reason);
+            head.version = Version::Http2;
+            let mut reply = Reply::new(to, head, true, &worker.stats);
+            // A client that left does not hear why.
+            let _ = reply.refuse(refusal, response).await;
+        } else {
+            let from = Incoming::H2(Box::new(Receiving::new(body, Some(sending.clone()))));
+            let mut timer = Timer::default();
+            let scope = exchange::Scope {
+                worker,
+                down: &self.down,
+                timer: &mut timer,
+            };
+            let mut exchange = pin!(exchange::serve(scope, head, response, from, to));
+            let (next, idle) = poll_fn(|cx| exchange.as_mut().poll(cx)).await;
+            if let Some(idle) = idle {
+                self.idle.set(idle);
+            }
+            match next {
+                Next::Keep | Next::Tunnel(_) => {}
+                Next::Close { .. } | Next::Abort => sending.reset(h2::Reason::INTERNAL_ERROR),
+            }
+        }
+        worker.messages.put(messages);
+    }
+}

@@ -1,0 +1,269 @@
+//! HTTP/2 messages as ours, and ours as HTTP/2's; bodies as streams (RFC 9113).
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::HeaderMap;
+
+use super::{fields::Fields, h1::source::Fault};
+
+pub(super) mod convert;
+
+/// Most data in one write to a stream.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The sending half of a stream: shared, because who reads the other half must hear when the peer resets it.
+#[derive(Clone, Debug)]
+pub(super) struct Sending(Rc<RefCell<Half>>);
+
+#[derive(Debug)]
+enum Half {
+    /// A server's, before its head.
+    Head(SendResponse<Bytes>),
+    Body {
+        stream: SendStream<Bytes>,
+        /// Bytes still to come, where that is known: the last of them ends the stream.
+        left: Option<u64>,
+    },
+    /// Everything was sent.
+    Done,
+}
+
+impl Sending {
+    /// A server's stream.
+    pub(super) fn answer(respond: SendResponse<Bytes>) -> Self {
+        Self(Rc::new(RefCell::new(Half::Head(respond))))
+    }
+
+    /// A client's stream, behind its head; `left` bytes follow.
+    pub(super) fn body(stream: SendStream<Bytes>, left: Option<u64>) -> Self {
+        let half = match left {
+            Some(0) => Half::Done,
+            left => Half::Body { stream, left },
+        };
+        Self(Rc::new(RefCell::new(half)))
+    }
+
+    /// Sends an interim head (1xx).
+    pub(super) fn interim(&self, head: http::Response<()>) -> io::Result<()> {
+        match &mut *self.0.borrow_mut() {
+            Half::Head(respond) => respond.send_informational(head).map_err(broken),
+            Half::Body { .. } | Half::Done => Ok(()),
+        }
+    }
+
+    /// Sends the head; `left` bytes follow, 0 for none.
+    pub(super) fn head(&self, head: http::Response<()>, left: Option<u64>) -> io::Result<()> {
+        let mut half = self.0.borrow_mut();
+        let Half::Head(respond) = &mut *half else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let stream = respond
+            .send_response(head, left == Some(0))
+            .map_err(broken)?;
+        *half = match left {
+            Some(0) => Half::Done,
+            left => Half::Body { stream, left },
+        };
+        Ok(())
+    }
+
+    /// Sends a piece of the body as the peer makes room for it.
+    pub(super) async fn data(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let room = poll_fn(|cx| self.poll_room(cx, data.len())).await?;
+            let (piece, rest) = data.split_at(room.min(data.len()));
+            let mut half = self.0.borrow_mut();
+            let Half::Body { stream, left } = &mut *half else {
+                return Ok(());
+            };
+            let last = match left {
+                Some(left) => {
+                    *left = left.saturating_sub(piece.len() as u64);
+                    *left == 0
+                }
+                None => false,
+            };
+            stream
+                .send_data(Bytes::copy_from_slice(piece), last)
+                .map_err(broken)?;
+            if last {
+                *half = Half::Done;
+            }
+            data = rest;
+        }
+        Ok(())
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        let mut half = self.0.borrow_mut();
+        let Half::Body { stream, .. } = &mut *half else {
+            return Poll::Ready(Ok(wanted));
+        };
+        stream.reserve_capacity(wanted.min(PIECE_BYTES));
+        loop {
+            if stream.capacity() > 0 {
+                return Poll::Ready(Ok(stream.capacity()));
+            }
+            match ready!(stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(err)) => return Poll::Ready(Err(broken(err))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+    }
+
+    /// Ends the stream.
+    pub(super) fn end(&self, trailers: Option<&Fields>) -> io::Result<()> {
+        let mut half = self.0.borrow_mut();
+        if let Half::Body { stream, left } = &mut *half {
+            match trailers {
+                // A length that was told and not kept: the peer finds out.
+                None if left.is_some_and(|left| left > 0) => {
+                    stream.send_reset(h2::Reason::INTERNAL_ERROR);
+                }
+                None => stream.send_data(Bytes::new(), true).map_err(broken)?,
+                Some(trailers) => stream
+                    .send_trailers(convert::map(trailers))
+                    .map_err(broken)?,
+            }
+        }
+        *half = Half::Done;
+        Ok(())
+    }
+
+    /// Breaks the stream off.
+    pub(super) fn reset(&self, reason: h2::Reason) {
+        match &mut *self.0.borrow_mut() {
+            Half::Head(respond) => respond.send_reset(reason),
+            Half::Body { stream, .. } => stream.send_reset(reason),
+            Half::Done => {}
+        }
+    }
+
+    /// Ready when the peer has no interest any more.
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.0.borrow_mut() {
+            Half::Head(respond) => respond.poll_reset(cx).map(drop),
+            Half::Body { stream, .. } => stream.poll_reset(cx).map(drop),
+            Half::Done => Poll::Pending,
+        }
+    }
+}
+
+/// The receiving half of a stream.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    stream: RecvStream,
+    piece: Bytes,
+    trailers: Option<Fields>,
+    ended: bool,
+    /// The other half.
+    sending: Option<Sending>,
+}
+
+impl Receiving {
+    pub(super) fn new(stream: RecvStream, sending: Option<Sending>) -> Self {
+        Self {
+            ended: stream.is_end_stream(),
+            stream,
+            piece: Bytes::new(),
+            trailers: None,
+            sending,
+        }
+    }
+
+    /// Takes the next step: how many bytes of data are there, 0 at the end.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+        let used = std::mem::take(&mut self.piece).len();
+        if used > 0 {
+            // The window opens as bytes are handed on: that is all the backpressure there is.
+            self.stream
+                .flow_control()
+                .release_capacity(used)
+                .map_err(fault)?;
+        }
+        while !self.ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(piece)) if piece.is_empty() => {}
+                Some(Ok(piece)) => {
+                    self.piece = piece;
+                    return Poll::Ready(Ok(self.piece.len()));
+                }
+                Some(Err(err)) => return Poll::Ready(Err(fault(err))),
+                None => {
+                    let trailers = ready!(self.stream.poll_trailers(cx)).map_err(fault)?;
+                    self.trailers = trailers.map(|map| convert::fields(&map));
+                    self.ended = true;
+                }
+            }
+        }
+        Poll::Ready(Ok(0))
+    }
+
+    /// The data of the last step.
+    pub(super) fn data(&self) -> &[u8] {
+        &self.piece
+    }
+
+    /// Whether it was read to its end.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended
+    }
+
+    /// Fields behind the body.
+    pub(super) fn trailers(&self) -> Option<&Fields> {
+        self.trailers.as_ref()
+    }
+
+    /// Waits until the peer has no interest in the other half any more.
+    pub(super) async fn left(&mut self) {
+        match &self.sending {
+            Some(sending) => poll_fn(|cx| sending.poll_reset(cx)).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn broken(err: h2::Error) -> io::Error {
+    match err.is_io() {
+        true => err.into_io().unwrap_or(io::ErrorKind::BrokenPipe.into()),
+        false => io::Error::other(err),
+    }
+}
+
+fn fault(err: h2::Error) -> Fault {
+    Fault::Broken(broken(err))
+}
+
+/// Trailers may hold what has no meaning behind a body.
+fn is_forbidden(name: &str) -> bool {
+    matches!(
+        name,
+        "transfer-encoding"
+            | "content-length"
+            | "host"
+            | "connection"
+            | "te"
+            | "trailer"
+            | "upgrade"
+    )
+}
+
+/// Fields of a trailer section.
+fn trailer_fields(map: &HeaderMap) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in map {
+        if !is_forbidden(name.as_str()) {
+            fields.push(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    fields
+}
