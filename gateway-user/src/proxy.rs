@@ -11,10 +11,13 @@ mod balance;
 mod body;
 mod buffer;
 mod connections;
+mod cors;
 mod downstream;
 mod exchange;
 mod fields;
+mod filters;
 mod framing;
+mod gzip;
 mod h1;
 mod headers;
 mod http2;
@@ -29,6 +32,7 @@ mod table;
 mod timer;
 mod tunnel;
 mod upstream;
+mod variables;
 mod worker;
 
 use std::{

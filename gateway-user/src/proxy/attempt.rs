@@ -16,8 +16,11 @@ use tokio::time::Instant;
 
 use super::{
     body::{self, Break, Incoming, Outgoing},
+    cors::Marked,
     exchange::{Broken, Scope},
+    filters::{self, Local, Surroundings},
     framing::{Framing, answer, body::Body},
+    gzip,
     h1::{Coding, Sink, Source, source::Fault},
     headers,
     message::{Request, Response},
@@ -36,9 +39,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What an exchange is about, apart from the request itself.
 pub(super) struct Subject<'a> {
     pub(super) scope: Scope<'a>,
+    pub(super) around: Surroundings<'a>,
     pub(super) group: Rc<GroupState>,
     pub(super) started: Instant,
     pub(super) timeout: Duration,
+    /// Rules for responses whose conditions on the request are met.
+    pub(super) responses: &'a [usize],
+    /// How the answer is marked for browsers.
+    pub(super) cors: Option<Marked>,
 }
 
 /// The client has its answer.
@@ -196,7 +204,7 @@ async fn converse(
     );
     let worker = subject.scope.worker;
     let group = Rc::clone(&subject.group);
-    let mut to_backend = Outgoing::H1(head(request, Sink::new(io, out)));
+    let mut to_backend = Outgoing::h1(head(request, Sink::new(io, out)));
     let before = io.read();
     let carried = || io.read() + io.written();
     let lost = Cell::new(None);
@@ -279,10 +287,25 @@ async fn converse(
             return Ok(Kept::Switched);
         }
         headers::prepare_response(response);
+        let local = filters::response(subject.responses, request, response, subject.around);
+        if let Some(cors) = &subject.cors {
+            cors.mark(response);
+        }
+        if let Some(Local(body)) = local {
+            reply.keep &= meter.is_uploaded();
+            reply
+                .whole(response, &body)
+                .await
+                .map_err(|_| Broken::Gone)?;
+            return Ok(Kept::No);
+        }
+        let encoded = subject.around.listener.settings.gzip;
+        let body = Body::of_response(response.body);
+        reply.to.gzip = encoded.then(|| gzip::begin(request, response)).flatten();
         // A client that is still sending cannot be told where its next request begins.
         reply.keep &= meter.is_uploaded() && !worker.connections.is_stopping();
         reply.begin(response).map_err(|_| Broken::Gone)?;
-        let mut body = Body::of_response(response.body);
+        let mut body = body;
         let mut source = Incoming::H1(Source::new(io, buffer, &mut body));
         match body::pump(&mut source, &mut reply.to).await {
             Ok(()) => Ok(match response.keep_alive && meter.is_uploaded() {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     fields::Fields,
+    gzip::Encoder,
     h1::{Sink, Source, source::Fault},
     http2::{Receiving, Sending},
     meter::Meter,
@@ -25,7 +26,15 @@ pub(super) enum Incoming<'a> {
 
 /// A message that goes out.
 #[derive(Debug)]
-pub(super) enum Outgoing<'a> {
+pub(super) struct Outgoing<'a> {
+    pub(super) channel: Channel<'a>,
+    /// Its body is compressed.
+    pub(super) gzip: Option<Box<Encoder>>,
+}
+
+/// What a message goes out by.
+#[derive(Debug)]
+pub(super) enum Channel<'a> {
     H1(Sink<'a>),
     H2(Sending),
 }
@@ -86,16 +95,59 @@ impl Incoming<'_> {
     }
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
+    pub(super) fn h1(sink: Sink<'a>) -> Self {
+        Self {
+            channel: Channel::H1(sink),
+            gzip: None,
+        }
+    }
+
+    pub(super) fn h2(stream: Sending) -> Self {
+        Self {
+            channel: Channel::H2(stream),
+            gzip: None,
+        }
+    }
+
     pub(super) async fn data(&mut self, data: &[u8]) -> io::Result<()> {
+        match &mut self.gzip {
+            None => self.channel.data(data).await,
+            Some(encoder) => {
+                let packed = encoder.data(data)?;
+                self.channel.data(&packed).await
+            }
+        }
+    }
+
+    /// Writes what is held.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        if let Some(encoder) = &mut self.gzip {
+            let packed = encoder.flush()?;
+            self.channel.data(&packed).await?;
+        }
+        self.channel.flush().await
+    }
+
+    /// The message is complete.
+    pub(super) async fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
+        if let Some(encoder) = &mut self.gzip {
+            let packed = encoder.end()?;
+            self.channel.data(&packed).await?;
+        }
+        self.channel.end(trailers).await
+    }
+}
+
+impl Channel<'_> {
+    async fn data(&mut self, data: &[u8]) -> io::Result<()> {
         match self {
             Self::H1(sink) => sink.data(data).await,
             Self::H2(stream) => stream.data(data).await,
         }
     }
 
-    /// Writes what is held.
-    pub(super) async fn flush(&mut self) -> io::Result<()> {
+    async fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::H1(sink) => sink.flush().await,
             // The connection's own task writes.
@@ -103,8 +155,7 @@ impl Outgoing<'_> {
         }
     }
 
-    /// The message is complete.
-    pub(super) async fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
+    async fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
         match self {
             Self::H1(sink) => sink.end(trailers).await,
             Self::H2(stream) => stream.end(trailers),

@@ -11,4 +11,6 @@ pub(super) struct Downstream {
     /// What the client connected to; selects the listener.
     pub(super) local: SocketAddr,
     pub(super) client: SocketAddr,
+    /// The client speaks TLS.
+    pub(super) tls: bool,
 }

@@ -9,15 +9,17 @@ use super::{
     body::{Incoming, Outgoing},
     downstream::Downstream,
     fields::Name,
+    filters::{self, Local, Surroundings},
     headers::{self, Peer},
     message::{Request, Response},
     reason::{Reason, Refusal},
     reply::Reply,
+    table::Routes,
     timer::Timer,
     upstream::Upstream,
-    worker::{GroupState, Worker},
+    worker::{Current, GroupState, Worker},
 };
-use crate::ir::{Listener, matching::RequestParts};
+use crate::ir::{Rule, Target, matching::RequestParts};
 
 /// What an exchange has around it.
 pub(super) struct Scope<'a> {
@@ -71,11 +73,39 @@ pub(super) async fn serve(
             Reason::NoListener,
             "nothing is served at this address and port",
         ))?;
-        let group = route(worker, &current, routes, request, down)?;
+        let around = Surroundings {
+            listener: &routes.listener,
+            client: down.client,
+            tls: down.tls,
+        };
+        let rule = first_match(routes, request, down)?;
+        let asked = Asked {
+            request,
+            client: down.client.ip(),
+        };
+        let responses = filters::responses(&routes.listener, &asked, &routes.responses);
+        let done = filters::request(rule.1, request, response, around)?;
+        let answer = match (&rule.1.target, done.answer) {
+            (_, Some(local)) => Some(local),
+            (Target::Redirect(to), None) => Some(filters::redirect(to, request, response, around)),
+            (Target::Respond(fixed), None) => Some(filters::fixed_response(fixed, response)),
+            (Target::Forward(_) | Target::Pass, None) => None,
+        };
+        if let Some(Local(body)) = answer {
+            if request.has_body() && reply.keep {
+                reply.keep = !request.expects && drained(&mut from, timer).await;
+            }
+            if let Some(cors) = done.cors {
+                cors.mark(response);
+            }
+            let written = reply.whole(response, &body).await;
+            return written.map(|()| Answered::Whole).map_err(|_| Broken::Gone);
+        }
+        let group = group(worker, &current, routes, rule.0)?;
         name_host(request, down);
         let peer = Peer {
             address: down.client,
-            tls: false,
+            tls: down.tls,
         };
         headers::prepare_request(request, &routes.listener, peer);
         let subject = attempt::Subject {
@@ -84,9 +114,12 @@ pub(super) async fn serve(
                 down,
                 timer: &mut *timer,
             },
+            around,
             group,
             started,
             timeout: routes.listener.settings.request_timeout,
+            responses: &responses,
+            cors: done.cors,
         };
         attempt::attempt(subject, request, response, &mut from, &mut reply).await
     }
@@ -160,30 +193,38 @@ fn next(reply: &Reply<'_>) -> Next {
     }
 }
 
-/// The group that serves a request.
-fn route(
-    worker: &Worker,
-    current: &super::worker::Current,
-    routes: &super::table::Routes,
+/// The rule that decides.
+fn first_match<'a>(
+    routes: &'a Routes,
     request: &Request,
     down: &Downstream,
-) -> Result<Rc<GroupState>, Refusal> {
-    let listener: &Listener = &routes.listener;
+) -> Result<(usize, &'a Rule), Refusal> {
+    let listener = &routes.listener;
     let asked = Asked {
         request,
         client: down.client.ip(),
     };
-    let rule = listener.first_match(&asked).ok_or(Refusal::keep(
+    let index = listener.first_match(&asked).ok_or(Refusal::keep(
         Reason::NoRule,
         "no rule of this listener matches the request",
     ))?;
-    let refused = listener.rules.get(rule).and_then(|it| it.refused.as_ref());
-    if refused.is_some() || listener.refused_response(&asked).is_some() {
-        return Err(Refusal::keep(
+    let rule = listener.rules.get(index).filter(|it| it.refused.is_none());
+    match rule {
+        Some(rule) if listener.refused_response(&asked).is_none() => Ok((index, rule)),
+        _ => Err(Refusal::keep(
             Reason::RuleRefused,
             "the rule asks for what this gateway cannot do yet",
-        ));
+        )),
     }
+}
+
+/// The group that serves a request.
+fn group(
+    worker: &Worker,
+    current: &Current,
+    routes: &Routes,
+    rule: usize,
+) -> Result<Rc<GroupState>, Refusal> {
     routes
         .share(rule, || worker.turn())
         .and_then(|index| worker.group(current, index))

@@ -9,7 +9,8 @@ pub(super) mod answer;
 pub(super) mod body;
 pub(super) mod chunked;
 pub(super) mod head;
-mod path;
+pub(super) mod path;
+pub(super) mod spelling;
 
 /// How the body of a request is delimited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

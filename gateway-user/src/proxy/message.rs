@@ -1,8 +1,11 @@
 //! A request or response, whatever version of HTTP it came by.
 
+use std::borrow::Cow;
+
 use super::{
     fields::{Fields, Name, Span},
-    framing::Framing,
+    framing::{Framing, spelling},
+    reason::Refusal,
 };
 
 /// How a message came.
@@ -91,6 +94,14 @@ impl Request {
             self.method(),
             b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE"
         )
+    }
+
+    /// Gives the path the spelling that rules have, which is also the one a backend gets.
+    pub(super) fn spell(&mut self) -> Result<(), Refusal> {
+        if let Cow::Owned(path) = spelling::normal(self.fields.text(self.path))? {
+            self.path = self.fields.keep(&path);
+        }
+        Ok(())
     }
 
     /// Whether a body follows.

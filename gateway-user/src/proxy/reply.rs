@@ -3,7 +3,7 @@
 use std::{io, io::Write, time::SystemTime};
 
 use super::{
-    body::Outgoing,
+    body::{Channel, Outgoing},
     fields::Name,
     h1::Coding,
     http2::convert,
@@ -52,9 +52,9 @@ impl<'a> Reply<'a> {
 
     /// Passes a 1xx on, where the client knows such.
     pub(super) async fn interim(&mut self, response: &Response) -> io::Result<()> {
-        match &mut self.to {
-            Outgoing::H1(_) if self.version == Version::Http10 => Ok(()),
-            Outgoing::H1(sink) => {
+        match &mut self.to.channel {
+            Channel::H1(_) if self.version == Version::Http10 => Ok(()),
+            Channel::H1(sink) => {
                 sink.head(Coding::None, |out| {
                     status_line(response, out);
                     response.fields.write_h1(out);
@@ -62,7 +62,7 @@ impl<'a> Reply<'a> {
                 });
                 sink.flush().await
             }
-            Outgoing::H2(stream) => stream.interim(convert::to_response(response)),
+            Channel::H2(stream) => stream.interim(convert::to_response(response)),
         }
     }
 
@@ -72,8 +72,8 @@ impl<'a> Reply<'a> {
         // Who has read an answer finds it counted.
         self.stats.response(response.status);
         let has_length = response.fields.has(Name::ContentLength);
-        match &mut self.to {
-            Outgoing::H1(sink) => {
+        match &mut self.to.channel {
+            Channel::H1(sink) => {
                 let coding = match response.body {
                     Delimited::None => Coding::None,
                     Delimited::Length(_) => Coding::Plain,
@@ -107,7 +107,7 @@ impl<'a> Reply<'a> {
                 });
                 Ok(())
             }
-            Outgoing::H2(stream) => {
+            Channel::H2(stream) => {
                 let left = match response.body {
                     Delimited::None => Some(0),
                     Delimited::Length(length) => Some(length),

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::ir::{Group, GroupName, Ir, Listener, ListenerName, Rule, Target, Touched};
+use crate::ir::{Direction, Group, GroupName, Ir, Listener, ListenerName, Rule, Target, Touched};
 
 /// The listeners the proxy serves, by address, with their groups.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct RouteTable {
 pub(super) struct Routes {
     pub(super) listener: Arc<Listener>,
     pub(super) groups: Vec<Vec<usize>>,
+    /// Rules for responses, in their order.
+    pub(super) responses: Vec<usize>,
 }
 
 impl Routes {
@@ -101,6 +103,9 @@ impl Router {
                     let groups = listener.rules.iter().map(|rule| self.forward(rule));
                     let routes = Routes {
                         groups: groups.collect(),
+                        responses: (0..listener.rules.len())
+                            .filter(|index| listener.rules[*index].direction == Direction::Response)
+                            .collect(),
                         listener: Arc::clone(listener),
                     };
                     self.routes.insert(name.clone(), Arc::new(routes));

@@ -78,7 +78,7 @@ pub(super) async fn carry(
 /// Whether everything came through, and the end of it too.
 async fn one_way(from: Source<'_>, mut to: Sink<'_>, target: &Io) -> bool {
     to.head(Coding::Plain, |_| {});
-    let (mut from, mut to) = (Incoming::H1(from), Outgoing::H1(to));
+    let (mut from, mut to) = (Incoming::H1(from), Outgoing::h1(to));
     body::pump(&mut from, &mut to).await.is_ok()
         && poll_fn(|cx| target.poll_shutdown(cx)).await.is_ok()
 }

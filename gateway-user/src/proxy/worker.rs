@@ -323,7 +323,11 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     let current = worker.current();
     let routes = current.table.routes(local);
     let idle_timeout = routes.map_or(FIRST_IDLE, |it| it.listener.settings.idle_timeout);
-    let down = Downstream { local, client };
+    let down = Downstream {
+        local,
+        client,
+        tls: false,
+    };
     let connection = h1::Connection::new(worker, Io::plain(stream), down, idle_timeout, count);
     tokio::task::spawn_local(connection.serve());
 }

@@ -217,7 +217,7 @@ impl Connection {
         let (request, response) = messages;
         let mut body = Body::of_request(request.framing);
         let from = Incoming::H1(Source::new(&self.io, &mut self.buffer, &mut body));
-        let to = Outgoing::H1(Sink::new(&self.io, &mut self.out));
+        let to = Outgoing::h1(Sink::new(&self.io, &mut self.out));
         let scope = exchange::Scope {
             worker: &self.worker,
             down: &self.down,

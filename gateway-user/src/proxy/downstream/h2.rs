@@ -148,7 +148,7 @@ impl Stream {
         let ended = body.is_end_stream();
         let read = convert::request(&parts, ended, worker.limits.head, head);
         drop(parts);
-        let to = Outgoing::H2(sending.clone());
+        let to = Outgoing::h2(sending.clone());
         if let Err(refusal) = read {
             worker.stats.reason(refusal.reason);
             head.version = Version::Http2;

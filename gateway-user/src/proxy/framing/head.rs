@@ -121,6 +121,7 @@ pub(in crate::proxy) fn read(
     {
         return Err(bad("Host is not a host with an optional port"));
     }
+    request.spell()?;
     request.framing = seen.framing(version)?;
     request.upgrade = seen.upgrade
         && !seen.upgrade_to_http

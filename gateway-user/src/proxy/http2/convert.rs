@@ -35,6 +35,7 @@ pub(in crate::proxy) fn request(
     };
     request.path = request.fields.keep(path.as_bytes());
     request.query = query.map(|query| request.fields.keep(query.as_bytes()));
+    request.spell()?;
     // RFC 9113 section 8.3.1: `:authority` takes the place of Host, and a different Host is malformed.
     let authority = parts.uri.authority().map(|it| it.as_str());
     let mut hosts = parts.headers.get_all(http::header::HOST).iter();
