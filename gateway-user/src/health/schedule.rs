@@ -9,8 +9,9 @@ use std::{
 use super::{budget::Budget, probe::Outcome, standing::Standing};
 use crate::ir::{Probe, ProbeFailure};
 
-/// Probes that may begin in a second. One costs some 60 us of this node's time, so all of them about a tenth of a
-/// processor. With more targets than that times their interval, each is probed less often than it asks for.
+/// Probes that may begin in a second. One over TCP costs some 60 us of this node's time, so all of them about a tenth of
+/// a processor; a handshake of TLS costs more than that, on the prober's own thread. With more targets than that times
+/// their interval, each is probed less often than it asks for.
 const PER_SECOND: u32 = 2_000;
 /// Of these, so many at once.
 const BURST: u32 = 64;

@@ -295,7 +295,13 @@ fn gone() -> impl Strategy<Value = Event> {
 }
 
 fn failure() -> impl Strategy<Value = ProbeFailure> {
-    select(&[ProbeFailure::Timeout, ProbeFailure::Status(500)][..])
+    select(
+        &[
+            ProbeFailure::Timeout,
+            ProbeFailure::Status(500),
+            ProbeFailure::NotServing,
+        ][..],
+    )
 }
 
 /// Events as they come in a fleet that lives.

@@ -37,15 +37,6 @@ pub(super) fn tuning(annotations: &BTreeMap<String, String>, notes: &mut Notes) 
             "nothing needs to be done, or remove the annotation to silence this",
         );
     }
-    let key = "healthcheck-protocol";
-    let spoken = get(annotations, key).filter(|it| matches!(*it, "HTTPS" | "GRPC"));
-    if let Some(spoken) = spoken.filter(|_| on(annotations, "healthcheck-enabled")) {
-        notes.warning(
-            alb(key),
-            format!("no probes are sent: {spoken} is not spoken by them yet, so readiness of the pods decides"),
-            "write HTTP or TCP, or remove healthcheck-enabled to silence this",
-        );
-    }
 }
 
 /// What a rule needs beyond what is executed, with the annotation that asks for it (`<svc>` stands for its Service).

@@ -75,9 +75,9 @@ pub struct HealthCheck {
     pub protocol: HealthProtocol,
     /// Port probed; `None`: that of the pod.
     pub port: Option<u16>,
-    /// HTTP and gRPC: the path.
+    /// HTTP: the path. gRPC: the method, `/service/method`; `/` is `grpc.health.v1.Health/Check`.
     pub path: String,
-    /// HTTP: `HEAD`, `GET` or `POST`.
+    /// HTTP: `HEAD`, `GET` or `POST`; gRPC: `POST` or `GET`.
     pub method: String,
     /// HTTP/1.0 instead of 1.1.
     pub http10: bool,
@@ -99,11 +99,11 @@ pub struct HealthCheck {
 pub enum HealthProtocol {
     /// HTTP.
     Http,
-    /// HTTP over TLS.
+    /// HTTP/1 over TLS, whose certificate is not verified.
     Https,
     /// A TCP connection.
     Tcp,
-    /// gRPC.
+    /// gRPC over HTTP/2 without TLS.
     Grpc,
 }
 
@@ -111,8 +111,7 @@ impl HealthCheck {
     /// Whether this gateway can carry it out on the pods of a service. A port for datagrams answers no probe, so there the
     /// check must name another.
     pub fn executed(&self, service: &ServiceName) -> bool {
-        let known = matches!(self.protocol, HealthProtocol::Http | HealthProtocol::Tcp);
-        known && (service.port().1 == Transport::Tcp || self.port.is_some())
+        service.port().1 == Transport::Tcp || self.port.is_some()
     }
 }
 
@@ -150,8 +149,17 @@ pub enum ProbeFailure {
     Closed,
     /// What came is no HTTP response.
     NotHttp,
-    /// A status of another class than asked for.
+    /// A status of another class than asked for; of a gRPC probe, any but 200 of a server that names no gRPC status.
     Status(u16),
+    // Records hold these names: variants are added, never renamed.
+    /// TLS failed.
+    Tls,
+    /// What came is no gRPC response.
+    NotGrpc,
+    /// A gRPC status that is not accepted.
+    GrpcStatus(u16),
+    /// The pod itself says that it does not serve.
+    NotServing,
 }
 
 impl fmt::Display for ProbeFailure {
@@ -163,6 +171,62 @@ impl fmt::Display for ProbeFailure {
             Self::Closed => f.write_str("closes the connection before it answers"),
             Self::NotHttp => f.write_str("answers with something that is not HTTP"),
             Self::Status(status) => write!(f, "answers {status}"),
+            Self::Tls => f.write_str("fails the TLS handshake"),
+            Self::NotGrpc => f.write_str("answers with something that is not gRPC"),
+            Self::GrpcStatus(status) => write!(f, "answers with gRPC status {status}"),
+            Self::NotServing => f.write_str("says that it is not serving"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_the_name_that_records_have_of_it() {
+        use ProbeFailure::*;
+        for (why, recorded) in [
+            (Refused, r#""refused""#),
+            (Timeout, r#""timeout""#),
+            (Unreachable, r#""unreachable""#),
+            (Closed, r#""closed""#),
+            (NotHttp, r#""nothttp""#),
+            (Status(503), r#"{"status":503}"#),
+            (Tls, r#""tls""#),
+            (NotGrpc, r#""notgrpc""#),
+            (GrpcStatus(12), r#"{"grpcstatus":12}"#),
+            (NotServing, r#""notserving""#),
+        ] {
+            assert_eq!(serde_json::to_string(&why).unwrap(), recorded);
+            assert_eq!(serde_json::from_str::<ProbeFailure>(recorded).unwrap(), why);
+        }
+    }
+
+    #[test]
+    fn a_port_for_datagrams_is_probed_only_at_another_one() {
+        let service = |port: &str| ServiceName {
+            namespace: "demo".to_owned(),
+            name: "web".to_owned(),
+            port: port.to_owned(),
+        };
+        let check = |protocol, port| HealthCheck {
+            protocol,
+            port,
+            path: "/".to_owned(),
+            method: "POST".to_owned(),
+            http10: false,
+            codes: vec![0],
+            timeout: Duration::from_secs(5),
+            interval: Duration::from_secs(2),
+            rise: 3,
+            fall: 3,
+        };
+        use HealthProtocol::*;
+        for protocol in [Http, Https, Tcp, Grpc] {
+            assert!(check(protocol, None).executed(&service("80")));
+            assert!(check(protocol, Some(81)).executed(&service("53/UDP")));
+            assert!(!check(protocol, None).executed(&service("53/UDP")));
         }
     }
 }

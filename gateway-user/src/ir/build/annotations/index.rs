@@ -231,7 +231,7 @@ const INDEX: &[Entry] = &[
     ),
     value(
         alb!("healthcheck-path"),
-        "path of the probe, 1 to 80 characters; default `/`",
+        "path of the probe, for gRPC its method, 1 to 80 characters; default `/`",
     ),
     value(
         alb!("healthcheck-protocol"),

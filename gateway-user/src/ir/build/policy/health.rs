@@ -53,7 +53,7 @@ pub(super) fn parse(annotations: &Annotations, notes: &mut Notes) -> Option<Arc<
     Some(Arc::new(HealthCheck {
         protocol,
         port: u16::try_from(port).ok().filter(|port| *port != 0),
-        path: path(annotations, notes),
+        path: path(annotations, protocol, notes),
         method: method.to_owned(),
         http10,
         codes: codes(annotations, protocol, notes),
@@ -87,8 +87,9 @@ fn one_of<T: Copy>(
     value
 }
 
-fn path(annotations: &Annotations, notes: &mut Notes) -> String {
+fn path(annotations: &Annotations, protocol: HealthProtocol, notes: &mut Notes) -> String {
     let key = "healthcheck-path";
+    let grpc = protocol == HealthProtocol::Grpc;
     match get(annotations, key) {
         None => "/".to_owned(),
         // It stands in the first line of the probe: blanks and control characters would end it.
@@ -97,7 +98,8 @@ fn path(annotations: &Annotations, notes: &mut Notes) -> String {
                 && path.len() <= PATH_CHARS
                 && path
                     .bytes()
-                    .all(|byte| byte.is_ascii_graphic() && byte != b'#') =>
+                    .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+                && (!grpc || path.bytes().all(in_uri)) =>
         {
             path.to_owned()
         }
@@ -105,11 +107,22 @@ fn path(annotations: &Annotations, notes: &mut Notes) -> String {
             notes.warning(
                 alb(key),
                 format!("{} is no path of a probe; `/` counts", shown(other)),
-                format!("start with `/` and use at most {PATH_CHARS} characters without blanks"),
+                if grpc {
+                    format!("write `/`, or a method such as `/package.Service/Method` of at most {PATH_CHARS} characters")
+                } else {
+                    format!(
+                        "start with `/` and use at most {PATH_CHARS} characters without blanks"
+                    )
+                },
             );
             "/".to_owned()
         }
     }
+}
+
+/// Of a path or query by RFC 3986 section 3.3: a `:path` of HTTP/2 has nothing else.
+fn in_uri(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(&byte)
 }
 
 /// "`healthcheck-code` overrides `-httpcode` when both are set."

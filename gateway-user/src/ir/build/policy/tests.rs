@@ -305,6 +305,10 @@ fn grpc_probes_have_codes_and_a_method_of_their_own() {
     }
     let (check, warnings) = health(&[grpc, ("healthcheck-method", "HEAD")]);
     assert_eq!((check.method.as_str(), warnings), ("POST", 1));
+    let named = [grpc, ("healthcheck-path", "/shop.Cart/Ping")];
+    assert_eq!(health(&named).0.path, "/shop.Cart/Ping");
+    let (check, warnings) = health(&[grpc, ("healthcheck-path", "/a<b>")]);
+    assert_eq!((check.path.as_str(), warnings), ("/", 1));
     assert!(
         health(&[("healthcheck-protocol", "TCP")])
             .0
@@ -326,6 +330,13 @@ proptest! {
         prop_assert!((2..=10).contains(&check.rise));
         let exact = text.parse() == Ok(check.timeout.as_secs());
         prop_assert!(exact || warnings > 0);
+    }
+
+    #[test]
+    fn a_path_of_a_grpc_probe_is_one_that_http2_carries(text in "/[!-~]{0,20}|.{0,12}") {
+        let (check, _) = health(&[("healthcheck-protocol", "GRPC"), ("healthcheck-path", &text)]);
+        let carried = hyper::http::uri::PathAndQuery::try_from(&check.path).unwrap();
+        prop_assert_eq!(carried.as_str(), check.path);
     }
 
     #[test]
