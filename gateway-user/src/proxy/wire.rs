@@ -3,4 +3,5 @@
 //! Invariant: what is read here is never changed; bytes that are not ours to understand are carried as they came.
 
 pub(super) mod proxy_protocol;
+pub(super) mod relay;
 pub(super) mod sni;
