@@ -19,7 +19,7 @@ mod stats;
 mod table;
 mod tunnel;
 mod upstream;
-#[cfg_attr(not(test), expect(dead_code, reason = "the exchange uses it next"))]
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine uses it next"))]
 mod wire;
 mod worker;
 
