@@ -33,7 +33,10 @@ mod timer;
 mod tunnel;
 mod upstream;
 mod variables;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine uses it next"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the engine uses it next")
+)]
 mod wire;
 mod worker;
 

@@ -7,6 +7,12 @@ mod balancing;
 mod families;
 #[path = "proxy/forwarding.rs"]
 mod forwarding;
+#[path = "proxy/h2frames.rs"]
+mod h2frames;
+#[path = "proxy/h2rows.rs"]
+mod h2rows;
+#[path = "proxy/h2run.rs"]
+mod h2run;
 #[path = "proxy/http2.rs"]
 mod http2;
 #[path = "proxy/strictness.rs"]
@@ -15,3 +21,5 @@ mod strictness;
 mod support;
 #[path = "proxy/trouble.rs"]
 mod trouble;
+#[path = "proxy/violations.rs"]
+mod violations;

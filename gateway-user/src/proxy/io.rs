@@ -96,19 +96,11 @@ impl Io {
         }
     }
 
-    /// The plain stream, where nothing was put around it.
-    pub(super) fn into_plain(self) -> Result<TcpStream, Self> {
-        match self.transport {
-            Transport::Tcp(stream) => Ok(stream),
-            transport => Err(Self { transport, ..self }),
-        }
-    }
-
-    /// The stream through TLS.
-    pub(super) fn into_tls(self) -> Result<TlsStream<TcpStream>, Self> {
-        match self.transport {
-            Transport::Tls(stream) => Ok(stream.into_inner()),
-            transport => Err(Self { transport, ..self }),
+    /// The TCP stream, if what is read and written are the very bytes on it.
+    pub(super) fn bare(&self) -> Option<&TcpStream> {
+        match &self.transport {
+            Transport::Tcp(stream) if self.ahead.borrow().is_empty() => Some(stream),
+            _ => None,
         }
     }
 

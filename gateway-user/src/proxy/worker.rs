@@ -32,6 +32,7 @@ use super::{
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
     upstream::{Pool, PoolLimits},
+    wire::relay::Pipes,
 };
 use crate::ir::Group;
 
@@ -44,6 +45,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Idle timeout until a request has told the listener.
 const FIRST_IDLE: Duration = Duration::from_secs(15);
+/// Pipes for tunnels, two file descriptors each.
+const PIPES: usize = 256;
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// What a client may take.
@@ -80,6 +83,7 @@ pub(super) struct Worker {
     pub(super) spare: Rc<Spare>,
     pub(super) messages: Messages,
     pub(super) connections: Connections,
+    pub(super) pipes: Pipes,
     pub(super) pool: Pool,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) stall_timeout: Duration,
@@ -151,6 +155,7 @@ impl Worker {
             spare,
             messages: Messages::default(),
             connections: Connections::default(),
+            pipes: Pipes::new(PIPES),
             stats,
             stall_timeout: shared.stall_timeout,
         }

@@ -93,7 +93,7 @@ impl Connection {
                 }
                 Err(NoRequest::Over) => break,
                 Err(NoRequest::Http2) => {
-                    self.io.unread(self.buffer.bytes());
+                    let ahead = self.buffer.bytes().to_vec();
                     let Self {
                         io,
                         down,
@@ -101,7 +101,14 @@ impl Connection {
                         count,
                         ..
                     } = self;
-                    return super::h2::serve(worker.clone(), io, down, idle_timeout, count).await;
+                    return super::h2::serve(
+                        worker.clone(),
+                        (io, ahead),
+                        down,
+                        idle_timeout,
+                        count,
+                    )
+                    .await;
                 }
                 Err(NoRequest::Refused(refusal)) => {
                     worker.stats.reason(refusal.reason);
@@ -128,8 +135,10 @@ impl Connection {
                 }
                 Next::Abort => break,
                 Next::Tunnel(upstream) => {
-                    let quiet = worker.stall_timeout;
-                    tunnel::carry((&self.io, &mut self.buffer), *upstream, quiet).await;
+                    let ahead = self.buffer.bytes().to_vec();
+                    self.buffer.consume(usize::MAX);
+                    self.buffer.release();
+                    tunnel::carry(&worker, &mut self.io, &ahead, *upstream).await;
                     break;
                 }
             }

@@ -17,6 +17,7 @@ use super::Downstream;
 use crate::proxy::{
     body::{Incoming, Outgoing},
     exchange::{self, Next},
+    h1::Sink,
     http2::{Receiving, Sending, convert},
     io::Io,
     message::Version,
@@ -42,7 +43,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Serves to the end of the connection.
 pub(in crate::proxy) async fn serve(
     worker: Rc<Worker>,
-    io: Io,
+    (io, ahead): (Io, Vec<u8>),
     down: Downstream,
     idle_timeout: Duration,
     _count: ConnectionCount,
@@ -59,9 +60,12 @@ pub(in crate::proxy) async fn serve(
         .max_local_error_reset_streams(Some(LOCAL_RESETS));
     let mut timer = Timer::default();
     let opened = Instant::now();
-    let handshake = builder.handshake::<Io, Bytes>(io);
     let until = opened + worker.limits.head_timeout;
-    let Some(Ok(mut connection)) = timer.limit(until, handshake).await else {
+    let handshake = async {
+        begins(&io, ahead).await?;
+        builder.handshake::<Io, Bytes>(io).await.ok()
+    };
+    let Some(Some(mut connection)) = timer.limit(until, handshake).await else {
         return;
     };
     let down = Rc::new(down);
@@ -113,6 +117,40 @@ pub(in crate::proxy) async fn serve(
             None => return,
         }
     }
+}
+
+/// RFC 9113 section 3.4: the preface, and then a SETTINGS frame before any other. The codec would take others too.
+/// What was read is put back; `None`: the connection is over.
+async fn begins(io: &Io, mut bytes: Vec<u8>) -> Option<()> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const TYPE: usize = PREFACE.len() + 3;
+    const SETTINGS: u8 = 4;
+    /// An empty SETTINGS, and GOAWAY with PROTOCOL_ERROR.
+    const GOAWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+    bytes.reserve(16 * 1024);
+    loop {
+        let known = bytes.len().min(PREFACE.len());
+        let begins = bytes[..known] == PREFACE[..known];
+        match bytes.get(TYPE) {
+            _ if !begins => break,
+            None => {}
+            Some(&SETTINGS) => {
+                io.unread(&bytes);
+                return Some(());
+            }
+            Some(_) => break,
+        }
+        let read = poll_fn(|cx| io.poll_read(cx, &mut bytes)).await;
+        if !matches!(read, Ok(1..)) {
+            return None;
+        }
+    }
+    let mut out = GOAWAY.to_vec();
+    let mut sink = Sink::new(io, &mut out);
+    // Who breaks the protocol from the start need not hear of it.
+    let _ = sink.flush().await;
+    let _ = poll_fn(|cx| io.poll_shutdown(cx)).await;
+    None
 }
 
 /// Counts a stream as open.
