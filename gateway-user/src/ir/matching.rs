@@ -1,14 +1,15 @@
 //! Which rule a request meets. The proxy and `fleetgate trace` both ask here.
 
 mod glob;
+mod index;
 mod pairs;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 
-pub use self::glob::glob;
 use self::glob::glob_over;
+pub use self::{glob::glob, index::RuleIndex};
 use super::model::{
     Conditions, Direction, HeaderMatch, HostPattern, Listener, PairMatch, PathPattern, Rule,
 };
