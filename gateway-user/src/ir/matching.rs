@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 pub use self::glob::glob;
 use self::glob::glob_over;
+pub(crate) use self::pairs::parameter;
 use super::model::{
     Conditions, Direction, HeaderMatch, HostPattern, Listener, PairMatch, PathPattern, Rule,
 };

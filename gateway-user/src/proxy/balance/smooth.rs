@@ -1,4 +1,4 @@
-//! Which backend of a group serves a request. Pure.
+//! Picks as the connection engine does them until it uses the [`Balancer`](super::Balancer). Pure.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,13 +7,13 @@ use crate::ir::{Affinity, Backend, Group};
 /// Smooth weighted round robin: after any number of turns every backend is within one turn of its share.
 /// Source: nginx, `ngx_http_upstream_round_robin.c`.
 #[derive(Clone, Debug)]
-pub(super) struct RoundRobin {
+pub(in crate::proxy) struct RoundRobin {
     current: Vec<i64>,
 }
 
 impl RoundRobin {
     /// Starts at a different place for each worker, so that workers do not move in step.
-    pub(super) fn new(backends: &[Backend], worker: usize, workers: usize) -> Self {
+    pub(in crate::proxy) fn new(backends: &[Backend], worker: usize, workers: usize) -> Self {
         let mut turns = Self {
             current: vec![0; backends.len()],
         };
@@ -24,7 +24,7 @@ impl RoundRobin {
     }
 
     /// The next backend among those that are eligible; none if none is.
-    pub(super) fn next(
+    pub(in crate::proxy) fn next(
         &mut self,
         backends: &[Backend],
         eligible: impl Fn(usize) -> bool,
@@ -48,7 +48,7 @@ impl RoundRobin {
 }
 
 /// Picks for one request: by turns, or always the same one for a client where the group says so.
-pub(super) fn pick(
+pub(in crate::proxy) fn pick(
     group: &Group,
     turns: &mut RoundRobin,
     client: IpAddr,
@@ -102,17 +102,7 @@ fn mix(client: IpAddr, backend: SocketAddr) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::ClusterId;
-
-    fn backends(weights: &[u32]) -> Vec<Backend> {
-        let backend = |(index, weight): (usize, &u32)| Backend {
-            cluster: ClusterId("c1".into()),
-            address: SocketAddr::from(([10, 0, 0, 1], 1000 + index as u16)),
-            pod: "pod".into(),
-            weight: *weight,
-        };
-        weights.iter().enumerate().map(backend).collect()
-    }
+    use crate::proxy::balance::tests::backends;
 
     #[test]
     fn turns_are_smooth_and_shares_exact() {
