@@ -19,11 +19,15 @@ mod framing;
 mod gate;
 mod headers;
 #[allow(dead_code, reason = "the new connection engine uses it next")]
+mod keyed;
+#[allow(dead_code, reason = "the new connection engine uses it next")]
 mod outlier;
 #[allow(dead_code, reason = "the new connection engine uses it next")]
 mod peers;
 mod reason;
 mod stats;
+#[allow(dead_code, reason = "the new connection engine uses it next")]
+mod sticky;
 mod table;
 mod tunnel;
 mod upstream;
