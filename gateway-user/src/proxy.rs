@@ -21,6 +21,8 @@ mod headers;
 #[allow(dead_code, reason = "the new connection engine uses it next")]
 mod keyed;
 #[allow(dead_code, reason = "the new connection engine uses it next")]
+mod limits;
+#[allow(dead_code, reason = "the new connection engine uses it next")]
 mod outlier;
 #[allow(dead_code, reason = "the new connection engine uses it next")]
 mod peers;
