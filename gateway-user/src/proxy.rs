@@ -27,6 +27,8 @@ mod outlier;
 #[allow(dead_code, reason = "the new connection engine uses it next")]
 mod peers;
 mod reason;
+#[allow(dead_code, reason = "the new connection engine uses it next")]
+mod retry_budget;
 mod stats;
 #[allow(dead_code, reason = "the new connection engine uses it next")]
 mod sticky;
