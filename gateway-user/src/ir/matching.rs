@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use self::glob::glob_over;
 pub use self::{glob::glob, index::RuleIndex};
+pub(crate) use self::pairs::parameter;
 use super::model::{
     Conditions, Direction, HeaderMatch, HostPattern, Listener, PairMatch, PathPattern, Rule,
 };

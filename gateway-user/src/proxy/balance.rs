@@ -1,171 +1,242 @@
-//! Which backend of a group serves a request. Pure.
+//! Which backend of a group serves a request. Pure; time is an argument.
+//!
+//! A [`Balancer`] belongs to one worker and one group as it is now. What goes on when the group changes it takes from the
+//! one before: whose turn it is, and who is new. What workers share comes from [`Peers`] and [`Rings`].
 
-use std::net::{IpAddr, SocketAddr};
+mod ring;
+mod smooth;
+mod turns;
+mod warming;
 
-use crate::ir::{Affinity, Backend, Group};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
-/// Smooth weighted round robin: after any number of turns every backend is within one turn of its share.
-/// Source: nginx, `ngx_http_upstream_round_robin.c`.
-#[derive(Clone, Debug)]
-pub(super) struct RoundRobin {
-    current: Vec<i64>,
+use gateway_common::hash;
+
+pub(super) use self::ring::{Ring, Rings};
+pub(super) use self::smooth::{RoundRobin, pick};
+use self::{
+    turns::Turns,
+    warming::{Warm, Warming},
+};
+use super::peers::{Active, Peer, Peers};
+use crate::ir::{Affinity, Group, Scheduler, matching::parameter};
+
+/// Backends up to which all are compared for the least load.
+const ALL_COMPARED: usize = 16;
+/// In larger groups so many are, those whose turn is next. Two choices instead of one do most of what all could. Source:
+/// Mitzenmacher, "The power of two choices in randomized load balancing", IEEE TPDS 12, 2001.
+const COMPARED: usize = 4;
+/// Turns taken at most to bring a worker to its place.
+const MOST_PLACED: usize = 1024;
+
+/// Who balances, and with what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// Number of the worker, below `workers`.
+    pub(super) worker: usize,
+    pub(super) workers: usize,
+    pub(super) peers: &'a Peers,
+    pub(super) rings: &'a Rings,
 }
 
-impl RoundRobin {
-    /// Starts at a different place for each worker, so that workers do not move in step.
-    pub(super) fn new(backends: &[Backend], worker: usize, workers: usize) -> Self {
-        let mut turns = Self {
-            current: vec![0; backends.len()],
+/// What a choice may depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice<'a> {
+    pub(super) client: IpAddr,
+    /// Only backends of this family are asked.
+    pub(super) v6: bool,
+    /// The query without its `?`.
+    pub(super) query: Option<&'a str>,
+    /// The backend that the client's cookie names.
+    pub(super) sticky: Option<usize>,
+    pub(super) now: Instant,
+}
+
+/// Picks backends of one group for one worker.
+#[derive(Debug)]
+pub(super) struct Balancer {
+    peers: Vec<Arc<Peer>>,
+    warming: Warming,
+    /// IPv4 and IPv6: for a client, pods of the other family do not exist.
+    sides: [Side; 2],
+}
+
+/// The backends of one family.
+#[derive(Debug)]
+struct Side {
+    /// Their places in the group.
+    members: Vec<usize>,
+    turns: Turns,
+    /// Where a hash may choose.
+    ring: Option<Arc<Ring>>,
+}
+
+impl Balancer {
+    /// For a group as it is now. `before` is what this worker had for it, `None` if it is new; then no pod starts slowly.
+    pub(super) fn new(
+        group: &Group,
+        place: Place<'_>,
+        before: Option<&Self>,
+        now: Instant,
+    ) -> Self {
+        let known: HashMap<SocketAddr, usize> = before
+            .iter()
+            .flat_map(|it| it.peers.iter().zip(0..))
+            .map(|(peer, at)| (peer.address, at))
+            .collect();
+        let warming = match (group.policy.slow_start, before) {
+            (Some(over), Some(before)) => {
+                let addresses = group.backends.iter().map(|it| known.get(&it.address));
+                let warm = addresses.zip(0..).filter_map(|(known, at)| match known {
+                    Some(known) => Some((at, before.warming.get(*known)?)),
+                    None => Some((at, Warm::new(now))),
+                });
+                Warming::new(over, warm.collect::<BTreeMap<_, _>>())
+            }
+            _ => Warming::default(),
         };
-        for _ in 0..(backends.len() * worker / workers.max(1)).min(1024) {
-            turns.next(backends, |_| true);
+        let side = |v6: bool| {
+            let all = group.backends.iter().zip(0..);
+            let ours = all.filter(|(it, _)| it.address.is_ipv6() == v6);
+            let members: Vec<usize> = ours.map(|(_, at)| at).collect();
+            let pods = || members.iter().filter_map(|at| group.backends.get(*at));
+            let turns = match before {
+                Some(before) => Turns::resumed(pods().map(|it| {
+                    let known = known.get(&it.address);
+                    (it.weight, known.and_then(|at| before.lead(*at, v6)))
+                })),
+                None => {
+                    let weights: Vec<u32> = pods().map(|it| it.weight).collect();
+                    let mut turns = Turns::new(&weights);
+                    // Workers do not move in step.
+                    let first = members.len() * place.worker / place.workers.max(1);
+                    for _ in 0..first.min(MOST_PLACED) {
+                        turns.next(|_| true, |_, _| false);
+                    }
+                    turns
+                }
+            };
+            Side {
+                ring: is_hashed(group).then(|| place.rings.ring(&group.name, v6, pods())),
+                turns,
+                members,
+            }
+        };
+        Self {
+            sides: [side(false), side(true)],
+            peers: group
+                .backends
+                .iter()
+                .map(|it| place.peers.peer(it.address))
+                .collect(),
+            warming,
         }
-        turns
     }
 
-    /// The next backend among those that are eligible; none if none is.
-    pub(super) fn next(
+    fn lead(&self, backend: usize, v6: bool) -> Option<f64> {
+        let side = &self.sides[usize::from(v6)];
+        side.turns.lead(side.members.binary_search(&backend).ok()?)
+    }
+
+    /// What all workers know of a backend.
+    pub(super) fn peer(&self, backend: usize) -> Option<&Arc<Peer>> {
+        self.peers.get(backend)
+    }
+
+    /// Counts a request to a backend for as long as the answer is kept.
+    pub(super) fn begin(&self, backend: usize) -> Option<Active> {
+        Some(self.peers.get(backend)?.begin())
+    }
+
+    /// A backend for a request, by its place in `group`, which is the one it was made for; none if none is eligible.
+    ///
+    /// A cookie comes first; then a hash, of what the scheduler says or else, where the Service has affinity, of the client's
+    /// address; then turns.
+    pub(super) fn pick(
         &mut self,
-        backends: &[Backend],
+        group: &Group,
+        asked: &Choice<'_>,
         eligible: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let mut total = 0;
-        let mut best: Option<usize> = None;
-        for (index, backend) in backends.iter().enumerate() {
-            if backend.weight == 0 || !eligible(index) {
-                continue;
-            }
-            let weight = i64::from(backend.weight);
-            total += weight;
-            self.current[index] += weight;
-            if best.is_none_or(|best| self.current[index] > self.current[best]) {
-                best = Some(index);
-            }
+        let Self {
+            peers,
+            warming,
+            sides,
+        } = self;
+        let Side {
+            members,
+            turns,
+            ring,
+        } = &mut sides[usize::from(asked.v6)];
+        let place = |member: usize| members.get(member).copied();
+        if let Some(sticky) = asked.sticky
+            && members.binary_search(&sticky).is_ok()
+            && eligible(sticky)
+        {
+            return Some(sticky);
         }
-        self.current[best?] -= total;
-        best
+        let key = match &group.policy.scheduler {
+            Scheduler::SourceHash => Some(client_key(asked.client)),
+            Scheduler::QueryHash(name) => asked.query.and_then(|it| query_key(it, name)),
+            Scheduler::RoundRobin | Scheduler::LeastConnections => {
+                (group.affinity == Affinity::ClientIp).then(|| client_key(asked.client))
+            }
+        };
+        if let (Some(key), Some(ring)) = (key, ring) {
+            let ours = |member: usize| place(member).is_some_and(&eligible);
+            return place(ring.member(key, ours)?);
+        }
+        warming.end(asked.now);
+        let least = group.policy.scheduler == Scheduler::LeastConnections;
+        let load = |member: usize| {
+            let known = place(member).and_then(|at| Some((at, peers.get(at)?)));
+            let Some((at, peer)) = known.filter(|_| least) else {
+                return 0.0;
+            };
+            let weight = group.backends.get(at).map_or(1, |it| it.weight.max(1));
+            f64::from(peer.active()) / (f64::from(weight) * warming.part(at, asked.now))
+        };
+        let yields = |member: usize, own: bool| {
+            place(member).is_some_and(|at| warming.yields(at, own, asked.now))
+        };
+        let ours = |member: usize| place(member).is_some_and(&eligible);
+        let most = match least {
+            true if members.len() <= ALL_COMPARED => members.len(),
+            true => COMPARED,
+            false => 1,
+        };
+        let picked = place(turns.least_of(most, ours, yields, load)?)?;
+        warming.took(picked, asked.now);
+        Some(picked)
     }
 }
 
-/// Picks for one request: by turns, or always the same one for a client where the group says so.
-pub(super) fn pick(
-    group: &Group,
-    turns: &mut RoundRobin,
-    client: IpAddr,
-    eligible: impl Fn(usize) -> bool,
-) -> Option<usize> {
-    match group.affinity {
-        Affinity::None => turns.next(&group.backends, eligible),
-        Affinity::ClientIp => rendezvous(&group.backends, client, eligible),
+/// Whether a hash may choose.
+fn is_hashed(group: &Group) -> bool {
+    match group.policy.scheduler {
+        Scheduler::SourceHash | Scheduler::QueryHash(_) => true,
+        Scheduler::RoundRobin | Scheduler::LeastConnections => group.affinity == Affinity::ClientIp,
     }
 }
 
-/// Weighted rendezvous hashing: losing a backend moves only its own clients, and every worker and node agrees.
-/// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005 (logarithmic method).
-fn rendezvous(
-    backends: &[Backend],
-    client: IpAddr,
-    eligible: impl Fn(usize) -> bool,
-) -> Option<usize> {
-    let score = |backend: &Backend| {
-        // 53 bits fill a double exactly; never 0, whose logarithm has no value.
-        let unit = ((mix(client, backend.address) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-        f64::from(backend.weight) / -unit.ln()
-    };
-    backends
-        .iter()
-        .enumerate()
-        .filter(|(index, backend)| backend.weight > 0 && eligible(*index))
-        .max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)))
-        .map(|(index, _)| index)
-}
-
-/// FNV-1a over both addresses, then the finaliser of MurmurHash3.
-fn mix(client: IpAddr, backend: SocketAddr) -> u64 {
-    let octets = |ip: IpAddr| match ip {
+fn client_key(client: IpAddr) -> u64 {
+    let octets = match client {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     };
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in octets(client)
-        .into_iter()
-        .chain(octets(backend.ip()))
-        .chain(backend.port().to_be_bytes())
-    {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
+    hash::name(0, &octets)
+}
+
+/// A parameter that is there and not empty: all clients without a value would meet at one backend.
+fn query_key(query: &str, name: &str) -> Option<u64> {
+    let value: Vec<u8> = parameter(query, name)?.collect();
+    (!value.is_empty()).then(|| hash::name(0, &value))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ir::ClusterId;
-
-    fn backends(weights: &[u32]) -> Vec<Backend> {
-        let backend = |(index, weight): (usize, &u32)| Backend {
-            cluster: ClusterId("c1".into()),
-            address: SocketAddr::from(([10, 0, 0, 1], 1000 + index as u16)),
-            pod: "pod".into(),
-            weight: *weight,
-        };
-        weights.iter().enumerate().map(backend).collect()
-    }
-
-    #[test]
-    fn turns_are_smooth_and_shares_exact() {
-        let backends = backends(&[5, 1, 1]);
-        let mut turns = RoundRobin::new(&backends, 0, 1);
-        let order: Vec<_> = (0..7)
-            .map(|_| turns.next(&backends, |_| true).expect("some"))
-            .collect();
-        assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
-    }
-
-    #[test]
-    fn every_worker_splits_60_to_40_exactly() {
-        let backends = backends(&[30_000_000, 30_000_000, 13_333_333, 13_333_333, 13_333_333]);
-        for worker in 0..4 {
-            let mut turns = RoundRobin::new(&backends, worker, 4);
-            let mut hits = [0_i32; 5];
-            for _ in 0..2000 {
-                hits[turns.next(&backends, |_| true).expect("some")] += 1;
-            }
-            for (hit, expected) in hits.iter().zip([600, 600, 266, 266, 266]) {
-                assert!((hit - expected).abs() <= 3, "{hits:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn backends_that_are_not_eligible_or_weigh_nothing_are_never_picked() {
-        let backends = backends(&[1, 0, 1]);
-        let mut turns = RoundRobin::new(&backends, 0, 1);
-        assert!((0..10).all(|_| turns.next(&backends, |index| index != 0) == Some(2)));
-        assert_eq!(turns.next(&backends, |index| index == 1), None);
-        assert_eq!(turns.next(&[], |_| true), None);
-    }
-
-    #[test]
-    fn a_client_keeps_its_backend_when_another_one_leaves() {
-        let backends = backends(&[1, 1, 1, 3]);
-        let mut hits = [0_u32; 4];
-        for client in 0..6000_u32 {
-            let client = IpAddr::from((client + 0x0a00_0000).to_be_bytes());
-            let before = rendezvous(&backends, client, |_| true).expect("some");
-            hits[before] += 1;
-            if before != 2 {
-                assert_eq!(
-                    rendezvous(&backends, client, |index| index != 2),
-                    Some(before)
-                );
-            }
-        }
-        assert!(
-            (900..1100).contains(&hits[0]) && (2850..3150).contains(&hits[3]),
-            "{hits:?}"
-        );
-    }
-}
+mod tests;

@@ -52,6 +52,18 @@ impl PairMatch {
     }
 }
 
+/// The value of the first parameter of this name, read as [`PairMatch::in_query`] reads it; no pattern.
+pub(crate) fn parameter<'a>(query: &'a str, name: &str) -> Option<impl Iterator<Item = u8> + 'a> {
+    let mut pairs = query.as_bytes().split(|byte| *byte == b'&');
+    let named = |pair: &'a [u8]| {
+        let (key, value) = split_once(pair).unwrap_or((pair, &[]));
+        Decoded(key).eq(name.bytes()).then_some(Decoded(value))
+    };
+    (query.len() <= MOST_BYTES && !name.is_empty())
+        .then(|| pairs.find_map(named))
+        .flatten()
+}
+
 fn split_once(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = pair.iter().position(|byte| *byte == b'=')?;
     Some((pair.get(..at)?, pair.get(at + 1..)?))
