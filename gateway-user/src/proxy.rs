@@ -6,6 +6,7 @@
 //! Invariant: this room learns what to serve from a [`RouteTable`] only; it reads no object, map or file, and
 //! binds no address of a client. Which address a client meant is the local address of its connection.
 
+pub mod access_log;
 mod attempt;
 mod balance;
 mod body;
