@@ -18,6 +18,7 @@ mod headers;
 mod reason;
 mod stats;
 mod table;
+pub mod trace;
 mod tunnel;
 mod upstream;
 mod worker;
