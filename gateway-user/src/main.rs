@@ -99,6 +99,12 @@ fn state(shared: Arc<Shared>) -> AdminState {
                 failures: proxy.reasons,
                 received_bytes: proxy.downstream_received_bytes,
                 sent_bytes: proxy.downstream_sent_bytes,
+                upstream_connections: proxy.upstream_opened,
+                upstream_reused: proxy.upstream_reused,
+                retries: proxy.retries,
+                upgrades: proxy.upgrades,
+                access_log_lines: (shared.access_log.written(), shared.access_log.lost()),
+                latencies: proxy.latencies,
             },
         }
     });

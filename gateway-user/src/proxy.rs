@@ -15,6 +15,7 @@ mod exchanges;
 mod framing;
 mod gate;
 mod headers;
+pub mod latency;
 mod reason;
 mod stats;
 mod table;

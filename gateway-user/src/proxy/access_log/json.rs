@@ -42,7 +42,7 @@ fn whole(bytes: &[u8]) -> &[u8] {
 }
 
 fn plain(byte: u8) -> bool {
-    (byte >= b' ') & (byte < 0x7f) & (byte != b'"') & (byte != b'\\')
+    (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')
 }
 
 #[cold]
