@@ -69,6 +69,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
 /// What the admin server shows of a running agent.
 fn state(shared: Arc<Shared>) -> AdminState {
     let (ready, record) = (Arc::clone(&shared), Arc::clone(&shared));
+    let stats = Arc::clone(&shared.proxy);
     let metrics = Metrics::new(move || {
         let record = shared.record.load();
         let kernel = Tables::open(&shared.pins).and_then(|tables| {
@@ -111,6 +112,7 @@ fn state(shared: Arc<Shared>) -> AdminState {
     AdminState::new(
         move || ready.ready.load(Relaxed),
         move || record.record.load_full(),
+        move || stats.snapshot(),
         metrics,
     )
 }

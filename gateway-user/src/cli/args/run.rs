@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use gateway_common::maps;
 
-use super::PinDir;
+use super::{ADMIN, PinDir};
 use crate::{
     agent::{Fleet, Options, Source},
     cli::values::{Cidr, PortRange},
@@ -154,8 +154,8 @@ pub struct RunArgs {
     /// Where to pin, so that the kernel steers on without the agent.
     #[command(flatten)]
     pub pins: PinDir,
-    /// Address of /metrics, /healthz, /readyz, /problems and /routes.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9620")]
+    /// Address of /metrics, /healthz, /readyz, /problems, /routes and /proxy.
+    #[arg(long, value_name = "ADDR:PORT", default_value = ADMIN)]
     pub admin: SocketAddr,
     /// Where requests of the proxy are logged, a JSON object each: off, stdout, a file, or auto: stdout unless that is a terminal.
     ///
