@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{cli::views, dataplane::record::Record, metrics::Metrics};
+use crate::{cli::views, dataplane::record::Record, metrics::Metrics, proxy::StatsSnapshot};
 
 /// Connections at once; more wait in the listener's backlog.
 const CONNECTIONS: usize = 64;
@@ -39,21 +39,24 @@ const HEAD_BYTES: usize = 16 * 1024;
 pub struct AdminState {
     ready: Box<dyn Fn() -> bool + Send + Sync>,
     record: Box<dyn Fn() -> Arc<Record> + Send + Sync>,
+    proxy: Box<dyn Fn() -> StatsSnapshot + Send + Sync>,
     metrics: Metrics,
     /// One scrape at a time: each reads all maps.
     scraping: Mutex<()>,
 }
 
 impl AdminState {
-    /// `ready`: the plan is in the kernel. `record`: the agent's view at this moment.
+    /// `ready`: the plan is in the kernel. `record`: the agent's view at this moment. `proxy`: what the proxy counted.
     pub fn new(
         ready: impl Fn() -> bool + Send + Sync + 'static,
         record: impl Fn() -> Arc<Record> + Send + Sync + 'static,
+        proxy: impl Fn() -> StatsSnapshot + Send + Sync + 'static,
         metrics: Metrics,
     ) -> Self {
         Self {
             ready: Box::new(ready),
             record: Box::new(record),
+            proxy: Box::new(proxy),
             metrics,
             scraping: Mutex::new(()),
         }
@@ -124,9 +127,10 @@ async fn answer(request: &Request<Incoming>, state: Arc<AdminState>) -> Response
             let record = (state.record)();
             json(&views::routes(&record.ir, &record.vips, &record.plan))
         }
+        "/proxy" => json(&(state.proxy)()),
         _ => text(
             StatusCode::NOT_FOUND,
-            "try /healthz, /readyz, /metrics, /problems or /routes\n",
+            "try /healthz, /readyz, /metrics, /problems, /routes or /proxy\n",
         ),
     }
 }
@@ -204,6 +208,7 @@ mod tests {
         let state = AdminState::new(
             move || ready.load(Relaxed),
             move || Arc::clone(&record),
+            StatsSnapshot::default,
             Metrics::new(Scrape::default),
         );
         tokio::spawn(serve(listener, Arc::new(state)));
@@ -227,6 +232,7 @@ mod tests {
         assert!(metrics.contains("openmetrics-text") && metrics.ends_with("# EOF\n"));
         assert!(ask(at, "GET", "/problems").await.contains("create it"));
         assert!(ask(at, "GET", "/routes").await.contains("\"demo:80/HTTP\""));
+        assert!(ask(at, "GET", "/proxy").await.contains("\"requests\":0"));
         assert!(ask(at, "GET", "/").await.starts_with("HTTP/1.1 404"));
         assert!(
             ask(at, "POST", "/healthz")

@@ -27,7 +27,7 @@ pub use options::{Fleet, Options, Source};
 use crate::{
     dataplane, health,
     network::{self, Change, Network},
-    proxy::ProxyError,
+    proxy::{ProxyError, access_log},
     source::{Bounds, DirectorySource, feed, kubernetes},
 };
 use gateway::Gateway;
@@ -41,6 +41,8 @@ pub enum Error {
     Network(network::Error),
     /// The L7 proxy.
     Proxy(ProxyError),
+    /// The access log.
+    AccessLog(access_log::Error),
     /// A socket, thread or signal.
     Io(&'static str, io::Error),
     /// `--interface` names none of the node's.
@@ -64,6 +66,7 @@ impl fmt::Display for Error {
             Self::Dataplane(error) => error.fmt(f),
             Self::Network(error) => error.fmt(f),
             Self::Proxy(error) => error.fmt(f),
+            Self::AccessLog(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::NoInterface { wanted, known } => write!(
                 f,
@@ -100,6 +103,12 @@ impl From<network::Error> for Error {
     }
 }
 
+impl From<access_log::Error> for Error {
+    fn from(error: access_log::Error) -> Self {
+        Self::AccessLog(error)
+    }
+}
+
 impl From<ProxyError> for Error {
     fn from(error: ProxyError) -> Self {
         Self::Proxy(error)
@@ -127,6 +136,8 @@ where
 {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Error::Io("signals", e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Error::Io("signals", e))?;
+    // Log rotation tells by it that files were moved; unheard it would end the agent.
+    let mut hangup = signal(SignalKind::hangup()).map_err(|e| Error::Io("signals", e))?;
     let (network, mut changes) = Network::connect()?;
     let (writer, mut edits) = feed();
     let following = match &options.source {
@@ -166,6 +177,7 @@ where
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => gateway.access_log.reopen(),
             edits = edits.take() => gateway.configure(edits).await,
             verdicts = verdicts.take() => gateway.judge(verdicts).await,
             change = changes.next() => {

@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod offline;
 pub mod output;
 pub mod table;
+pub mod top;
 pub mod trace;
 pub mod units;
 pub mod unload;
@@ -59,6 +60,7 @@ pub fn inspect(command: &Command) -> Result<Outcome, Failure> {
             show(&view, args.output.format)?;
             Ok(Outcome::Fine)
         }
+        Command::Top(args) => top::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Monitor(args) => monitor::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -69,6 +69,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
 /// What the admin server shows of a running agent.
 fn state(shared: Arc<Shared>) -> AdminState {
     let (ready, record) = (Arc::clone(&shared), Arc::clone(&shared));
+    let stats = Arc::clone(&shared.proxy);
     let metrics = Metrics::new(move || {
         let record = shared.record.load();
         let kernel = Tables::open(&shared.pins).and_then(|tables| {
@@ -99,12 +100,19 @@ fn state(shared: Arc<Shared>) -> AdminState {
                 failures: proxy.reasons,
                 received_bytes: proxy.downstream_received_bytes,
                 sent_bytes: proxy.downstream_sent_bytes,
+                upstream_connections: proxy.upstream_opened,
+                upstream_reused: proxy.upstream_reused,
+                retries: proxy.retries,
+                upgrades: proxy.upgrades,
+                access_log_lines: (shared.access_log.written(), shared.access_log.lost()),
+                latencies: proxy.latencies,
             },
         }
     });
     AdminState::new(
         move || ready.ready.load(Relaxed),
         move || record.record.load_full(),
+        move || stats.snapshot(),
         metrics,
     )
 }

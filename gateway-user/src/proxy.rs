@@ -6,11 +6,9 @@
 //! Invariant: this room learns what to serve from a [`RouteTable`] only; it reads no object, map or file, and
 //! binds no address of a client. Which address a client meant is the local address of its connection.
 
+pub mod access_log;
 mod attempt;
-#[allow(
-    dead_code,
-    reason = "the new connection engine uses the Balancer next; RoundRobin and pick go then"
-)]
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod balance;
 mod body;
 mod buffer;
@@ -26,33 +24,32 @@ mod h1;
 mod headers;
 mod http2;
 mod io;
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
+mod keyed;
+pub mod latency;
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
+mod limits;
 mod message;
 mod messages;
 mod meter;
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
+mod outlier;
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
+mod peers;
 mod reason;
 mod reply;
-#[allow(dead_code, reason = "the new connection engine uses it next")]
-mod keyed;
-#[allow(dead_code, reason = "the new connection engine uses it next")]
-mod limits;
-#[allow(dead_code, reason = "the new connection engine uses it next")]
-mod outlier;
-#[allow(dead_code, reason = "the new connection engine uses it next")]
-mod peers;
-#[allow(dead_code, reason = "the new connection engine uses it next")]
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod retry_budget;
 mod stats;
-#[allow(dead_code, reason = "the new connection engine uses it next")]
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod sticky;
 mod table;
 mod timer;
+pub mod trace;
 mod tunnel;
 mod upstream;
 mod variables;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the engine uses it next")
-)]
+#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod wire;
 mod worker;
 

@@ -36,7 +36,10 @@ use crate::{
     manifest::Snapshot,
     network::{Interface, Network, Path},
     plan::{self, Planner},
-    proxy::{Proxy, ProxyConfig, ProxyStats, Router},
+    proxy::{
+        Proxy, ProxyConfig, ProxyStats, Router,
+        access_log::{self, AccessLog},
+    },
     source::kubernetes::Board,
     status,
 };
@@ -57,6 +60,8 @@ pub struct Shared {
     pub ports: ArcSwap<BTreeMap<u32, u32>>,
     /// Counters of the proxy.
     pub proxy: Arc<ProxyStats>,
+    /// Lines of the access log.
+    pub access_log: Arc<access_log::Counters>,
     /// Where the maps are.
     pub pins: Pins,
     /// The fleet's API servers; nothing where a directory is the source.
@@ -87,6 +92,7 @@ pub(super) struct Gateway {
     /// Where the next partial look at the paths goes on.
     pub(super) looked: Option<IpAddr>,
     pub(super) proxy: Proxy,
+    pub(super) access_log: AccessLog,
     pub(super) router: Router,
     pub(super) snapshot: Snapshot,
     pub(super) compiler: Compiler,
@@ -201,6 +207,7 @@ impl Gateway {
         // First the note, then the deed: `unload` gives back what the record names.
         recorder.save_all(&mut tables, &record)?;
         ports::take(wanted, had)?;
+        let access_log = AccessLog::start(&options.access_log)?;
         let proxy = Proxy::start(ProxyConfig::default())?;
         let ir_options = ir::Options {
             steering: options.steering,
@@ -222,6 +229,7 @@ impl Gateway {
             health: prober.counters(),
             ports: ArcSwap::default(),
             proxy: proxy.stats(),
+            access_log: access_log.counters(),
             pins: pins.clone(),
             servers: OnceLock::new(),
             status: publishing.as_ref().map(Publishing::counters),
@@ -241,6 +249,7 @@ impl Gateway {
             pathless: BTreeSet::new(),
             looked: None,
             proxy,
+            access_log,
             router: Router::default(),
             snapshot: Snapshot::default(),
             compiler,
@@ -383,6 +392,7 @@ impl Gateway {
             publishing.stop();
         }
         self.proxy.shutdown(drain);
+        self.access_log.finish();
     }
 }
 

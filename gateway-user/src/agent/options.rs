@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 use crate::{
     dataplane::attach::{TcChoice, XdpChoice},
     ir::SteeringWish,
+    proxy::access_log,
     source::kubernetes,
 };
 
@@ -64,6 +65,8 @@ pub struct Options {
     pub max_flows: u32,
     /// One packet in this many is logged; 0: none.
     pub sample_every: u32,
+    /// Where the proxy logs requests.
+    pub access_log: access_log::Target,
     /// Shared by nodes that must compute the same rings.
     pub ring_secret: String,
 }

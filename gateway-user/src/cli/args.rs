@@ -18,6 +18,8 @@ mod run;
 
 pub use run::{RunArgs, SteeringArg, TcArg, XdpArg};
 
+/// Where the admin server is unless told otherwise.
+pub const ADMIN: &str = "127.0.0.1:9620";
 /// Where pins live unless told otherwise.
 pub const PIN_DIR: &str = "/sys/fs/bpf/fleetgate";
 
@@ -38,6 +40,14 @@ Examples:
   fleetgate monitor --every 1000 --json
 
 Exit codes: 0 fine; 2 wrong usage; 3 the pinned maps cannot be read.";
+
+const TOP_HELP: &str = "\
+Examples:
+  fleetgate top
+  fleetgate top --once --interval 10
+  fleetgate top --json | jq -c '.listeners[] | {listener, requests_per_second, p99_us}'
+
+Exit codes: 0 fine; 1 no agent answers; 2 wrong usage.";
 
 const ROOT_HELP: &str = "\
 Examples:
@@ -109,6 +119,11 @@ Examples:
     /// Show counters: packets by reason, traffic by listener and pod.
     #[command(after_help = EXIT_CODES)]
     Stats(Inspect),
+    /// Show what the proxy does right now: requests, errors, times, connections and bytes each second.
+    ///
+    /// Asked of the running agent's admin server. On a terminal the picture is redrawn until Ctrl-C.
+    #[command(after_help = TOP_HELP)]
+    Top(TopArgs),
     /// Ask where a packet or request would go, and why.
     ///
     /// A connection-steered listener is answered by the packet pipeline itself, run on the pinned
@@ -264,6 +279,23 @@ pub struct TraceArgs {
     /// Request header; repeat for more. Host defaults to the listener's address.
     #[arg(long, value_name = "NAME: VALUE", value_parser = super::values::header)]
     pub header: Vec<(String, String)>,
+}
+
+/// Arguments of `fleetgate top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Admin server of the agent.
+    #[arg(long, value_name = "ADDR:PORT", default_value = ADMIN)]
+    pub admin: SocketAddr,
+    /// Seconds that each picture is about.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// One picture, then end.
+    #[arg(long)]
+    pub once: bool,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `fleetgate monitor`.

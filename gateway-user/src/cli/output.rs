@@ -39,14 +39,22 @@ pub fn show(view: &impl View, format: Format) -> Result<(), Failure> {
             json
         }
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(e)),
-        _ => Ok(()),
+    print(&text)?;
+    Ok(())
+}
+
+/// Prints text. False: the reader went away, which is no failure.
+pub fn print(text: &str) -> Result<bool, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::Output(e)),
     }
 }
 
 /// Colours only where somebody sees them and nobody objects (<https://no-color.org>).
-fn paint() -> Paint {
+pub fn paint() -> Paint {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
     if io::stdout().is_terminal() && !refused && !dumb {

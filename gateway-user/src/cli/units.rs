@@ -30,6 +30,16 @@ pub fn span(span: Duration) -> String {
     }
 }
 
+/// Microseconds with about three digits: `850 us`, `12.3 ms`, `1.25 s`.
+pub fn micros(us: f64) -> String {
+    match us {
+        ..999.5 => format!("{us:.0} us"),
+        ..99_950.0 => format!("{:.1} ms", us / 1e3),
+        ..999_500.0 => format!("{:.0} ms", us / 1e3),
+        _ => format!("{:.2} s", us / 1e6),
+    }
+}
+
 /// A fraction as percent, one decimal: `33.3 %`.
 pub fn percent(fraction: f64) -> String {
     format!("{:.1} %", fraction * 100.0)
@@ -69,6 +79,15 @@ mod tests {
         assert_eq!(bytes(1024 * 1024 - 1), "1.0 MiB");
         assert_eq!(bytes(12_900_000), "12.3 MiB");
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn times_are_shown_in_the_unit_that_needs_few_digits() {
+        assert_eq!(micros(0.4), "0 us");
+        assert_eq!(micros(999.4), "999 us");
+        assert_eq!(micros(999.6), "1.0 ms");
+        assert_eq!(micros(99_960.0), "100 ms");
+        assert_eq!(micros(1_250_000.0), "1.25 s");
     }
 
     #[test]

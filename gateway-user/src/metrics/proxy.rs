@@ -2,9 +2,13 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+};
 
 use super::{Kind, family};
+use crate::proxy::latency::{BOUNDS_US, HistogramSnapshot, LatencySnapshot};
 
 /// What the proxy counted since the agent started.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -23,6 +27,18 @@ pub struct ProxyCounters {
     pub received_bytes: u64,
     /// Bytes written to clients.
     pub sent_bytes: u64,
+    /// Connections opened to backends.
+    pub upstream_connections: u64,
+    /// Requests sent on a connection that was open already.
+    pub upstream_reused: u64,
+    /// Requests that were tried again.
+    pub retries: u64,
+    /// Connections that left HTTP for another protocol.
+    pub upgrades: u64,
+    /// Lines of the access log that were written, and that were lost.
+    pub access_log_lines: (u64, u64),
+    /// Durations, and what each listener carries.
+    pub latencies: LatencySnapshot,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -61,6 +77,30 @@ impl ProxyCounters {
                 "Bytes written to clients",
                 self.sent_bytes,
             ),
+            (
+                Counter,
+                "proxy_upstream_connections",
+                "Connections opened to backends",
+                self.upstream_connections,
+            ),
+            (
+                Counter,
+                "proxy_upstream_reused",
+                "Requests sent on a connection that was open already",
+                self.upstream_reused,
+            ),
+            (
+                Counter,
+                "proxy_retries",
+                "Requests that were tried again",
+                self.retries,
+            ),
+            (
+                Counter,
+                "proxy_upgrades",
+                "Connections that left HTTP for another protocol",
+                self.upgrades,
+            ),
         ];
         for (kind, name, help, value) in single {
             family(encoder, kind, (name, help), [([], value)])?;
@@ -81,6 +121,108 @@ impl ProxyCounters {
                 "Requests that the proxy answered itself, by reason",
             ),
             failures.map(|(reason, count)| ([("reason", *reason)], *count)),
+        )?;
+        let (written, lost) = self.access_log_lines;
+        family(
+            encoder,
+            Counter,
+            (
+                "proxy_access_log_lines",
+                "Lines of the access log, by what became of them",
+            ),
+            [
+                ([("outcome", "written")], written),
+                ([("outcome", "lost")], lost),
+            ],
+        )?;
+        self.durations(encoder)
+    }
+
+    /// Series that nothing was observed of are left out.
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let listeners = self.latencies.listeners.iter();
+        let requests = listeners.flat_map(|(listener, it)| {
+            let classes = CLASSES.into_iter().zip(&it.durations);
+            classes.map(move |(code, durations)| {
+                ([("listener", listener.as_str()), ("code", code)], durations)
+            })
+        });
+        histograms(
+            encoder,
+            (
+                "proxy_request_duration_seconds",
+                "From the first byte of a request to the last of its response",
+            ),
+            requests,
+        )?;
+        let upstreams = self.latencies.upstreams.iter();
+        histograms(
+            encoder,
+            (
+                "proxy_upstream_response_seconds",
+                "From a request sent to the first byte of the response, by member cluster",
+            ),
+            upstreams.map(|(cluster, it)| ([("cluster", cluster.as_str())], it)),
         )
+    }
+}
+
+fn histograms<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    all: impl Iterator<Item = ([(&'static str, &'a str); N], &'a HistogramSnapshot)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (labels, it) in all.filter(|(_, it)| it.count() > 0) {
+        let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6);
+        // The encoder writes the largest number as +Inf.
+        let bounds = bounds.chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(it.buckets).collect();
+        metric
+            .encode_family(&labels)?
+            .encode_histogram::<NoLabelSet>(it.sum_us as f64 / 1e6, it.count(), &buckets, None)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{
+        metrics::{Metrics, ProxyCounters, Scrape},
+        proxy::latency::{Latencies, LatencySnapshot},
+    };
+
+    #[test]
+    fn durations_are_shown_by_listener_and_class_and_by_cluster() {
+        let worker = Latencies::default();
+        let demo = worker.listener("demo:80/HTTP");
+        demo.observe(200, Duration::from_millis(3));
+        demo.observe(200, Duration::from_secs(90));
+        worker.upstream("c1").observe(Duration::from_millis(2));
+        let text = Metrics::new(move || Scrape {
+            proxy: ProxyCounters {
+                latencies: LatencySnapshot::of([&worker]),
+                access_log_lines: (7, 2),
+                ..ProxyCounters::default()
+            },
+            ..Scrape::default()
+        })
+        .text()
+        .unwrap();
+        for line in [
+            "# TYPE fleetgate_proxy_request_duration_seconds histogram",
+            "fleetgate_proxy_request_duration_seconds_sum{listener=\"demo:80/HTTP\",code=\"2xx\"} 90.003",
+            "fleetgate_proxy_request_duration_seconds_count{listener=\"demo:80/HTTP\",code=\"2xx\"} 2",
+            "fleetgate_proxy_request_duration_seconds_bucket{le=\"0.0025\",listener=\"demo:80/HTTP\",code=\"2xx\"} 0",
+            "fleetgate_proxy_request_duration_seconds_bucket{le=\"0.005\",listener=\"demo:80/HTTP\",code=\"2xx\"} 1",
+            "fleetgate_proxy_request_duration_seconds_bucket{le=\"+Inf\",listener=\"demo:80/HTTP\",code=\"2xx\"} 2",
+            "fleetgate_proxy_upstream_response_seconds_count{cluster=\"c1\"} 1",
+            "fleetgate_proxy_access_log_lines_total{outcome=\"lost\"} 2",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("code=\"5xx\""));
     }
 }

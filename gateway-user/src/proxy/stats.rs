@@ -9,9 +9,12 @@ use std::{
     },
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::reason::Reason;
+use super::{
+    latency::{Latencies, LatencySnapshot},
+    reason::Reason,
+};
 use crate::ir::{Backend, ClusterId, ServiceName};
 
 /// Backends counted one by one, per worker; the rest share one counter under the cluster `other`.
@@ -25,7 +28,7 @@ pub struct ProxyStats {
 }
 
 /// Names one backend's request counter.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct BackendKey {
     /// The Service.
     pub service: ServiceName,
@@ -47,6 +50,8 @@ pub(super) struct WorkerStats {
     pub(super) upstream_reused: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) upgrades: AtomicU64,
+    /// Durations, and what each listener carries.
+    pub(super) latencies: Latencies,
     backends: Mutex<HashMap<BackendKey, Arc<AtomicU64>>>,
     other_backends: Arc<AtomicU64>,
 }
@@ -137,6 +142,8 @@ pub struct StatsSnapshot {
     pub backends: Vec<(BackendKey, u64)>,
     /// Requests answered by backends beyond the number that is counted one by one.
     pub other_backends: u64,
+    /// Durations, and what each listener carries.
+    pub latencies: LatencySnapshot,
 }
 
 impl StatsSnapshot {
@@ -201,6 +208,7 @@ impl ProxyStats {
             upgrades: sum(|worker| &worker.upgrades),
             backends,
             other_backends: sum(|worker| &worker.other_backends),
+            latencies: LatencySnapshot::of(self.workers.iter().map(|it| &it.latencies)),
         }
     }
 }

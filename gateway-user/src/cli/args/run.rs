@@ -1,6 +1,7 @@
 //! What `fleetgate run` takes.
 
 use std::{
+    io::{self, IsTerminal},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -8,12 +9,13 @@ use std::{
 use clap::{Args, ValueEnum};
 use gateway_common::maps;
 
-use super::PinDir;
+use super::{ADMIN, PinDir};
 use crate::{
     agent::{Fleet, Options, Source},
     cli::values::{Cidr, PortRange},
     dataplane::attach::{TcChoice, XdpChoice},
     ir::{ClusterId, SteeringWish},
+    proxy::access_log,
     source::kubernetes::{self, Access},
 };
 
@@ -75,6 +77,36 @@ impl From<TcArg> for TcChoice {
     }
 }
 
+/// Where requests are logged.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AccessLogArg {
+    /// Standard output, unless it is a terminal.
+    Auto,
+    /// As it says.
+    To(access_log::Target),
+}
+
+impl AccessLogArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "" => return Err("expected auto, off, stdout or a path".to_owned()),
+            "auto" => Self::Auto,
+            "off" => Self::To(access_log::Target::Off),
+            "stdout" => Self::To(access_log::Target::Stdout),
+            path => Self::To(access_log::Target::File(path.into())),
+        })
+    }
+
+    /// `terminal`: somebody looks at standard output, where a line for each request would bury everything else.
+    fn target(self, terminal: bool) -> access_log::Target {
+        match self {
+            Self::To(target) => target,
+            Self::Auto if terminal => access_log::Target::Off,
+            Self::Auto => access_log::Target::Stdout,
+        }
+    }
+}
+
 /// Arguments of `fleetgate run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -122,9 +154,14 @@ pub struct RunArgs {
     /// Where to pin, so that the kernel steers on without the agent.
     #[command(flatten)]
     pub pins: PinDir,
-    /// Address of /metrics, /healthz, /readyz, /problems and /routes.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9620")]
+    /// Address of /metrics, /healthz, /readyz, /problems, /routes and /proxy.
+    #[arg(long, value_name = "ADDR:PORT", default_value = ADMIN)]
     pub admin: SocketAddr,
+    /// Where requests of the proxy are logged, a JSON object each: off, stdout, a file, or auto: stdout unless that is a terminal.
+    ///
+    /// A file is opened anew when it was moved away, and on SIGHUP.
+    #[arg(long, value_name = "auto|off|stdout|PATH", default_value = "auto", value_parser = AccessLogArg::parse)]
+    pub access_log: AccessLogArg,
     /// Log one drop in N of the kernel's, with its reason; 0 logs none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sample_every: u32,
@@ -210,7 +247,25 @@ impl From<RunArgs> for Options {
             pin_dir: args.pins.pin_dir,
             max_flows: args.max_flows.unwrap_or(maps::FLOWS.1),
             sample_every: args.sample_every,
+            access_log: args.access_log.target(io::stdout().is_terminal()),
             ring_secret: args.ring_secret,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_logged_to_standard_output_unless_somebody_looks_at_it() {
+        let target = |text, terminal| AccessLogArg::parse(text).unwrap().target(terminal);
+        assert_eq!(target("auto", false), access_log::Target::Stdout);
+        assert_eq!(target("auto", true), access_log::Target::Off);
+        assert_eq!(target("stdout", true), access_log::Target::Stdout);
+        assert_eq!(target("off", false), access_log::Target::Off);
+        let file = access_log::Target::File("/var/log/access".into());
+        assert_eq!(target("/var/log/access", true), file);
+        assert!(AccessLogArg::parse("").is_err());
     }
 }

@@ -83,6 +83,7 @@ fn wrong_usage_exits_with_two() {
         "fleetgate run --manifests m --interface e --snat-ports 9-3",
         "fleetgate trace --from 10.0.0.1 --to 10.0.0.2",
         "fleetgate status -o xml",
+        "fleetgate top --interval 0",
         "fleetgate",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
