@@ -201,7 +201,10 @@ impl Gateway {
         // First the note, then the deed: `unload` gives back what the record names.
         recorder.save_all(&mut tables, &record)?;
         ports::take(wanted, had)?;
-        let proxy = Proxy::start(ProxyConfig::default())?;
+        let proxy = Proxy::start(ProxyConfig {
+            workers: options.proxy_workers,
+            ..ProxyConfig::default()
+        })?;
         let ir_options = ir::Options {
             steering: options.steering,
         };

@@ -66,4 +66,6 @@ pub struct Options {
     pub sample_every: u32,
     /// Shared by nodes that must compute the same rings.
     pub ring_secret: String,
+    /// Threads of the proxy; 0: one for each CPU.
+    pub proxy_workers: usize,
 }

@@ -137,6 +137,9 @@ pub struct RunArgs {
     /// Source ports of the node's own addresses that are reserved for the gateway.
     #[arg(long, value_name = "FIRST-LAST", default_value = "10000-29999")]
     pub snat_ports: PortRange,
+    /// Threads of the proxy [default: one for each CPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub proxy_workers: Option<u16>,
 }
 
 fn fleet(text: &str) -> Result<Access, String> {
@@ -211,6 +214,7 @@ impl From<RunArgs> for Options {
             max_flows: args.max_flows.unwrap_or(maps::FLOWS.1),
             sample_every: args.sample_every,
             ring_secret: args.ring_secret,
+            proxy_workers: args.proxy_workers.map_or(0, usize::from),
         }
     }
 }
