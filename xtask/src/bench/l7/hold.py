@@ -14,6 +14,8 @@ ask = f"GET /33 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 held = []
 for _ in range(count):
     one = socket.create_connection((host, port), timeout=10)
+    # Else the request waits for the acknowledgement of the handshake's end, 40 ms each time.
+    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if kind == "tls":
         one = context.wrap_socket(one)
     one.sendall(ask)
