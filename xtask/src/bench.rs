@@ -1,14 +1,19 @@
-//! `cargo xtask bench control`: what a configuration and its changes cost. `bench l4` is in [`l4`].
+//! `cargo xtask bench control`: what a configuration and its changes cost. `bench l4` is in [`l4`], `bench l7` in [`l7`].
 
 pub mod l4;
+pub mod l7;
 
+mod bars;
+mod chart;
+pub mod figure;
 pub mod flows;
 pub mod ring;
+pub mod stage;
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{env, fs, num::NonZero, path::PathBuf, process::ExitCode, thread};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     console::{self, Step},
@@ -187,4 +192,21 @@ fn live(result: &Value) -> String {
         value("/peak_memory_mib"),
         live["relists"],
     )
+}
+
+/// Where the figures come from.
+pub fn machine() -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown CPU", |(_, model)| model.trim());
+    json!({
+        "cpu": model,
+        "cpus": thread::available_parallelism().map_or(1, NonZero::get),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        // One minute's average, before anything is measured.
+        "load": read("/proc/loadavg").split(' ').next(),
+    })
 }

@@ -69,6 +69,9 @@ enum Command {
     /// Open connections from the lab's client and count who answers
     #[command(hide = true)]
     LabClient(Client),
+    /// The measurement of bench l7, in namespaces of its own
+    #[command(hide = true)]
+    BenchL7Stage(bench::l7::StageOptions),
     /// Remove the lab when the command that made it is gone
     #[command(hide = true)]
     LabGuard,
@@ -97,6 +100,8 @@ enum Bench {
     /// What the kernel path costs: ns per packet, packets/s, bulk TCP, connections/s; beside nftables, HAProxy and
     /// plain routing
     L4(bench::l4::Options),
+    /// What a request costs in the proxy: CPU, requests/s, memory of idle connections; beside HAProxy, nginx and Envoy
+    L7(bench::l7::Options),
 }
 
 #[derive(Subcommand)]
@@ -168,6 +173,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(Bench::Ring { json }) => return bench::ring::run(json),
         Command::Bench(Bench::Flows { json }) => return bench::flows::flows(json),
         Command::Bench(Bench::L4(options)) => return bench::l4::run(&options),
+        Command::Bench(Bench::L7(options)) => return bench::l7::run(&options),
+        Command::BenchL7Stage(options) => bench::l7::inside(&options),
         Command::LabPod {
             cluster,
             pod,

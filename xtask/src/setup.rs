@@ -1,5 +1,7 @@
 //! `cargo xtask setup`: programs the lab and the tests need, from the distribution's packages; and Helm, see [`chart`].
 
+pub mod python;
+
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};

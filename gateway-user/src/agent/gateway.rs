@@ -208,7 +208,10 @@ impl Gateway {
         recorder.save_all(&mut tables, &record)?;
         ports::take(wanted, had)?;
         let access_log = AccessLog::start(&options.access_log)?;
-        let proxy = Proxy::start(ProxyConfig::default())?;
+        let proxy = Proxy::start(ProxyConfig {
+            workers: options.proxy_workers,
+            ..ProxyConfig::default()
+        })?;
         let ir_options = ir::Options {
             steering: options.steering,
         };

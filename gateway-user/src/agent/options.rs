@@ -69,4 +69,6 @@ pub struct Options {
     pub access_log: access_log::Target,
     /// Shared by nodes that must compute the same rings.
     pub ring_secret: String,
+    /// Threads of the proxy; 0: one for each CPU.
+    pub proxy_workers: usize,
 }

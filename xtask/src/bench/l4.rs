@@ -6,13 +6,14 @@ mod report;
 
 use std::{
     env, fs,
-    path::PathBuf,
-    process::{Command, ExitCode, Stdio},
+    path::Path,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::{bars::Bar, stage};
 use crate::{
     console::{self, Step},
     ebpf, paths, process, setup,
@@ -65,7 +66,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     step.done();
     let judged = bars::judge(&result);
     if options.json {
-        let bars: Vec<Value> = judged.iter().map(bars::Bar::json).collect();
+        let bars: Vec<Value> = judged.iter().map(Bar::json).collect();
         let mut result = result.clone();
         result["bars"] = bars.into();
         console::say(&result);
@@ -84,7 +85,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             console::note(format_args!("   {}", path.display()));
         }
     }
-    Ok(if judged.iter().all(bars::Bar::held) {
+    Ok(if judged.iter().all(Bar::held) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -101,37 +102,24 @@ fn build() -> Result<()> {
 }
 
 /// Runs the benchmark in mount and process namespaces of its own: nothing of it outlives it.
-fn measure(options: &Options, object: &PathBuf, floors: &PathBuf) -> Result<Value> {
+fn measure(options: &Options, object: &Path, floors: &Path) -> Result<Value> {
     let program = |name: &str| paths::target().join("debug").join(name);
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 9 });
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.arg(program("bench-l4"));
-    command.arg("--object").arg(object);
-    command.arg("--bench-object").arg(floors);
-    command.arg("--agent").arg(program("fleetgate"));
-    command.args(["--rounds", &rounds.to_string()]);
+    let mut arguments = vec![
+        "--object".to_owned(),
+        object.display().to_string(),
+        "--bench-object".to_owned(),
+        floors.display().to_string(),
+        "--agent".to_owned(),
+        program("fleetgate").display().to_string(),
+        "--rounds".to_owned(),
+        rounds.to_string(),
+    ];
     if options.quick {
-        command.arg("--quick");
+        arguments.push("--quick".to_owned());
     }
     for part in &options.only {
-        command.args(["--only", part]);
+        arguments.extend(["--only".to_owned(), part.clone()]);
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run unshare (package util-linux)")?;
-    // Held open for as long as we live: the benchmark ends when it closes.
-    let held = child.stdin.take();
-    let done = child.wait_with_output()?;
-    drop(held);
-    // Where its file systems were mounted: empty folders by now, and only those are removed.
-    for mounted in ["/run/fg-bench", "/run/fg-bench-bpf"] {
-        let _ = fs::remove_dir(mounted);
-    }
-    if !done.status.success() {
-        bail!("the benchmark failed ({})", done.status);
-    }
-    serde_json::from_slice(&done.stdout).context("the benchmark's answer")
+    stage::run(&program("bench-l4"), &arguments)
 }

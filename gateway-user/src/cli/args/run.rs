@@ -174,6 +174,9 @@ pub struct RunArgs {
     /// Source ports of the node's own addresses that are reserved for the gateway.
     #[arg(long, value_name = "FIRST-LAST", default_value = "10000-29999")]
     pub snat_ports: PortRange,
+    /// Threads of the proxy [default: one for each CPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub proxy_workers: Option<u16>,
 }
 
 fn fleet(text: &str) -> Result<Access, String> {
@@ -249,6 +252,7 @@ impl From<RunArgs> for Options {
             sample_every: args.sample_every,
             access_log: args.access_log.target(io::stdout().is_terminal()),
             ring_secret: args.ring_secret,
+            proxy_workers: args.proxy_workers.map_or(0, usize::from),
         }
     }
 }

@@ -12,12 +12,12 @@ mod rounds;
 mod stage;
 mod stream;
 
-use std::{fs, num::NonZero, path::PathBuf, process::ExitCode, thread};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
 use serde_json::{Map, Value, json};
-use xtask::console;
+use xtask::{bench, console};
 
 use crate::network::Contender;
 
@@ -73,7 +73,7 @@ fn measure(options: &Options) -> Result<Value> {
     stage::enter()?;
     let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|it| it == part);
     let mut result = Map::new();
-    result.insert("machine".into(), machine());
+    result.insert("machine".into(), bench::machine());
     if wanted("ns") {
         console::note("ns per packet of an established flow, net of the empty program");
         let nanos = nanos::run(options)?;
@@ -114,21 +114,4 @@ fn measure(options: &Options) -> Result<Value> {
         result.insert("conn".into(), json!([xdp, sockets]));
     }
     Ok(Value::Object(result))
-}
-
-/// Where the figures come from.
-fn machine() -> Value {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown CPU", |(_, model)| model.trim());
-    json!({
-        "cpu": model,
-        "cpus": thread::available_parallelism().map_or(1, NonZero::get),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        // One minute's average, before anything is measured.
-        "load": read("/proc/loadavg").split(' ').next(),
-    })
 }

@@ -16,6 +16,8 @@ use xtask::{
 
 use crate::stage::SCRATCH;
 
+pub(crate) use xtask::bench::stage::{quiet, set};
+
 /// Namespace of the client.
 pub(crate) const CLIENT: &str = "fg-bench-client";
 /// Namespace of the pods.
@@ -249,22 +251,6 @@ fn nftables(one: Contender) -> Result<()> {
         "netfilter/nf_conntrack_tcp_timeout_time_wait",
         "1",
     )
-}
-
-/// Devices made from here on send nothing of their own, which IPv6 would have them do.
-pub(crate) fn quiet(namespace: &str) -> Result<()> {
-    set(namespace, "ipv6/conf/default/disable_ipv6", "1")
-}
-
-/// Writes a setting below `/proc/sys/net` of a namespace.
-pub(crate) fn set(namespace: &str, key: &str, value: &str) -> Result<()> {
-    let path = format!("/proc/sys/net/{key}");
-    netns::inside(namespace, || match fs::write(&path, value) {
-        Err(error) if key.starts_with("ipv6/") && error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(())
-        }
-        other => other.with_context(|| format!("cannot write {path}")),
-    })?
 }
 
 /// Changes offloads of a device.

@@ -1,13 +1,8 @@
 //! Where everything happens: namespaces and pins of this process alone, and its loaded programs.
-//!
-//! `cargo xtask bench l4` starts this program in mount and process namespaces of its own. Network namespaces get their
-//! names, and maps their pins, on file systems mounted in there: however the run ends, the kernel takes all of it away.
 
 use std::{
     fs,
-    io::Read,
     path::{Path, PathBuf},
-    process::Command,
     thread,
 };
 
@@ -18,45 +13,10 @@ use aya::{
     programs::{Program, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode, xdp::XdpLinkId},
 };
 use gateway_common::bench::{Arrivals, Generator};
-use rustix::{
-    process::setpriority_process,
-    thread::{CpuSet, sched_setaffinity},
-};
-use xtask::process;
+use rustix::thread::{CpuSet, sched_setaffinity};
+pub(crate) use xtask::bench::stage::{PINS, SCRATCH, enter};
 
 use crate::Options;
-
-/// Where this process's pins are.
-pub(crate) const PINS: &str = "/run/fg-bench-bpf";
-
-/// Where this process's files are.
-pub(crate) const SCRATCH: &str = "/run/fg-bench";
-
-/// Takes the mounts, and ends the process when the command that started it is gone.
-pub(crate) fn enter() -> Result<()> {
-    if std::process::id() != 1 {
-        bail!("bench-l4 is run by `cargo xtask bench l4`, in namespaces of its own");
-    }
-    // Inherited by everything started from here, contenders too: what else the machine does is not what is measured.
-    setpriority_process(None, -20).context("cannot raise the priority")?;
-    fs::create_dir_all("/run/netns")?;
-    fs::create_dir_all(PINS)?;
-    fs::create_dir_all(SCRATCH)?;
-    mount("tmpfs", "/run/netns")?;
-    mount("tmpfs", SCRATCH)?;
-    mount("bpf", PINS)?;
-    thread::spawn(|| {
-        let mut rest = Vec::new();
-        // Its end closes with whoever holds it.
-        let _ = std::io::stdin().read_to_end(&mut rest);
-        std::process::exit(130);
-    });
-    Ok(())
-}
-
-fn mount(kind: &str, at: &str) -> Result<()> {
-    process::output(Command::new("mount").args(["-t", kind, kind, at])).map(drop)
-}
 
 /// Keeps this thread on the machine's last CPU, so that frames never change caches.
 pub(crate) fn pin() -> Result<()> {

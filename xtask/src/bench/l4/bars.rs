@@ -1,57 +1,8 @@
 //! What must hold.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// One bar, judged.
-#[derive(Clone, Debug)]
-pub(super) struct Bar {
-    /// What was measured.
-    pub(super) what: String,
-    /// Median of the ratios of all rounds.
-    pub(super) measured: f64,
-    /// Smallest and largest round.
-    pub(super) spread: (f64, f64),
-    /// What is asked for.
-    pub(super) bound: Bound,
-}
-
-/// On which side of a number a ratio must lie.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Bound {
-    /// This or less.
-    AtMost(f64),
-    /// This or more.
-    AtLeast(f64),
-}
-
-impl Bar {
-    /// Whether it holds.
-    pub(super) fn held(&self) -> bool {
-        match self.bound {
-            Bound::AtMost(most) => self.measured <= most,
-            Bound::AtLeast(least) => self.measured >= least,
-        }
-    }
-
-    /// `at most 1.6`.
-    pub(super) fn bound(&self) -> String {
-        match self.bound {
-            Bound::AtMost(most) => format!("at most {most}"),
-            Bound::AtLeast(least) => format!("at least {least}"),
-        }
-    }
-
-    /// For `--json`.
-    pub(super) fn json(&self) -> Value {
-        json!({
-            "bar": self.what,
-            "measured": self.measured,
-            "spread": [self.spread.0, self.spread.1],
-            "bound": self.bound(),
-            "held": self.held(),
-        })
-    }
-}
+use crate::bench::bars::{Bar, Bound};
 
 /// All bars of the parts that were measured.
 pub(super) fn judge(result: &Value) -> Vec<Bar> {
@@ -61,7 +12,7 @@ pub(super) fn judge(result: &Value) -> Vec<Bar> {
             let end = |name: &str| figure[name].as_f64().unwrap_or(measured);
             bars.push(Bar {
                 what,
-                measured,
+                measured: Some(measured),
                 spread: (end("min"), end("max")),
                 bound,
             });
@@ -128,6 +79,8 @@ pub(super) fn judge(result: &Value) -> Vec<Bar> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -2,11 +2,10 @@
 
 use serde_json::Value;
 
-use super::bars::Bar;
-use crate::console;
-
-/// Header and rows.
-type Table = (Vec<&'static str>, Vec<Vec<String>>);
+use crate::{
+    bench::bars::{self, Bar, Table, figure, markdown},
+    console,
+};
 
 /// All tables of the result, for a terminal.
 pub(super) fn tables(result: &Value) -> String {
@@ -38,7 +37,7 @@ fn opening(result: &Value) -> Option<String> {
 
 /// The judged bars.
 pub(super) fn bars(judged: &[Bar]) -> String {
-    let (header, rows) = judged_table(judged);
+    let (header, rows) = bars::table(judged);
     console::table(&header, &rows)
 }
 
@@ -87,7 +86,7 @@ pub(super) fn page(result: &Value, judged: &[Bar]) -> String {
              and take most of the time, so that plain routing is held up as well.",
             connections(result),
         ),
-        ("Bars", "", judged_table(judged)),
+        ("Bars", "", bars::table(judged)),
     ] {
         if !table.1.is_empty() {
             page += &format!("\n## {title}\n\n");
@@ -101,39 +100,6 @@ pub(super) fn page(result: &Value, judged: &[Bar]) -> String {
         }
     }
     page
-}
-
-fn judged_table(judged: &[Bar]) -> Table {
-    let row = |bar: &Bar| {
-        vec![
-            bar.what.clone(),
-            format!("{:.2}", bar.measured),
-            format!("{:.2} to {:.2}", bar.spread.0, bar.spread.1),
-            bar.bound(),
-            if bar.held() { "held" } else { "MISSED" }.to_owned(),
-        ]
-    };
-    (
-        vec!["bar", "measured", "spread", "asked", ""],
-        judged.iter().map(row).collect(),
-    )
-}
-
-fn markdown((header, rows): &Table) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let head: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
-    let rule = vec!["---".to_owned(); header.len()];
-    line(&head) + &line(&rule) + &rows.iter().map(|row| line(row)).collect::<String>()
-}
-
-fn figure(value: &Value, digits: usize) -> String {
-    let at = |name: &str| value[name].as_f64().unwrap_or(f64::NAN);
-    format!(
-        "{:.digits$} ({:.digits$} to {:.digits$})",
-        at("median"),
-        at("min"),
-        at("max")
-    )
 }
 
 fn array(value: &Value) -> &[Value] {
