@@ -7,7 +7,9 @@ use super::reason::{Reason, Refusal};
 
 pub(super) mod chunked;
 pub(super) mod head;
-mod path;
+pub(super) mod path;
+#[cfg_attr(not(test), expect(dead_code, reason = "the exchange uses it next"))]
+pub(super) mod spelling;
 
 /// How the body of a request is delimited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -8,7 +8,7 @@ use crate::proxy::reason::Refusal;
 /// RFC 3986 section 5.2.4 lets whoever receives a path remove `.` and `..`. Rules are matched on the path as sent, so
 /// `/public/../admin` would pass by a rule for `/public` and be served as `/admin`. What servers take for a separator
 /// (`\`, `%2f`, `%5c`) or cut off (`;` and what follows) counts as such here. The query is not looked at.
-pub(super) fn unambiguous(target: &[u8]) -> Result<(), Refusal> {
+pub(in crate::proxy) fn unambiguous(target: &[u8]) -> Result<(), Refusal> {
     let mut rest = target
         .split(|byte| *byte == b'?')
         .next()
