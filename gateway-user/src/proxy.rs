@@ -19,6 +19,8 @@ mod stats;
 mod table;
 mod tunnel;
 mod upstream;
+#[cfg_attr(not(test), expect(dead_code, reason = "the exchange uses it next"))]
+mod variables;
 mod worker;
 
 use std::{
