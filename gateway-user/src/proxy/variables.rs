@@ -47,15 +47,8 @@ pub(super) struct Rewritten {
 /// The port is left out where it is the protocol's own, the query where it is empty. Where the host is none (HTTP/1.0
 /// has requests without one) it is a path, which stays on the address that the client has.
 pub(super) fn location(redirect: &Redirect, asked: &Asked<'_>) -> Vec<u8> {
-    let chosen = |part: &'_ str, variable, own| {
-        if part == variable {
-            own
-        } else {
-            part.to_owned()
-        }
-    };
-    let protocol = chosen(&redirect.protocol, "${protocol}", asked.protocol.to_owned());
-    let host = chosen(&redirect.host, "${host}", asked.host.to_owned());
+    let protocol = chosen(&redirect.protocol, "${protocol}", asked.protocol);
+    let host = chosen(&redirect.host, "${host}", asked.host);
     let (scheme, own_port) = if protocol.eq_ignore_ascii_case("https") {
         ("https://", 443)
     } else {
@@ -65,7 +58,7 @@ pub(super) fn location(redirect: &Redirect, asked: &Asked<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut path = Vec::new();
     expand(&mut path, &redirect.path, asked, None, Place::Path);
-    if is_host(&host) {
+    if is_host(host) {
         out.extend_from_slice(scheme.as_bytes());
         out.extend_from_slice(host.as_bytes());
         if port != own_port {
@@ -123,6 +116,11 @@ pub(super) fn rewrite(rewrite: &Rewrite, asked: &Asked<'_>) -> Result<Rewritten,
         path,
         query,
     })
+}
+
+/// A part that may be its own variable, but holds none.
+fn chosen<'a>(part: &'a str, variable: &str, own: &'a str) -> &'a str {
+    if part == variable { own } else { part }
 }
 
 /// With exactly one slash in front.
