@@ -8,7 +8,6 @@
 
 pub mod access_log;
 mod attempt;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod balance;
 mod body;
 mod buffer;
@@ -19,29 +18,26 @@ mod exchange;
 mod fields;
 mod filters;
 mod framing;
+mod group;
 mod gzip;
 mod h1;
 mod headers;
 mod http2;
 mod io;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod keyed;
 pub mod latency;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod limits;
 mod message;
 mod messages;
 mod meter;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod outlier;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod peers;
 mod reason;
+mod record;
 mod reply;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod retry_budget;
+mod session;
 mod stats;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod sticky;
 mod table;
 mod timer;
@@ -49,7 +45,6 @@ pub mod trace;
 mod tunnel;
 mod upstream;
 mod variables;
-#[allow(dead_code, unused_imports, reason = "the exchange uses it next")]
 mod wire;
 mod worker;
 
@@ -67,7 +62,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{sync::watch, task::LocalSet};
 
 use self::{
+    access_log::AccessLog,
     framing::HeadLimits,
+    group::Common,
     stats::WorkerStats,
     upstream::PoolLimits,
     worker::{Limits, Shared},
@@ -100,6 +97,8 @@ pub struct ProxyConfig {
     pub upstream_idle_timeout: Duration,
     /// An exchange or tunnel on which no byte moves for this long is broken off.
     pub stall_timeout: Duration,
+    /// Shared by nodes whose cookies must mean the same pods.
+    pub secret: Vec<u8>,
 }
 
 impl Default for ProxyConfig {
@@ -113,6 +112,7 @@ impl Default for ProxyConfig {
             idle_per_backend: 64,
             upstream_idle_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(300),
+            secret: Vec::new(),
         }
     }
 }
@@ -171,6 +171,11 @@ impl Proxy {
     /// Starts the workers, which answer 503 until the first [`Proxy::update`]. All their sockets share one port of
     /// 127.0.0.1.
     pub fn start(config: ProxyConfig) -> Result<Self, ProxyError> {
+        Self::start_logging(config, &AccessLog::off())
+    }
+
+    /// The same, with a log of requests.
+    pub fn start_logging(config: ProxyConfig, log: &AccessLog) -> Result<Self, ProxyError> {
         let workers = match config.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -194,6 +199,7 @@ impl Proxy {
             connections,
             max_connections: config.max_connections,
             workers,
+            common: Arc::new(Common::new(&config.secret)),
             limits: Limits {
                 head,
                 head_timeout: config.head_timeout,
@@ -244,14 +250,11 @@ impl Proxy {
                 };
                 (own(&socket)?, socket_v6.as_ref().map(own).transpose()?)
             };
-            let (shared, worker_stats) = (shared.clone(), Arc::clone(worker_stats));
+            let (shared, eyes) = (shared.clone(), (Arc::clone(worker_stats), log.worker()));
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))
                 .spawn(move || {
-                    LocalSet::new().block_on(
-                        &runtime,
-                        worker::run(index, shared, worker_stats, listeners),
-                    )
+                    LocalSet::new().block_on(&runtime, worker::run(index, shared, eyes, listeners))
                 })
                 .map_err(ProxyError::Thread)?;
             proxy.sockets.push(socket);

@@ -208,10 +208,13 @@ impl Gateway {
         recorder.save_all(&mut tables, &record)?;
         ports::take(wanted, had)?;
         let access_log = AccessLog::start(&options.access_log)?;
-        let proxy = Proxy::start(ProxyConfig {
+        let config = ProxyConfig {
             workers: options.proxy_workers,
+            secret: options.ring_secret.clone().into_bytes(),
             ..ProxyConfig::default()
-        })?;
+        };
+        let proxy = Proxy::start_logging(config, &access_log)?;
+        let router = Router::new(options.ring_secret.as_bytes());
         let ir_options = ir::Options {
             steering: options.steering,
         };
@@ -253,7 +256,7 @@ impl Gateway {
             looked: None,
             proxy,
             access_log,
-            router: Router::default(),
+            router,
             snapshot: Snapshot::default(),
             compiler,
             planner: Planner::new(&record.plan),

@@ -9,8 +9,8 @@ mod tests;
 use std::net::IpAddr;
 
 use self::glob::glob_over;
-pub use self::{glob::glob, index::RuleIndex};
 pub(crate) use self::pairs::parameter;
+pub use self::{glob::glob, index::RuleIndex};
 use super::model::{
     Conditions, Direction, HeaderMatch, HostPattern, Listener, PairMatch, PathPattern, Rule,
 };

@@ -127,6 +127,14 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
+    /// No log.
+    pub fn off() -> Self {
+        Self {
+            running: None,
+            counters: Arc::default(),
+        }
+    }
+
     /// Opens the target and starts the thread that writes; for [`Target::Off`] neither.
     pub fn start(target: &Target) -> Result<Self, Error> {
         let sink = match target {

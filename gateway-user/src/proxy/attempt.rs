@@ -15,20 +15,27 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    balance::Choice,
     body::{self, Break, Incoming, Outgoing},
     cors::Marked,
-    exchange::{Broken, Scope},
+    downstream::Downstream,
+    exchange::Broken,
     filters::{self, Local, Surroundings},
     framing::{Framing, answer, body::Body},
+    group::GroupState,
     gzip,
     h1::{Coding, Sink, Source, source::Fault},
     headers,
     message::{Request, Response},
     meter::{Late, Meter},
+    outlier::Outcome,
     reason::{Reason, Refusal},
+    record::Record,
     reply::Reply,
+    session::Session,
+    timer::Timer,
     upstream::Upstream,
-    worker::{GroupState, Worker},
+    worker::Worker,
 };
 
 /// Backends tried for one request.
@@ -38,15 +45,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an exchange is about, apart from the request itself.
 pub(super) struct Subject<'a> {
-    pub(super) scope: Scope<'a>,
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) down: &'a Downstream,
+    pub(super) timer: &'a mut Timer,
+    pub(super) record: &'a mut Record,
     pub(super) around: Surroundings<'a>,
     pub(super) group: Rc<GroupState>,
-    pub(super) started: Instant,
     pub(super) timeout: Duration,
     /// Rules for responses whose conditions on the request are met.
     pub(super) responses: &'a [usize],
     /// How the answer is marked for browsers.
     pub(super) cors: Option<Marked>,
+    pub(super) session: Option<Session>,
 }
 
 /// The client has its answer.
@@ -79,8 +89,9 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Sends the request to a backend, and to another one where that is safe: the request was not sent yet, or it
-/// is idempotent, has no body, and met a pooled connection that closed before its first response byte.
+/// Sends the request to a backend, and to another one where that is safe and the budget for retries allows it: the
+/// request was not sent yet, or it is idempotent, has no body, and met a pooled connection that closed before its first
+/// response byte.
 pub(super) async fn attempt(
     mut subject: Subject<'_>,
     request: &Request,
@@ -88,39 +99,49 @@ pub(super) async fn attempt(
     from: &mut Incoming<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Answered, Broken> {
-    let worker = Rc::clone(subject.scope.worker);
-    let down = subject.scope.down;
+    let worker = Rc::clone(subject.worker);
+    let group = Rc::clone(&subject.group);
+    let started = subject.record.started;
+    let _begun = group.begin(started);
+    let choice = Choice {
+        client: subject.down.client.ip(),
+        v6: subject.down.local.ip().to_canonical().is_ipv6(),
+        query: request.query(),
+        sticky: subject.session.as_ref().and_then(|it| it.asked),
+        now: started.into_std(),
+    };
     let replayable = request.is_idempotent() && !request.has_body() && !request.upgrade;
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Refusal::keep(
         Reason::NoServer,
         "the rule matched, but no backend is ready",
     );
-    let deadline = subject.started + subject.timeout;
-    while tried.len() < TRIES {
-        let Some(index) = worker.pick(
-            &subject.group,
-            (down.local.ip(), down.client.ip()),
-            &tried,
-            subject.started,
-        ) else {
+    let deadline = started + subject.timeout;
+    while tried.len() < TRIES && (tried.is_empty() || group.may_retry()) {
+        let marked = |address| worker.is_marked(address, started);
+        let Some(picked) = group.pick(&choice, &tried, marked) else {
             break;
         };
-        let Some(address) = subject.group.address(index) else {
-            break;
-        };
-        let mut pooled = worker.pool.take(address, subject.started, !replayable);
+        let record = &mut *subject.record;
+        record.backend = Some((picked.index, picked.address));
+        record.attempts += 1;
+        let mut pooled = worker.pool.take(picked.address, started, !replayable);
         loop {
             let mut upstream = match pooled.take() {
                 Some(upstream) => upstream,
                 None => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    let patience = CONNECT_TIMEOUT.min(left);
-                    match worker.pool.connect(address, patience).await {
+                    let now = Instant::now();
+                    let patience = CONNECT_TIMEOUT.min(deadline.saturating_duration_since(now));
+                    let record = &mut *subject.record;
+                    record.pick = Some(now - started);
+                    let connected = worker.pool.connect(picked.address, patience).await;
+                    record.connect = Some(now.elapsed());
+                    match connected {
                         Ok(upstream) => upstream,
                         Err(err) => {
-                            failure = refused(&worker, address, &err);
-                            tried.push(index);
+                            failure = refused(&worker, picked.address, &err);
+                            group.note(&picked, Outcome::GatewayFailure);
+                            tried.push(picked.index);
                             worker.stats.retries.fetch_add(1, Relaxed);
                             break;
                         }
@@ -134,43 +155,66 @@ pub(super) async fn attempt(
                 &worker.stats.upstream_opened
             };
             counter.fetch_add(1, Relaxed);
-            match converse(
+            let kept = converse(
                 &mut subject,
-                index,
+                picked.index,
                 &mut upstream,
                 request,
                 response,
                 from,
                 reply,
             )
-            .await
-            {
+            .await;
+            match kept {
                 Ok(kept) => {
+                    group.note(&picked, of_status(reply.status));
                     return Ok(match kept {
-                        Kept::Switched => Answered::Switched(Box::new(upstream)),
+                        Kept::Switched => {
+                            worker.stats.upgrades.fetch_add(1, Relaxed);
+                            Answered::Switched(Box::new(upstream))
+                        }
                         Kept::No => Answered::Whole,
                         Kept::Yes => {
-                            worker.pool.put(upstream, subject.started);
+                            worker.pool.put(upstream, started);
                             Answered::Whole
                         }
                     });
                 }
-                Err(Failure::Closed) if reused && replayable => {
+                Err(Failure::Closed) if reused && replayable && group.may_retry() => {
                     // Once more, to the same backend, on a connection that is new.
                     worker.stats.retries.fetch_add(1, Relaxed);
                 }
                 Err(Failure::Closed) => {
+                    group.note(&picked, Outcome::GatewayFailure);
                     return Err(Refusal::keep(
                         Reason::BackendClosed,
                         "the backend closed the connection before it answered",
                     )
                     .into());
                 }
-                Err(Failure::Final(broken)) => return Err(broken),
+                Err(Failure::Final(broken)) => {
+                    if let Broken::Refused(refusal) = &broken
+                        && matches!(
+                            refusal.reason,
+                            Reason::BadResponse | Reason::Timeout | Reason::BackendClosed
+                        )
+                    {
+                        group.note(&picked, Outcome::GatewayFailure);
+                    }
+                    return Err(broken);
+                }
             }
         }
     }
     Err(failure.into())
+}
+
+fn of_status(status: u16) -> Outcome {
+    if status >= 500 {
+        Outcome::ServerError
+    } else {
+        Outcome::Fine
+    }
 }
 
 /// What becomes of a backend's connection.
@@ -194,16 +238,24 @@ async fn converse(
     let Upstream {
         io, buffer, out, ..
     } = upstream;
+    let Subject {
+        worker,
+        down: client,
+        timer,
+        record,
+        around,
+        group,
+        timeout,
+        responses,
+        cors,
+        session,
+    } = subject;
     let expects = request.expects;
-    let meter = Meter::new(
-        subject.started,
-        subject.timeout,
-        subject.scope.worker.stall_timeout,
-        request.has_body(),
-        expects,
-    );
-    let worker = subject.scope.worker;
-    let group = Rc::clone(&subject.group);
+    let (started, stall) = (record.started, worker.stall_timeout);
+    let meter = Meter::new(started, *timeout, stall, request.has_body(), expects);
+    let body_bytes = Cell::new(0);
+    let first_byte = Cell::new(None);
+    let sent = started + record.pick.unwrap_or_default() + record.connect.unwrap_or_default();
     let mut to_backend = Outgoing::h1(head(request, Sink::new(io, out)));
     let before = io.read();
     let carried = || io.read() + io.written();
@@ -272,8 +324,10 @@ async fn converse(
                 reply.interim(response).await.map_err(|_| Broken::Gone)?;
             }
         }
-        meter.answer(Instant::now());
-        group.count(backend);
+        let now = Instant::now();
+        meter.answer(now);
+        first_byte.set(Some(now.saturating_duration_since(sent)));
+        group.count(backend, now.saturating_duration_since(sent));
         if response.status == 101 {
             if !request.upgrade {
                 return Err(Refusal::close(
@@ -287,9 +341,12 @@ async fn converse(
             return Ok(Kept::Switched);
         }
         headers::prepare_response(response);
-        let local = filters::response(subject.responses, request, response, subject.around);
-        if let Some(cors) = &subject.cors {
+        let local = filters::response(responses, request, response, *around);
+        if let Some(cors) = cors {
             cors.mark(response);
+        }
+        if let Some(session) = session {
+            session.answer(backend, client.tls, response);
         }
         if let Some(Local(body)) = local {
             reply.keep &= meter.is_uploaded();
@@ -299,7 +356,7 @@ async fn converse(
                 .map_err(|_| Broken::Gone)?;
             return Ok(Kept::No);
         }
-        let encoded = subject.around.listener.settings.gzip;
+        let encoded = around.listener.settings.gzip;
         let body = Body::of_response(response.body);
         reply.to.gzip = encoded.then(|| gzip::begin(request, response)).flatten();
         // A client that is still sending cannot be told where its next request begins.
@@ -307,7 +364,7 @@ async fn converse(
         reply.begin(response).map_err(|_| Broken::Gone)?;
         let mut body = body;
         let mut source = Incoming::H1(Source::new(io, buffer, &mut body));
-        match body::pump(&mut source, &mut reply.to).await {
+        match body::pump(&mut source, &mut reply.to, &body_bytes).await {
             Ok(()) => Ok(match response.keep_alive && meter.is_uploaded() {
                 true => Kept::Yes,
                 false => Kept::No,
@@ -318,7 +375,6 @@ async fn converse(
     };
     let outcome = {
         let (mut up, mut down) = (pin!(up), pin!(down));
-        let timer = &mut subject.scope.timer;
         let mut over = false;
         poll_fn(|cx| {
             loop {
@@ -342,6 +398,9 @@ async fn converse(
         })
         .await
     };
+    record.first_byte = first_byte.get();
+    record.request_body = meter.bytes();
+    record.response_body = body_bytes.get();
     if let Some(outcome) = outcome {
         return outcome;
     }

@@ -4,7 +4,6 @@
 //! one before: whose turn it is, and who is new. What workers share comes from [`Peers`] and [`Rings`].
 
 mod ring;
-mod smooth;
 mod turns;
 mod warming;
 
@@ -18,7 +17,6 @@ use std::{
 use gateway_common::hash;
 
 pub(super) use self::ring::{Ring, Rings};
-pub(super) use self::smooth::{RoundRobin, pick};
 use self::{
     turns::Turns,
     warming::{Warm, Warming},

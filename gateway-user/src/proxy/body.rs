@@ -1,6 +1,7 @@
 //! Bodies on their way through: streamed, never collected, and never completed unless they were complete.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     io,
     task::{Context, Poll},
@@ -192,8 +193,13 @@ async fn carry(
 }
 
 /// Carries the body of an answer to its end.
-pub(super) async fn pump(from: &mut Incoming<'_>, to: &mut Outgoing<'_>) -> Result<(), Break> {
-    carry(from, to, || {}, |_| {}).await
+/// `bytes` counts it.
+pub(super) async fn pump(
+    from: &mut Incoming<'_>,
+    to: &mut Outgoing<'_>,
+    bytes: &Cell<u64>,
+) -> Result<(), Break> {
+    carry(from, to, || {}, |len| bytes.set(bytes.get() + len as u64)).await
 }
 
 /// The same for the body of a request, whose pace is judged.

@@ -1,6 +1,11 @@
 //! One request: rule, backend, attempt, answer.
 
-use std::{net::IpAddr, rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -11,13 +16,16 @@ use super::{
     fields::Name,
     filters::{self, Local, Surroundings},
     headers::{self, Peer},
+    limits::Exceeded,
     message::{Request, Response},
     reason::{Reason, Refusal},
+    record::Record,
     reply::Reply,
+    session::Session,
     table::Routes,
     timer::Timer,
     upstream::Upstream,
-    worker::{Current, GroupState, Worker},
+    worker::{Current, Worker},
 };
 use crate::ir::{Rule, Target, matching::RequestParts};
 
@@ -26,6 +34,10 @@ pub(super) struct Scope<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) down: &'a Downstream,
     pub(super) timer: &'a mut Timer,
+    /// How long the head took to arrive, where it came in pieces.
+    pub(super) head: Option<Duration>,
+    /// Bytes of the client's connection by now that belong to this exchange or come after it: read, written.
+    pub(super) bytes: &'a dyn Fn() -> (u64, u64),
 }
 
 /// What becomes of the client's connection.
@@ -53,82 +65,50 @@ pub(super) async fn serve(
         worker,
         down,
         timer,
+        head,
+        bytes,
     } = scope;
     worker.stats.requests.fetch_add(1, Relaxed);
-    let started = Instant::now();
+    let mut record = Record::new(Instant::now(), head);
     let keep = !worker.connections.is_stopping();
     let mut reply = Reply::new(to, request, keep, &worker.stats);
     let current = worker.current();
     let routes = current.table.routes(down.local);
     let idle = routes.map(|routes| routes.listener.settings.idle_timeout);
-    let outcome = async {
-        if current.table.starting {
-            return Err(Refusal::keep(
-                Reason::Starting,
-                "the gateway has not read its configuration yet",
-            )
-            .into());
-        }
-        let routes = routes.ok_or(Refusal::keep(
+    let mut running = Running {
+        worker,
+        down,
+        timer,
+        record: &mut record,
+    };
+    let outcome = match (current.table.starting, routes) {
+        (true, _) => Err(Refusal::keep(
+            Reason::Starting,
+            "the gateway has not read its configuration yet",
+        )
+        .into()),
+        (false, None) => Err(Refusal::keep(
             Reason::NoListener,
             "nothing is served at this address and port",
-        ))?;
-        let around = Surroundings {
-            listener: &routes.listener,
-            client: down.client,
-            tls: down.tls,
-        };
-        let rule = first_match(routes, request, down)?;
-        let asked = Asked {
-            request,
-            client: down.client.ip(),
-        };
-        let responses = filters::responses(&routes.listener, &asked, &routes.responses);
-        let done = filters::request(rule.1, request, response, around)?;
-        let answer = match (&rule.1.target, done.answer) {
-            (_, Some(local)) => Some(local),
-            (Target::Redirect(to), None) => Some(filters::redirect(to, request, response, around)),
-            (Target::Respond(fixed), None) => Some(filters::fixed_response(fixed, response)),
-            (Target::Forward(_) | Target::Pass, None) => None,
-        };
-        if let Some(Local(body)) = answer {
-            if request.has_body() && reply.keep {
-                reply.keep = !request.expects && drained(&mut from, timer).await;
-            }
-            if let Some(cors) = done.cors {
-                cors.mark(response);
-            }
-            let written = reply.whole(response, &body).await;
-            return written.map(|()| Answered::Whole).map_err(|_| Broken::Gone);
+        )
+        .into()),
+        (false, Some(routes)) => {
+            let messages = (&mut *request, &mut *response);
+            running
+                .exchange(&current, routes, messages, &mut from, &mut reply)
+                .await
         }
-        let group = group(worker, &current, routes, rule.0)?;
-        name_host(request, down);
-        let peer = Peer {
-            address: down.client,
-            tls: down.tls,
-        };
-        headers::prepare_request(request, &routes.listener, peer);
-        let subject = attempt::Subject {
-            scope: Scope {
-                worker,
-                down,
-                timer: &mut *timer,
-            },
-            around,
-            group,
-            started,
-            timeout: routes.listener.settings.request_timeout,
-            responses: &responses,
-            cors: done.cors,
-        };
-        attempt::attempt(subject, request, response, &mut from, &mut reply).await
-    }
-    .await;
+    };
     let next = match outcome {
         Ok(Answered::Whole) => next(&reply),
         Ok(Answered::Switched(upstream)) => Next::Tunnel(upstream),
-        Err(Broken::Gone) => Next::Abort,
+        Err(Broken::Gone) => {
+            record.reason = Some(Reason::ClientGone);
+            worker.stats.reason(Reason::ClientGone);
+            Next::Abort
+        }
         Err(Broken::Cut(reason)) => {
+            record.reason = Some(reason);
             worker.stats.reason(reason);
             if reply.ends_with_connection() {
                 Next::Abort
@@ -137,6 +117,7 @@ pub(super) async fn serve(
             }
         }
         Err(Broken::Refused(refusal)) => {
+            record.reason = Some(refusal.reason);
             worker.stats.reason(refusal.reason);
             if request.has_body() && reply.keep && !refusal.close {
                 reply.keep = !request.expects && drained(&mut from, timer).await;
@@ -147,7 +128,116 @@ pub(super) async fn serve(
             }
         }
     };
+    record.status = reply.status;
+    let listener = routes.map(|it| worker.listener(&current, down.local, &it.listener));
+    record.end(worker, listener.as_deref(), down, request, bytes());
     (next, idle)
+}
+
+/// An exchange that has a listener.
+struct Running<'a> {
+    worker: &'a Rc<Worker>,
+    down: &'a Downstream,
+    timer: &'a mut Timer,
+    record: &'a mut Record,
+}
+
+impl Running<'_> {
+    /// Finds the rule and does what it says.
+    async fn exchange(
+        &mut self,
+        current: &Current,
+        routes: &Routes,
+        (request, response): (&mut Request, &mut Response),
+        from: &mut Incoming<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Answered, Broken> {
+        let down = self.down;
+        let around = Surroundings {
+            listener: &routes.listener,
+            client: down.client,
+            tls: down.tls,
+        };
+        let (index, rule) = first_match(routes, request, down)?;
+        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        self.record.rule = Some((number, Arc::clone(&rule.ingress)));
+        let responses = match routes.index.responses() {
+            [] => Vec::new(),
+            known => {
+                let asked = Asked {
+                    request,
+                    client: down.client.ip(),
+                };
+                filters::responses(&routes.listener, &asked, known)
+            }
+        };
+        if let Some(limit) = routes.limits.get(&index) {
+            let epoch = self.worker.common.epoch;
+            let since = self.record.started.saturating_duration_since(epoch);
+            let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+            limit.admit(down.client.ip(), now_ns).map_err(too_many)?;
+        }
+        let done = filters::request(rule, request, response, around)?;
+        let answer = match (&rule.target, done.answer) {
+            (_, Some(local)) => Some(local),
+            (Target::Redirect(to), None) => Some(filters::redirect(to, request, response, around)),
+            (Target::Respond(fixed), None) => Some(filters::fixed_response(fixed, response)),
+            (Target::Forward(_) | Target::Pass, None) => None,
+        };
+        if let Some(Local(body)) = answer {
+            if request.has_body() && reply.keep {
+                reply.keep = !request.expects && drained(from, self.timer).await;
+            }
+            if let Some(cors) = done.cors {
+                cors.mark(response);
+            }
+            self.record.response_body = body.len() as u64;
+            let written = reply.whole(response, &body).await;
+            return written.map(|()| Answered::Whole).map_err(|_| Broken::Gone);
+        }
+        let groups = routes.tokens.get(&index);
+        let asked_group = groups.and_then(|it| it.asked(request.fields.all(Name::Cookie)));
+        let place = asked_group.or_else(|| routes.share(index, || self.worker.turn()));
+        let group = place
+            .and_then(|place| self.worker.group(current, routes.group(index, place)?))
+            .filter(|state| !state.group.backends.is_empty())
+            .ok_or(Refusal::keep(
+                Reason::NoServer,
+                "the rule matched, but no backend is ready",
+            ))?;
+        self.record.group = Some(Rc::clone(&group));
+        let places = (place, asked_group);
+        let session = Session::begin(request, &group, groups, places, down.tls);
+        name_host(request, down);
+        let peer = Peer {
+            address: down.client,
+            tls: down.tls,
+        };
+        headers::prepare_request(request, &routes.listener, peer);
+        let subject = attempt::Subject {
+            worker: self.worker,
+            down,
+            timer: self.timer,
+            record: self.record,
+            around,
+            group,
+            timeout: routes.listener.settings.request_timeout,
+            responses: &responses,
+            cors: done.cors,
+            session,
+        };
+        attempt::attempt(subject, request, response, from, reply).await
+    }
+}
+
+fn too_many(exceeded: Exceeded) -> Refusal {
+    Refusal::keep(
+        Reason::RateLimited,
+        match exceeded {
+            Exceeded::Client => "this client's share of the rule's traffic limit is used up",
+            Exceeded::Rule => "the rule's traffic limit is used up",
+        },
+    )
 }
 
 /// Why there is no whole answer.
@@ -199,40 +289,24 @@ fn first_match<'a>(
     request: &Request,
     down: &Downstream,
 ) -> Result<(usize, &'a Rule), Refusal> {
-    let listener = &routes.listener;
+    let rules = &routes.listener.rules;
     let asked = Asked {
         request,
         client: down.client.ip(),
     };
-    let index = listener.first_match(&asked).ok_or(Refusal::keep(
+    let index = routes.index.first_match(rules, &asked);
+    let index = index.ok_or(Refusal::keep(
         Reason::NoRule,
         "no rule of this listener matches the request",
     ))?;
-    let rule = listener.rules.get(index).filter(|it| it.refused.is_none());
+    let rule = rules.get(index).filter(|it| it.refused.is_none());
     match rule {
-        Some(rule) if listener.refused_response(&asked).is_none() => Ok((index, rule)),
+        Some(rule) if routes.index.refused_response(rules, &asked).is_none() => Ok((index, rule)),
         _ => Err(Refusal::keep(
             Reason::RuleRefused,
             "the rule asks for what this gateway cannot do yet",
         )),
     }
-}
-
-/// The group that serves a request.
-fn group(
-    worker: &Worker,
-    current: &Current,
-    routes: &Routes,
-    rule: usize,
-) -> Result<Rc<GroupState>, Refusal> {
-    routes
-        .share(rule, || worker.turn())
-        .and_then(|index| worker.group(current, index))
-        .filter(|state| !state.group.backends.is_empty())
-        .ok_or(Refusal::keep(
-            Reason::NoServer,
-            "the rule matched, but no backend is ready",
-        ))
 }
 
 /// Only HTTP/1.0 names no host; HTTP/1.1 towards the backend must.

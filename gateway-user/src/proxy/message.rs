@@ -37,6 +37,10 @@ pub(super) struct Request {
     pub(super) fields: Fields,
     pub(super) version: Version,
     pub(super) method: Span,
+    /// The target as the client sent it, for the log.
+    pub(super) asked_target: Span,
+    /// Host and port as the client sent them, for the log.
+    pub(super) asked_host: Span,
     /// Host and port that the client asked for; empty where HTTP/1.0 names none.
     pub(super) authority: Span,
     /// Without the query; `*` of OPTIONS.
@@ -70,6 +74,16 @@ impl Request {
     /// Text of the method; methods are tokens, so nothing is lost.
     pub(super) fn method_text(&self) -> &str {
         text(self.method())
+    }
+
+    /// Target as the client sent it, whatever filters have made of it.
+    pub(super) fn asked_target(&self) -> &[u8] {
+        self.fields.text(self.asked_target)
+    }
+
+    /// Host as the client sent it.
+    pub(super) fn asked_host(&self) -> &[u8] {
+        self.fields.text(self.asked_host)
     }
 
     pub(super) fn authority(&self) -> &str {

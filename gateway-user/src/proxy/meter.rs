@@ -90,6 +90,11 @@ impl Meter {
         self.expecting.get()
     }
 
+    /// Bytes of the body so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
     pub(super) fn is_answered(&self) -> bool {
         self.answered.get()
     }

@@ -47,11 +47,17 @@ pub enum Reason {
     Overloaded,
     /// The rule asks for what cannot be executed yet.
     RuleRefused,
+    /// The rule's traffic limit is used up.
+    RateLimited,
+    /// The certificate that the client was shown is not for the host it asks for.
+    Misdirected,
+    /// The client left before its answer was whole.
+    ClientGone,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -71,6 +77,9 @@ impl Reason {
         Self::UnknownVersion,
         Self::Overloaded,
         Self::RuleRefused,
+        Self::RateLimited,
+        Self::Misdirected,
+        Self::ClientGone,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -95,6 +104,9 @@ impl Reason {
             Self::UnknownVersion => "unknown-version",
             Self::Overloaded => "overloaded",
             Self::RuleRefused => "rule-refused",
+            Self::RateLimited => "rate-limited",
+            Self::Misdirected => "misdirected",
+            Self::ClientGone => "client-gone",
         }
     }
 
@@ -102,14 +114,18 @@ impl Reason {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NoListener | Self::NoRule => StatusCode::NOT_FOUND,
-            Self::Starting | Self::NoServer | Self::Overloaded | Self::RuleRefused => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Starting
+            | Self::NoServer
+            | Self::Overloaded
+            | Self::RuleRefused
+            | Self::RateLimited => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ConnectRefused | Self::BackendClosed | Self::BadResponse => {
                 StatusCode::BAD_GATEWAY
             }
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            // Never sent: there is nobody to read it.
+            Self::RequestTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,

@@ -21,6 +21,8 @@ pub(super) struct Reply<'a> {
     head: bool,
     /// The connection may serve another request behind this answer.
     pub(super) keep: bool,
+    /// Of the final head.
+    pub(super) status: u16,
     /// A final head was written, or is about to be.
     pub(super) begun: bool,
     /// The connection's end is the end of the body.
@@ -40,6 +42,7 @@ impl<'a> Reply<'a> {
             version: request.version,
             head: request.is_head(),
             keep: keep && request.keep_alive,
+            status: 0,
             begun: false,
             until_close: false,
         }
@@ -69,6 +72,7 @@ impl<'a> Reply<'a> {
     /// Begins the answer. Fields that delimit or belong to the connection were removed, but for Content-Length.
     pub(super) fn begin(&mut self, response: &Response) -> io::Result<()> {
         self.begun = true;
+        self.status = response.status;
         // Who has read an answer finds it counted.
         self.stats.response(response.status);
         let has_length = response.fields.has(Name::ContentLength);
@@ -121,6 +125,7 @@ impl<'a> Reply<'a> {
     /// Leaves HTTP: `response` is a 101 with its `Connection` and `Upgrade`.
     pub(super) async fn switch(&mut self, response: &Response) -> io::Result<()> {
         self.begun = true;
+        self.status = response.status;
         self.stats.response(response.status);
         self.interim(response).await
     }

@@ -6,7 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::ir::{Direction, Group, GroupName, Ir, Listener, ListenerName, Rule, Target, Touched};
+use super::{
+    keyed::Key,
+    limits::{Limits, RuleLimit},
+    sticky::GroupTokens,
+};
+use crate::ir::{
+    Filter, Group, GroupName, Ir, Listener, ListenerName, Rule, Target, Touched,
+    matching::RuleIndex,
+};
 
 /// The listeners the proxy serves, by address, with their groups.
 #[derive(Clone, Debug, Default)]
@@ -22,39 +30,48 @@ pub struct RouteTable {
 pub(super) struct Routes {
     pub(super) listener: Arc<Listener>,
     pub(super) groups: Vec<Vec<usize>>,
-    /// Rules for responses, in their order.
-    pub(super) responses: Vec<usize>,
+    /// Finds the rule of a request.
+    pub(super) index: RuleIndex,
+    /// Traffic limits, by rule.
+    pub(super) limits: HashMap<usize, Arc<RuleLimit>>,
+    /// Cookies that keep a client at a group, by rule.
+    pub(super) tokens: HashMap<usize, GroupTokens>,
 }
 
 impl Routes {
-    /// The group that serves a request which met the `rule`th rule: that of the only one, or by weight.
-    /// `turn` yields numbers that are spread evenly over all of its range.
+    /// The group that serves a request which met the `rule`th rule, by its place among those of the rule: the only one,
+    /// or one by weight. `turn` yields numbers that are spread evenly over all of its range.
     pub(super) fn share(&self, rule: usize, turn: impl FnOnce() -> u32) -> Option<usize> {
         let Target::Forward(forward) = &self.listener.rules.get(rule)?.target else {
             return None;
         };
-        let groups = self.groups.get(rule)?;
         let total: u64 = forward.groups.iter().map(|it| u64::from(it.weight)).sum();
         if total == 0 {
             return None;
         }
-        if let [only] = groups.as_slice() {
-            return Some(*only);
+        if forward.groups.len() == 1 {
+            return Some(0);
         }
         let mut at = (u64::from(turn()) * total) >> 32;
-        for (group, index) in forward.groups.iter().zip(groups) {
-            match at.checked_sub(u64::from(group.weight)) {
-                Some(rest) => at = rest,
-                None => return Some(*index),
-            }
-        }
-        None
+        forward.groups.iter().position(|group| {
+            let rest = at.checked_sub(u64::from(group.weight));
+            at = rest.unwrap_or(0);
+            rest.is_none()
+        })
+    }
+
+    /// The index in [`RouteTable::groups`] of a group by its place in a rule.
+    pub(super) fn group(&self, rule: usize, place: usize) -> Option<usize> {
+        self.groups.get(rule)?.get(place).copied()
     }
 }
 
 /// Builds route tables, each from the one before, at a cost that grows with what changed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Router {
+    /// Of the tokens in cookies.
+    key: Key,
+    limits: Limits<(ListenerName, Arc<str>, String)>,
     table: RouteTable,
     routes: BTreeMap<ListenerName, Arc<Routes>>,
     known: HashMap<GroupName, usize>,
@@ -62,7 +79,27 @@ pub struct Router {
     used: bool,
 }
 
+impl Default for Router {
+    fn default() -> Self {
+        Self::new(b"")
+    }
+}
+
 impl Router {
+    /// `secret` is shared by nodes whose cookies must mean the same groups.
+    pub fn new(secret: &[u8]) -> Self {
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);
+        Self {
+            key: Key::of(secret, "sticky"),
+            limits: Limits::new(seed),
+            table: RouteTable::default(),
+            routes: BTreeMap::new(),
+            known: HashMap::new(),
+            free: Vec::new(),
+            used: false,
+        }
+    }
+
     /// Whether it has built a table yet.
     pub fn is_used(&self) -> bool {
         self.used
@@ -103,9 +140,9 @@ impl Router {
                     let groups = listener.rules.iter().map(|rule| self.forward(rule));
                     let routes = Routes {
                         groups: groups.collect(),
-                        responses: (0..listener.rules.len())
-                            .filter(|index| listener.rules[*index].direction == Direction::Response)
-                            .collect(),
+                        index: RuleIndex::build(&listener.rules),
+                        limits: self.limits(listener),
+                        tokens: self.tokens(listener),
                         listener: Arc::clone(listener),
                     };
                     self.routes.insert(name.clone(), Arc::new(routes));
@@ -118,6 +155,41 @@ impl Router {
             self.place(vips);
         }
         self.table.clone()
+    }
+
+    fn limits(&self, listener: &Listener) -> HashMap<usize, Arc<RuleLimit>> {
+        let limited = listener
+            .rules
+            .iter()
+            .enumerate()
+            .filter_map(|(index, rule)| {
+                let limit = rule.filters.iter().find_map(|filter| match filter {
+                    Filter::TrafficLimit(limit) => Some(limit),
+                    _ => None,
+                })?;
+                let name = (
+                    listener.name.clone(),
+                    Arc::clone(&rule.ingress),
+                    rule.place.clone(),
+                );
+                let limit = self.limits.rule(name, limit.per_second, limit.per_client);
+                Some((index, limit))
+            });
+        limited.collect()
+    }
+
+    fn tokens(&self, listener: &Listener) -> HashMap<usize, GroupTokens> {
+        let sticky = listener
+            .rules
+            .iter()
+            .enumerate()
+            .filter_map(|(index, rule)| {
+                let Target::Forward(forward) = &rule.target else {
+                    return None;
+                };
+                Some((index, GroupTokens::new(self.key, forward)?))
+            });
+        sticky.collect()
     }
 
     fn forward(&mut self, rule: &Rule) -> Vec<usize> {

@@ -4,11 +4,11 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -22,24 +22,28 @@ use tokio::{
 
 use super::{
     RouteTable,
-    balance::{self, RoundRobin},
+    access_log::WorkerLog,
     buffer::Spare,
     connections::Connections,
     downstream::{Downstream, h1},
     framing::HeadLimits,
+    group::{Common, GroupState},
     io::Io,
+    latency::ListenerStats,
     messages::Messages,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
     upstream::{Pool, PoolLimits},
     wire::relay::Pipes,
 };
-use crate::ir::Group;
+use crate::ir::{GroupName, Listener};
 
 /// A backend that refused a connection is tried last for this long.
 const MARKED: Duration = Duration::from_secs(3);
 /// Backends marked at once; more are simply tried.
 const MARKS: usize = 4096;
+/// The access log gets its lines at least this often.
+const HAND_OVER: Duration = Duration::from_millis(200);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed, e.g. for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -63,6 +67,7 @@ pub(super) struct Shared {
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) max_connections: usize,
     pub(super) workers: usize,
+    pub(super) common: Arc<Common>,
     pub(super) limits: Limits,
     pub(super) pool: PoolLimits,
     pub(super) stall_timeout: Duration,
@@ -84,64 +89,62 @@ pub(super) struct Worker {
     pub(super) messages: Messages,
     pub(super) connections: Connections,
     pub(super) pipes: Pipes,
+    pub(super) common: Arc<Common>,
+    pub(super) log: RefCell<WorkerLog>,
     pub(super) pool: Pool,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) stall_timeout: Duration,
 }
 
-/// The route table with this worker's state of its groups, made when first needed.
+/// The route table with this worker's state of its groups and listeners, made when first needed.
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) table: Arc<RouteTable>,
     groups: RefCell<HashMap<usize, Rc<GroupState>>>,
+    /// What there was of groups that may be asked for by their names.
+    before: HashMap<GroupName, Rc<GroupState>>,
+    listeners: RefCell<HashMap<SocketAddr, Rc<ListenerState>>>,
 }
 
-/// A group, whose turn it is, and the counters of its backends.
+/// A listener as one worker sees it.
 #[derive(Debug)]
-pub(super) struct GroupState {
-    pub(super) group: Arc<Group>,
-    turns: RefCell<RoundRobin>,
-    counters: Vec<Arc<AtomicU64>>,
-}
-
-impl GroupState {
-    /// Where a backend is.
-    pub(super) fn address(&self, backend: usize) -> Option<SocketAddr> {
-        self.group.backends.get(backend).map(|it| it.address)
-    }
-
-    /// Counts a request answered by this backend.
-    pub(super) fn count(&self, backend: usize) {
-        if let Some(counter) = self.counters.get(backend) {
-            counter.fetch_add(1, Relaxed);
-        }
-    }
+pub(super) struct ListenerState {
+    /// Its name, for people.
+    pub(super) name: String,
+    pub(super) stats: Arc<ListenerStats>,
 }
 
 impl Current {
-    fn new(table: Arc<RouteTable>) -> Self {
+    fn new(table: Arc<RouteTable>, before: Option<&Self>) -> Self {
+        let before = before.map(|it| {
+            let mut known = it.before.clone();
+            let used = it.groups.borrow();
+            known.extend(
+                used.values()
+                    .map(|it| (it.group.name.clone(), Rc::clone(it))),
+            );
+            let there = |name: &GroupName| {
+                let groups = table.groups.iter().flatten();
+                groups.map(|it| &it.name).any(|it| it == name)
+            };
+            if known.len() > 2 * table.groups.len() + 16 {
+                known.retain(|name, _| there(name));
+            }
+            known
+        });
         Self {
             table,
             groups: RefCell::default(),
+            before: before.unwrap_or_default(),
+            listeners: RefCell::default(),
         }
-    }
-
-    /// Equal groups go on where they were.
-    fn inherit(&self, before: &Self) {
-        let kept = before.groups.borrow();
-        let same = kept.iter().filter(|(index, state)| {
-            let now = self.table.groups.get(**index).and_then(Option::as_ref);
-            now.is_some_and(|now| Arc::ptr_eq(&state.group, now) || state.group == *now)
-        });
-        let same = same.map(|(index, state)| (*index, Rc::clone(state)));
-        self.groups.replace(same.collect());
     }
 }
 
 impl Worker {
-    fn new(index: usize, shared: &Shared, stats: Arc<WorkerStats>) -> Self {
+    fn new(index: usize, shared: &Shared, stats: Arc<WorkerStats>, log: WorkerLog) -> Self {
         let mut tables = Cache::new(Arc::clone(&shared.table));
-        let current = Rc::new(Current::new(Arc::clone(tables.load())));
+        let current = Rc::new(Current::new(Arc::clone(tables.load()), None));
         let spare = Rc::default();
         Self {
             index,
@@ -156,6 +159,8 @@ impl Worker {
             messages: Messages::default(),
             connections: Connections::default(),
             pipes: Pipes::new(PIPES),
+            common: Arc::clone(&shared.common),
+            log: RefCell::new(log),
             stats,
             stall_timeout: shared.stall_timeout,
         }
@@ -167,8 +172,7 @@ impl Worker {
         let newest = tables.load();
         let mut current = self.current.borrow_mut();
         if !Arc::ptr_eq(newest, &current.table) {
-            let next = Current::new(Arc::clone(newest));
-            next.inherit(&current);
+            let next = Current::new(Arc::clone(newest), Some(&current));
             *current = Rc::new(next);
         }
         Rc::clone(&current)
@@ -181,22 +185,41 @@ impl Worker {
         routes.is_some_and(|it| it.listener.settings.h2c)
     }
 
-    /// The state of the `index`th group of a table.
+    /// The state of the `index`th group of a table. An equal group goes on where it was.
     pub(super) fn group(&self, current: &Current, index: usize) -> Option<Rc<GroupState>> {
         let group = current.table.groups.get(index)?.as_ref()?;
-        let mut groups = current.groups.borrow_mut();
-        let state = groups.entry(index).or_insert_with(|| {
-            Rc::new(GroupState {
-                group: Arc::clone(group),
-                turns: RefCell::new(RoundRobin::new(&group.backends, self.index, self.workers)),
-                counters: group
-                    .backends
-                    .iter()
-                    .map(|backend| self.stats.backend(&group.service, backend))
-                    .collect(),
-            })
+        if let Some(known) = current.groups.borrow().get(&index) {
+            return Some(Rc::clone(known));
+        }
+        let before = current.before.get(&group.name);
+        let same = before.filter(|it| Arc::ptr_eq(&it.group, group) || it.group == *group);
+        let state = match same {
+            Some(same) => Rc::clone(same),
+            None => {
+                let place = (self.index, self.workers);
+                let before = before.map(Rc::as_ref);
+                let state = GroupState::new(group, place, &self.common, &self.stats, before);
+                Rc::new(state)
+            }
+        };
+        current.groups.borrow_mut().insert(index, Rc::clone(&state));
+        Some(state)
+    }
+
+    /// The state of the listener at an address.
+    pub(super) fn listener(
+        &self,
+        current: &Current,
+        local: SocketAddr,
+        listener: &Listener,
+    ) -> Rc<ListenerState> {
+        let mut listeners = current.listeners.borrow_mut();
+        let state = listeners.entry(local).or_insert_with(|| {
+            let name = listener.name.to_string();
+            let stats = self.stats.latencies.listener(&name);
+            Rc::new(ListenerState { name, stats })
         });
-        Some(Rc::clone(state))
+        Rc::clone(state)
     }
 
     /// The next number of a sequence that is spread evenly over all 32-bit numbers, over any run of it.
@@ -207,39 +230,10 @@ impl Worker {
         turn
     }
 
-    /// A backend not tried yet, of the family of the address that the client connected to; one that refused a connection lately only if there is no other.
-    pub(super) fn pick(
-        &self,
-        state: &GroupState,
-        (local, client): (IpAddr, IpAddr),
-        tried: &[usize],
-        now: Instant,
-    ) -> Option<usize> {
+    /// Whether a backend refused a connection lately.
+    pub(super) fn is_marked(&self, backend: SocketAddr, now: Instant) -> bool {
         let marks = self.marks.borrow();
-        let marked = |index: usize| {
-            !marks.is_empty()
-                && state
-                    .group
-                    .backends
-                    .get(index)
-                    .and_then(|backend| marks.get(&backend.address))
-                    .is_some_and(|until| *until > now)
-        };
-        let v6 = local.to_canonical().is_ipv6();
-        let backends = &state.group.backends;
-        let ours = |index: usize| {
-            let backend = backends.get(index);
-            backend.is_some_and(|it| it.address.is_ipv6() == v6)
-        };
-        let mut turns = state.turns.borrow_mut();
-        balance::pick(&state.group, &mut turns, client, |index| {
-            ours(index) && !tried.contains(&index) && !marked(index)
-        })
-        .or_else(|| {
-            balance::pick(&state.group, &mut turns, client, |index| {
-                ours(index) && !tried.contains(&index)
-            })
-        })
+        !marks.is_empty() && marks.get(&backend).is_some_and(|until| *until > now)
     }
 
     /// Remembers that a backend refused a connection.
@@ -261,17 +255,20 @@ impl Worker {
 pub(super) async fn run(
     index: usize,
     shared: Shared,
-    stats: Arc<WorkerStats>,
+    (stats, log): (Arc<WorkerStats>, WorkerLog),
     (listener, listener_v6): (TcpListener, Option<TcpListener>),
 ) {
-    let worker = Rc::new(Worker::new(index, &shared, stats));
+    let worker = Rc::new(Worker::new(index, &shared, stats, log));
     let mut stop = shared.stop.clone();
+    let mut hand_over = tokio::time::interval(HAND_OVER);
+    hand_over.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             accepted = listener.accept() => accept(&worker, &shared, accepted).await,
             accepted = next(listener_v6.as_ref()) => accept(&worker, &shared, accepted).await,
+            now = hand_over.tick(), if worker.log.borrow().is_on() => worker.log.borrow_mut().flush_if_due(now.into_std()),
             _ = sweep.tick() => worker.sweep(),
             _ = stop.changed() => break,
         }
@@ -284,6 +281,7 @@ pub(super) async fn run(
     while shared.connections.load(Relaxed) > 0 && Instant::now() < until {
         tokio::time::sleep(DRAIN_LOOK).await;
     }
+    worker.log.borrow_mut().flush();
 }
 
 async fn next(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {

@@ -42,6 +42,8 @@ pub(in crate::proxy) struct Connection {
     timer: Timer,
     /// Bytes counted so far: read, written.
     counted: (u64, u64),
+    /// How long the last head took to arrive, where it came in pieces.
+    head_took: Option<Duration>,
     idle_timeout: Duration,
     count: ConnectionCount,
 }
@@ -75,6 +77,7 @@ impl Connection {
             out: Vec::new(),
             timer: Timer::default(),
             counted: (0, 0),
+            head_took: None,
             idle_timeout,
             count,
         }
@@ -152,14 +155,15 @@ impl Connection {
         let mut empty_lines = 0;
         let idle_until = Instant::now() + self.idle_timeout;
         let limits = self.worker.limits;
-        // Set with the first byte of a head.
-        let mut head_until = None;
+        // When the first byte of a head came, if not all of it did.
+        let mut head_since: Option<Instant> = None;
         let Self {
             worker,
             io,
             buffer,
             timer,
             down,
+            head_took,
             ..
         } = self;
         let first = io.written() == 0;
@@ -187,6 +191,7 @@ impl Connection {
                         let mut messages = worker.messages.take();
                         let read = head::read(&buffer.bytes()[..end], limits.head, &mut messages.0);
                         buffer.consume(end);
+                        *head_took = head_since.map(|it| it.elapsed());
                         return Poll::Ready(match read {
                             Ok(()) => Ok(messages),
                             Err(refusal) => {
@@ -211,7 +216,8 @@ impl Connection {
                     ready!(timer.poll(cx, idle_until));
                     return Poll::Ready(Err(NoRequest::Over));
                 }
-                let until = *head_until.get_or_insert_with(|| Instant::now() + limits.head_timeout);
+                let since = *head_since.get_or_insert_with(Instant::now);
+                let until = since + limits.head_timeout;
                 ready!(timer.poll(cx, until));
                 return Poll::Ready(Err(NoRequest::Refused(Refusal::close(
                     Reason::RequestTimeout,
@@ -227,10 +233,13 @@ impl Connection {
         let mut body = Body::of_request(request.framing);
         let from = Incoming::H1(Source::new(&self.io, &mut self.buffer, &mut body));
         let to = Outgoing::h1(Sink::new(&self.io, &mut self.out));
+        let (io, counted) = (&self.io, self.counted);
         let scope = exchange::Scope {
             worker: &self.worker,
             down: &self.down,
             timer: &mut self.timer,
+            head: self.head_took,
+            bytes: &|| (io.read() - counted.0, io.written() - counted.1),
         };
         let (next, idle_timeout) = exchange::serve(scope, request, response, from, to).await;
         self.idle_timeout = idle_timeout.unwrap_or(self.idle_timeout);

@@ -200,6 +200,8 @@ impl Stream {
                 worker,
                 down: &self.down,
                 timer: &mut timer,
+                head: None,
+                bytes: &|| (0, 0),
             };
             let mut exchange = pin!(exchange::serve(scope, head, response, from, to));
             let (next, idle) = poll_fn(|cx| exchange.as_mut().poll(cx)).await;

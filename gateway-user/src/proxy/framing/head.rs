@@ -121,6 +121,7 @@ pub(in crate::proxy) fn read(
     {
         return Err(bad("Host is not a host with an optional port"));
     }
+    request.asked_host = request.authority;
     request.spell()?;
     request.framing = seen.framing(version)?;
     request.upgrade = seen.upgrade
@@ -248,6 +249,7 @@ fn request_line(
     };
     request.method = Fields::part(whole, 0, method.len());
     let start = method.len() + 1;
+    request.asked_target = Fields::part(whole, start, target.len());
     self::target(target, method, limits)?;
     // RFC 9112 section 3.2: origin-form, absolute-form, or asterisk-form for OPTIONS.
     let authority = match absolute(target) {

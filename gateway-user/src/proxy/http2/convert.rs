@@ -29,6 +29,7 @@ pub(in crate::proxy) fn request(
     request.method = request.fields.keep(method);
     let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
     head::target(target.as_bytes(), method, limits)?;
+    request.asked_target = request.fields.keep(target.as_bytes());
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
@@ -54,6 +55,7 @@ pub(in crate::proxy) fn request(
     if headers::host_of(request.authority()).is_none() || request.authority().is_empty() {
         return Err(bad("Host is not a host with an optional port"));
     }
+    request.asked_host = request.authority;
     let host = host.to_vec();
     request.fields.push_known(Name::Host, &host);
     if parts.headers.len() > limits.fields {

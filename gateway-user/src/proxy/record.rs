@@ -1,0 +1,130 @@
+//! What is known of an exchange when it has ended, for the access log and the metrics.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    access_log::{Entry, Timers},
+    downstream::Downstream,
+    fields::Name,
+    group::GroupState,
+    message::Request,
+    reason::Reason,
+    worker::{ListenerState, Worker},
+};
+
+/// Filled in as an exchange goes on.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) started: Instant,
+    pub(super) time: SystemTime,
+    /// How long the head took to arrive, where it came in pieces.
+    pub(super) head: Option<Duration>,
+    /// Number of the rule from 1, and its Ingress.
+    pub(super) rule: Option<(u32, std::sync::Arc<str>)>,
+    pub(super) group: Option<Rc<GroupState>>,
+    /// The backend that was tried last.
+    pub(super) backend: Option<(usize, SocketAddr)>,
+    pub(super) attempts: u32,
+    pub(super) pick: Option<Duration>,
+    pub(super) connect: Option<Duration>,
+    pub(super) first_byte: Option<Duration>,
+    pub(super) reason: Option<Reason>,
+    pub(super) status: u16,
+    pub(super) request_body: u64,
+    pub(super) response_body: u64,
+}
+
+impl Record {
+    pub(super) fn new(started: Instant, head: Option<Duration>) -> Self {
+        Self {
+            started,
+            time: SystemTime::now(),
+            head,
+            rule: None,
+            group: None,
+            backend: None,
+            attempts: 0,
+            pick: None,
+            connect: None,
+            first_byte: None,
+            reason: None,
+            status: 0,
+            request_body: 0,
+            response_body: 0,
+        }
+    }
+
+    /// Counts it, and writes its line. `asked` is method, host and target as the client sent them.
+    pub(super) fn end(
+        &self,
+        worker: &Worker,
+        listener: Option<&ListenerState>,
+        down: &Downstream,
+        request: &Request,
+        bytes: (u64, u64),
+    ) {
+        let total = self.started.elapsed() + self.head.unwrap_or_default();
+        if let Some(listener) = listener {
+            listener.stats.observe(self.status, total);
+            listener.stats.received_bytes.add(bytes.0);
+            listener.stats.sent_bytes.add(bytes.1);
+        }
+        let mut log = worker.log.borrow_mut();
+        if !log.is_on() {
+            return;
+        }
+        let since = self.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let backend = self.backend.map(|it| it.1);
+        let cluster = self
+            .group
+            .as_ref()
+            .zip(self.backend)
+            .and_then(|(group, it)| {
+                let backend = group.group.backends.get(it.0)?;
+                Some(&*backend.cluster.0)
+            });
+        let rule = self
+            .rule
+            .as_ref()
+            .map(|(number, ingress)| (&**ingress, *number));
+        log.write(&Entry {
+            time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            client: Some(down.client),
+            listener: listener.map_or("", |it| &it.name),
+            protocol: request.version.text(),
+            method: request.method(),
+            scheme: if down.tls { "https" } else { "http" },
+            host: request.asked_host(),
+            path: request.asked_target(),
+            status: self.status,
+            reason: self.reason.map(Reason::label),
+            rule,
+            service: self.group.as_ref().map_or("", |it| &it.service),
+            cluster: cluster.unwrap_or_default(),
+            backend,
+            attempts: self.attempts,
+            request_body_bytes: self.request_body,
+            received_bytes: bytes.0,
+            response_body_bytes: self.response_body,
+            sent_bytes: bytes.1,
+            timers: Timers {
+                head: self.head,
+                pick: self.pick,
+                connect: self.connect,
+                first_byte: self.first_byte,
+                total,
+            },
+            tls: "",
+            sni: b"",
+            trace_id: "",
+            user_agent: request.fields.get(Name::UserAgent).unwrap_or_default(),
+            referer: request.fields.get(Name::Referer).unwrap_or_default(),
+        });
+    }
+}
