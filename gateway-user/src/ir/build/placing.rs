@@ -274,7 +274,7 @@ impl<'a> Placing<'a> {
                     Some(it) if it.secret_type != "kubernetes.io/tls" => {
                         Some("is not of type kubernetes.io/tls")
                     }
-                    Some(it) if !(it.keys.certificate && it.keys.key) => {
+                    Some(it) if it.data.certificate.is_empty() || it.data.key.is_empty() => {
                         Some("lacks tls.crt or tls.key")
                     }
                     Some(_) => None,
