@@ -16,7 +16,7 @@ pub mod resolver;
 pub mod server;
 pub mod servers;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unverified;
 
 pub use self::{

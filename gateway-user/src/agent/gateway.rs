@@ -36,9 +36,11 @@ use crate::{
     manifest::Snapshot,
     network::{Interface, Network, Path},
     plan::{self, Planner},
+    problem::Problem,
     proxy::{Proxy, ProxyConfig, ProxyStats, Router},
     source::kubernetes::Board,
     status,
+    tls::Servers,
 };
 
 /// What the admin server shows.
@@ -88,6 +90,10 @@ pub(super) struct Gateway {
     pub(super) looked: Option<IpAddr>,
     pub(super) proxy: Proxy,
     pub(super) router: Router,
+    /// What HTTPS listeners end TLS with.
+    pub(super) tls: Servers,
+    /// Certificates that are over, or soon are, as told last.
+    pub(super) lapsed: Vec<Problem>,
     pub(super) snapshot: Snapshot,
     pub(super) compiler: Compiler,
     pub(super) planner: Planner,
@@ -242,6 +248,8 @@ impl Gateway {
             looked: None,
             proxy,
             router: Router::default(),
+            tls: Servers::default(),
+            lapsed: Vec::new(),
             snapshot: Snapshot::default(),
             compiler,
             planner: Planner::new(&record.plan),

@@ -14,6 +14,23 @@ pub struct Names {
 }
 
 impl Names {
+    /// Of one entry.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut table = Self::default();
+        for name in names {
+            table.insert(name, 0);
+        }
+        table
+    }
+
+    /// Whether some entry is for `host`, which may be a wildcard itself.
+    pub fn cover(&self, host: &str) -> bool {
+        match host.strip_prefix("*.") {
+            Some(parent) => self.wildcard.contains_key(&*parent.to_ascii_lowercase()),
+            None => self.find(host).is_some(),
+        }
+    }
+
     /// Adds a name, in any case; what is no host name is left out.
     pub fn insert(&mut self, name: &str, entry: usize) {
         let name = name.to_ascii_lowercase();
@@ -40,18 +57,6 @@ impl Names {
             let entry = self.wildcard.get(parent).copied();
             entry.filter(|_| !label.is_empty())
         })
-    }
-}
-
-/// Whether a certificate of these names is for `host`, which may be a wildcard itself.
-pub fn cover(names: &[String], host: &str) -> bool {
-    let mut table = Names::default();
-    for name in names {
-        table.insert(name, 0);
-    }
-    match host.strip_prefix("*.") {
-        Some(parent) => table.wildcard.contains_key(&*parent.to_ascii_lowercase()),
-        None => table.find(host).is_some(),
     }
 }
 
@@ -108,9 +113,9 @@ mod tests {
 
     #[test]
     fn a_wildcard_host_is_covered_by_the_same_wildcard_only() {
-        let names = ["*.example.com".to_owned(), "a.example.org".to_owned()];
-        assert!(cover(&names, "*.EXAMPLE.com") && cover(&names, "x.example.com"));
-        assert!(!cover(&names, "*.example.org") && !cover(&names, "example.com"));
+        let names = Names::of(["*.example.com", "a.example.org"]);
+        assert!(names.cover("*.EXAMPLE.com") && names.cover("x.example.com"));
+        assert!(!names.cover("*.example.org") && !names.cover("example.com"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Handshakes in memory, with certificates made for them.
 
-mod handshakes;
-pub(super) mod made;
+pub(crate) mod handshakes;
+pub(crate) mod made;
 mod swaps;

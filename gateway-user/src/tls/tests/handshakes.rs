@@ -26,9 +26,9 @@ use crate::{
     manifest::{NamespacedName, Sealed, Secret},
 };
 
-pub(super) const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+pub(crate) const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
-pub(super) fn name() -> ListenerName {
+pub(crate) fn name() -> ListenerName {
     ListenerName {
         gateway: "mcg".into(),
         port: 443,
@@ -36,7 +36,7 @@ pub(super) fn name() -> ListenerName {
     }
 }
 
-pub(super) fn tls(certificates: &[&str]) -> Tls {
+pub(crate) fn tls(certificates: &[&str]) -> Tls {
     let named = |id: &&str| Certificate {
         id: format!("demo/{id}"),
         hosts: Vec::new(),
@@ -51,7 +51,7 @@ pub(super) fn tls(certificates: &[&str]) -> Tls {
 }
 
 /// A model with one listener.
-pub(super) fn model(tls: Tls) -> Ir {
+pub(crate) fn model(tls: Tls) -> Ir {
     let listener = Listener {
         name: name(),
         addresses: Vec::new(),
@@ -72,12 +72,12 @@ pub(super) fn model(tls: Tls) -> Ir {
     }
 }
 
-pub(super) fn put(secrets: &mut Secrets, name: &str, made: &Made) {
+pub(crate) fn put(secrets: &mut Secrets, name: &str, made: &Made) {
     let secret = made::secret("demo", name, &made.certificate, &made.key);
     put_secret(secrets, secret);
 }
 
-pub(super) fn put_secret(secrets: &mut Secrets, secret: Secret) {
+pub(crate) fn put_secret(secrets: &mut Secrets, secret: Secret) {
     let key = NamespacedName {
         namespace: secret.metadata.namespace.clone(),
         name: secret.metadata.name.clone(),
@@ -99,7 +99,7 @@ fn server(tls: Tls, made: &[(&str, &Made)]) -> Arc<ServerConfig> {
     Arc::clone(servers.server(&name()).unwrap().config())
 }
 
-pub(super) fn client(
+pub(crate) fn client(
     versions: &[&'static SupportedProtocolVersion],
     shows: Option<&Made>,
 ) -> ClientConfig {
@@ -120,7 +120,7 @@ pub(super) fn client(
 }
 
 /// Carries bytes between both until neither has any.
-pub(super) fn carry(one: &mut ClientConnection, other: &mut ServerConnection) -> Result<(), Error> {
+pub(crate) fn carry(one: &mut ClientConnection, other: &mut ServerConnection) -> Result<(), Error> {
     for _ in 0..20 {
         if !one.wants_write() && !other.wants_write() {
             return Ok(());
@@ -147,9 +147,9 @@ pub(super) fn carry(one: &mut ClientConnection, other: &mut ServerConnection) ->
     panic!("the handshake does not end");
 }
 
-pub(super) type Pair = (ClientConnection, ServerConnection);
+pub(crate) type Pair = (ClientConnection, ServerConnection);
 
-pub(super) fn shake(
+pub(crate) fn shake(
     server: &Arc<ServerConfig>,
     client: ClientConfig,
     sni: &str,
@@ -157,7 +157,7 @@ pub(super) fn shake(
     shake_as(server, &Arc::new(client), sni)
 }
 
-pub(super) fn shake_as(
+pub(crate) fn shake_as(
     server: &Arc<ServerConfig>,
     client: &Arc<ClientConfig>,
     sni: &str,
@@ -170,7 +170,7 @@ pub(super) fn shake_as(
     Ok((one, other))
 }
 
-pub(super) fn shown(pair: &Pair) -> CertificateDer<'static> {
+pub(crate) fn shown(pair: &Pair) -> CertificateDer<'static> {
     pair.0.peer_certificates().unwrap()[0].clone()
 }
 

@@ -12,14 +12,14 @@ use crate::manifest::{ObjectMeta, Sealed, Secret, SecretData, TLS_SECRET};
 
 /// A certificate and its key, as PEM, and the certificate as it is on the wire.
 #[derive(Clone)]
-pub(in crate::tls) struct Made {
-    pub(in crate::tls) certificate: String,
-    pub(in crate::tls) key: String,
-    pub(in crate::tls) der: CertificateDer<'static>,
+pub(crate) struct Made {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    pub(crate) der: CertificateDer<'static>,
 }
 
 /// Signed by itself, for these names.
-pub(in crate::tls) fn certificate(names: &[&str]) -> Made {
+pub(crate) fn certificate(names: &[&str]) -> Made {
     let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
     let params = CertificateParams::new(names).unwrap();
     let key = KeyPair::generate().unwrap();
@@ -28,7 +28,7 @@ pub(in crate::tls) fn certificate(names: &[&str]) -> Made {
 }
 
 /// Good until the end of 2001.
-pub(in crate::tls) fn expired(name: &str) -> Made {
+pub(crate) fn expired(name: &str) -> Made {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.not_before = date_time_ymd(2001, 1, 1);
     params.not_after = date_time_ymd(2001, 12, 31);
@@ -57,7 +57,7 @@ fn issuer() -> &'static CertifiedIssuer<'static, KeyPair> {
 }
 
 /// Who signs certificates of clients, `CN=ca`.
-pub(in crate::tls) fn authority() -> Made {
+pub(crate) fn authority() -> Made {
     let issuer = issuer();
     Made {
         certificate: issuer.pem(),
@@ -67,7 +67,7 @@ pub(in crate::tls) fn authority() -> Made {
 }
 
 /// A client's, signed by [`authority`]; of `subject` only `O` and `CN`.
-pub(in crate::tls) fn client(subject: &[(&str, &str)]) -> Made {
+pub(crate) fn client(subject: &[(&str, &str)]) -> Made {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     for (kind, value) in subject {
@@ -84,7 +84,7 @@ pub(in crate::tls) fn client(subject: &[(&str, &str)]) -> Made {
 }
 
 /// A Secret of type `kubernetes.io/tls`.
-pub(in crate::tls) fn secret(namespace: &str, name: &str, certificate: &str, key: &str) -> Secret {
+pub(crate) fn secret(namespace: &str, name: &str, certificate: &str, key: &str) -> Secret {
     Secret {
         metadata: ObjectMeta {
             namespace: namespace.to_owned(),
