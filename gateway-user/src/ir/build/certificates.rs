@@ -105,16 +105,16 @@ impl<'a> Worth<'a> {
         notes: &mut Notes,
     ) -> Option<String> {
         let field = format!("{place}.certificates");
-        tls.certificates.retain(|it| {
-            self.named(
-                &it.id,
-                &field,
-                "the others serve without it",
-                Self::certificate,
-                notes,
-            )
-        });
-        tls.certificates.extend_from_slice(of_ingresses);
+        tls.certificates
+            .retain(|it| self.named(&it.id, &field, "it is not shown", Self::certificate, notes));
+        let own = tls.certificates.len();
+        for it in of_ingresses {
+            let mut named = tls.certificates[..own].iter_mut();
+            match named.find(|had| had.id == it.id) {
+                Some(had) => had.hosts.extend(it.hosts.iter().cloned()),
+                None => tls.certificates.push(it.clone()),
+            }
+        }
         let mut refused = None;
         if tls.certificates.is_empty() {
             notes.error(
