@@ -196,6 +196,7 @@ where
             _ = look.tick() => {
                 gateway.look_again().await;
                 gateway.try_again();
+                gateway.look_at_certificates();
             }
             _ = refresh.tick() => gateway.show_again(),
             Some(sweep) = sweeps.recv() => gateway.swept(sweep),

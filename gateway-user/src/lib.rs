@@ -20,3 +20,4 @@ pub mod problem;
 pub mod proxy;
 pub mod source;
 pub mod status;
+pub mod tls;

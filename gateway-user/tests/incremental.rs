@@ -19,6 +19,7 @@ use gateway_user::{
         Step,
     },
     proxy::{RouteTable, Router},
+    tls::Servers,
 };
 use proptest::{
     prelude::*,
@@ -295,7 +296,9 @@ impl Control {
     }
 
     fn same_routes(&mut self, touched: &Touched) {
-        let table = self.router.update(&self.ir, touched, &VIPS);
+        let table = self
+            .router
+            .update(&self.ir, touched, &VIPS, &Servers::default());
         assert!(table == RouteTable::build(&self.ir, &VIPS), "{touched:?}");
     }
 

@@ -226,9 +226,9 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
     (
         "listener_not_served",
         "AlbConfig mcg",
-        "spec.listeners[0].protocol",
-        "HTTPS 8001 is not served yet",
-        "serve this port as HTTP",
+        "spec.listeners[0].certificates",
+        "HTTPS 8001 has no certificate",
+        "name a Secret here as `CertificateId: namespace/name`",
     ),
     (
         "listener_port",

@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::gateway::Gateway;
+use super::gateway::{Gateway, now};
 use crate::{
     dataplane::record::{ClusterRecord, Part},
     ir::{ClusterId, Touched},
@@ -61,9 +61,6 @@ impl Gateway {
         touched.groups.extend(new.groups);
         self.record.ir.follow(self.compiler.ir(), &touched);
         self.unsaved.extend(Part::of_model(&touched));
-        if new.problems {
-            self.tell_problems();
-        }
         if changes.clusters {
             let before = std::mem::take(&mut self.record.clusters);
             let clusters = self.snapshot.clusters.iter();
@@ -73,13 +70,22 @@ impl Gateway {
         self.record.generation += 1;
         // The proxy first: it may be handed a listener that the kernel had.
         self.route(&touched);
+        let lapsed = self.lapse();
+        if new.problems || lapsed {
+            self.tell_problems();
+        }
         if self.planned {
             self.find_new_paths(&touched).await;
         } else {
             self.find_paths().await;
         }
         self.reconcile(Some(&touched.listeners));
-        if new.problems || !touched.listeners.is_empty() || changes.clusters || says(&changes) {
+        if new.problems
+            || lapsed
+            || !touched.listeners.is_empty()
+            || changes.clusters
+            || says(&changes)
+        {
             self.publish();
         }
         self.tell_ready();
@@ -97,12 +103,34 @@ impl Gateway {
             return;
         }
         let (ir, vips) = (&self.record.ir, &self.record.vips);
-        self.proxy.update(self.router.update(ir, touched, vips));
+        let secrets = &self.snapshot.secrets;
+        self.tls.update(ir, &touched.listeners, secrets);
+        let table = self.router.update(ir, touched, vips, &self.tls);
+        self.proxy.update(table);
+    }
+
+    /// Takes in what time made of certificates. Whether that is another thing than was told.
+    fn lapse(&mut self) -> bool {
+        let now = i64::try_from(now()).unwrap_or(i64::MAX);
+        let lapsed = self.tls.problems(now);
+        let differs = lapsed != self.lapsed;
+        self.lapsed = lapsed;
+        differs
+    }
+
+    /// Tells of certificates that ran out while nothing else changed.
+    pub(super) fn look_at_certificates(&mut self) {
+        if self.configured && self.lapse() {
+            self.tell_problems();
+            let _ = self.save();
+            self.publish();
+        }
     }
 
     fn tell_problems(&mut self) {
         let mut problems = self.compiler.problems();
         problems.extend(self.snapshot.problems.values().flatten().cloned());
+        problems.extend(self.lapsed.iter().cloned());
         problems.sort();
         problems.dedup();
         let new = problems

@@ -36,12 +36,14 @@ use crate::{
     manifest::Snapshot,
     network::{Interface, Network, Path},
     plan::{self, Planner},
+    problem::Problem,
     proxy::{
         Proxy, ProxyConfig, ProxyStats, Router,
         access_log::{self, AccessLog},
     },
     source::kubernetes::Board,
     status,
+    tls::Servers,
 };
 
 /// What the admin server shows.
@@ -94,6 +96,10 @@ pub(super) struct Gateway {
     pub(super) proxy: Proxy,
     pub(super) access_log: AccessLog,
     pub(super) router: Router,
+    /// What HTTPS listeners end TLS with.
+    pub(super) tls: Servers,
+    /// Certificates that are over, or soon are, as told last.
+    pub(super) lapsed: Vec<Problem>,
     pub(super) snapshot: Snapshot,
     pub(super) compiler: Compiler,
     pub(super) planner: Planner,
@@ -257,6 +263,8 @@ impl Gateway {
             proxy,
             access_log,
             router,
+            tls: Servers::default(),
+            lapsed: Vec::new(),
             snapshot: Snapshot::default(),
             compiler,
             planner: Planner::new(&record.plan),

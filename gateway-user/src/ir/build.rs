@@ -9,6 +9,7 @@ pub mod annotations;
 mod assembly;
 mod backends;
 mod canary;
+mod certificates;
 mod claims;
 mod class;
 mod conditions;
@@ -35,6 +36,7 @@ use std::{
 
 use self::{
     assembly::Draw,
+    certificates::{GoodSecrets, Judged},
     claims::Held,
     gateway::{Gateway, Kept},
     groups::Want,
@@ -65,6 +67,8 @@ pub struct LastGood {
     ingresses: BTreeMap<NamespacedName, (Arc<Ingress>, String)>,
     gateways: BTreeMap<String, Kept>,
     held: Held,
+    /// By AlbConfig.
+    secrets: BTreeMap<String, GoodSecrets>,
 }
 
 impl LastGood {
@@ -75,6 +79,7 @@ impl LastGood {
             .retain(|key, _| snapshot.ingresses.contains_key(key));
         self.gateways.retain(|name, _| gateways.contains_key(name));
         self.held.retain(|(name, _), _| gateways.contains_key(name));
+        self.secrets.retain(|name, _| gateways.contains_key(name));
     }
 }
 
@@ -161,6 +166,8 @@ pub struct Compiler {
     /// Clusters whose pods are not known yet.
     unknown: BTreeSet<ClusterId>,
     gateways: BTreeMap<String, Gateway>,
+    /// What was found in Secrets that hold certificates.
+    judged: Judged,
     ingresses: BTreeMap<NamespacedName, Member>,
     /// Members of each gateway in the order of evaluation: order, then `namespace/name` as plain text.
     members: BTreeMap<String, BTreeMap<(u16, String), NamespacedName>>,
@@ -196,6 +203,8 @@ enum Subject {
     /// Of an Ingress among the others of its gateway.
     Member(NamespacedName),
     Listener(ListenerName),
+    /// Certificates of a listener.
+    Tls(ListenerName),
     Group(GroupName),
 }
 
@@ -262,7 +271,10 @@ impl Compiler {
         self.follow_gateways(snapshot, changes, &mut work, &mut touched);
         self.follow_ingresses(snapshot, changes, &mut work, &mut touched);
         if !changes.secrets.is_empty() {
+            self.judged.forget(&changes.secrets);
             work.gateways.extend(self.gateways.keys().cloned());
+            // Names of certificates may be as they were, and what they hold is not.
+            work.listeners.extend(self.secured_by(&changes.secrets));
         }
         if !work.gateways.is_empty() {
             self.claim(&mut work, &mut touched);

@@ -37,6 +37,18 @@ pub struct NamespacedName {
     pub name: String,
 }
 
+impl NamespacedName {
+    /// `namespace/name`; `None` for anything else.
+    pub fn read(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        let whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        whole.then(|| Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
 impl fmt::Display for NamespacedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

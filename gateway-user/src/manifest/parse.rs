@@ -379,7 +379,9 @@ fn typed(
             fill(&mut it.metadata)
         })?),
         "Secret" => Object::Secret(read(value, object, |it: &mut Secret| {
-            fill(&mut it.metadata)
+            fill(&mut it.metadata);
+            // `kubectl.kubernetes.io/last-applied-configuration` holds the keys once more.
+            it.metadata.annotations.clear();
         })?),
         "Service" => Object::Service(read(value, object, |it: &mut Service| {
             fill(&mut it.metadata)

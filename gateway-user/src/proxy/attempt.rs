@@ -346,7 +346,7 @@ async fn converse(
             cors.mark(response);
         }
         if let Some(session) = session {
-            session.answer(backend, client.tls, response);
+            session.answer(backend, client.is_tls(), response);
         }
         if let Some(Local(body)) = local {
             reply.keep &= meter.is_uploaded();

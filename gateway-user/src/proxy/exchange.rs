@@ -15,7 +15,7 @@ use super::{
     downstream::Downstream,
     fields::Name,
     filters::{self, Local, Surroundings},
-    headers::{self, Peer},
+    headers,
     limits::Exceeded,
     message::{Request, Response},
     reason::{Reason, Refusal},
@@ -73,7 +73,7 @@ pub(super) async fn serve(
     let keep = !worker.connections.is_stopping();
     let mut reply = Reply::new(to, request, keep, &worker.stats);
     let current = worker.current();
-    let routes = current.table.routes(down.local);
+    let routes = current.table.serving(down.local, down.is_tls());
     let idle = routes.map(|routes| routes.listener.settings.idle_timeout);
     let mut running = Running {
         worker,
@@ -156,9 +156,19 @@ impl Running<'_> {
         let around = Surroundings {
             listener: &routes.listener,
             client: down.client,
-            tls: down.tls,
+            tls: down.is_tls(),
         };
-        let (index, rule) = first_match(routes, request, down)?;
+        if let Some(secured) = &down.secured
+            && !secured.covers(request.authority())
+        {
+            return Err(Refusal::keep(
+                Reason::Misdirected,
+                "the certificate shown on this connection is not for the host that is asked for",
+            )
+            .into());
+        }
+        let source = headers::source(request, &routes.listener, down.client.ip());
+        let (index, rule) = first_match(routes, request, source)?;
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
         self.record.rule = Some((number, Arc::clone(&rule.ingress)));
         let responses = match routes.index.responses() {
@@ -166,7 +176,7 @@ impl Running<'_> {
             known => {
                 let asked = Asked {
                     request,
-                    client: down.client.ip(),
+                    client: source,
                 };
                 filters::responses(&routes.listener, &asked, known)
             }
@@ -175,7 +185,7 @@ impl Running<'_> {
             let epoch = self.worker.common.epoch;
             let since = self.record.started.saturating_duration_since(epoch);
             let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-            limit.admit(down.client.ip(), now_ns).map_err(too_many)?;
+            limit.admit(source, now_ns).map_err(too_many)?;
         }
         let done = filters::request(rule, request, response, around)?;
         let answer = match (&rule.target, done.answer) {
@@ -207,13 +217,9 @@ impl Running<'_> {
             ))?;
         self.record.group = Some(Rc::clone(&group));
         let places = (place, asked_group);
-        let session = Session::begin(request, &group, groups, places, down.tls);
+        let session = Session::begin(request, &group, groups, places, down.is_tls());
         name_host(request, down);
-        let peer = Peer {
-            address: down.client,
-            tls: down.tls,
-        };
-        headers::prepare_request(request, &routes.listener, peer);
+        headers::prepare_request(request, &routes.listener, down);
         let subject = attempt::Subject {
             worker: self.worker,
             down,
@@ -287,12 +293,12 @@ fn next(reply: &Reply<'_>) -> Next {
 fn first_match<'a>(
     routes: &'a Routes,
     request: &Request,
-    down: &Downstream,
+    source: IpAddr,
 ) -> Result<(usize, &'a Rule), Refusal> {
     let rules = &routes.listener.rules;
     let asked = Asked {
         request,
-        client: down.client.ip(),
+        client: source,
     };
     let index = routes.index.first_match(rules, &asked);
     let index = index.ok_or(Refusal::keep(

@@ -1,15 +1,16 @@
 //! Header fields that end at the proxy, and those it adds.
 
-use std::{
-    io::Write,
-    net::{IpAddr, SocketAddr},
-};
+use std::{io::Write, net::IpAddr};
 
 use super::{
+    downstream::Downstream,
     fields::{Fields, Name},
     message::{Request, Response, lists},
 };
-use crate::ir::{ForwardedFor, Listener};
+use crate::{
+    ir::{ForwardedFor, Listener},
+    tls::client_auth::VERIFIED,
+};
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1). `Trailer` stays with a chunked message,
 /// because it announces the fields that pass at its end.
@@ -50,16 +51,8 @@ fn plain_option(name: &[u8]) -> bool {
         .any(|option| name.eq_ignore_ascii_case(option))
 }
 
-/// What the peer says of itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    pub(super) address: SocketAddr,
-    /// The client spoke TLS.
-    pub(super) tls: bool,
-}
-
 /// Makes a client's header fields those of the request to a backend.
-pub(super) fn prepare_request(request: &mut Request, listener: &Listener, peer: Peer) {
+pub(super) fn prepare_request(request: &mut Request, listener: &Listener, down: &Downstream) {
     let trailers = lists(request.fields.all(Name::Te), b"trailers");
     let (upgrade, expects) = (request.upgrade, request.expects);
     let fields = &mut request.fields;
@@ -79,13 +72,13 @@ pub(super) fn prepare_request(request: &mut Request, listener: &Listener, peer: 
         fields.remove(Name::Upgrade);
     }
     match listener.settings.forwarded_for {
-        ForwardedFor::Append => append_forwarded_for(fields, peer.address.ip()),
+        ForwardedFor::Append => append_forwarded_for(fields, down.client.ip()),
         ForwardedFor::Remove => drop(fields.remove(Name::ForwardedFor)),
         ForwardedFor::Keep => {}
     }
     let told = listener.settings.forwarded;
     if told.proto {
-        let proto: &[u8] = if peer.tls { b"https" } else { b"http" };
+        let proto: &[u8] = if down.is_tls() { b"https" } else { b"http" };
         fields.set(Name::ForwardedProto, proto);
     }
     if told.port {
@@ -96,12 +89,59 @@ pub(super) fn prepare_request(request: &mut Request, listener: &Listener, peer: 
         fields.set(Name::ForwardedHost, &host);
     }
     if told.client_port {
-        set_number(fields, Name::ForwardedClientPort, peer.address.port());
+        set_number(fields, Name::ForwardedClientPort, down.client.port());
+    }
+    let identity = &listener.settings.identity;
+    if identity.gateway_id {
+        fields.set(Name::SlbId, listener.name.gateway.as_bytes());
+    }
+    let client = down.secured.as_ref().and_then(|it| it.identity.as_ref());
+    for (header, value) in [
+        (&identity.cert_subject, client.map(|it| it.subject.as_str())),
+        (&identity.cert_issuer, client.map(|it| it.issuer.as_str())),
+        (
+            &identity.cert_fingerprint,
+            client.map(|it| it.fingerprint.as_str()),
+        ),
+        (&identity.cert_verify, client.map(|_| VERIFIED)),
+    ] {
+        let Some(header) = header else { continue };
+        // Whoever has none must not claim one.
+        fields.remove_named(header.as_bytes());
+        if let Some(value) = value {
+            fields.push(header.as_bytes(), value.as_bytes());
+        }
     }
 }
 
 fn set_number(fields: &mut Fields, name: Name, number: u16) {
     fields.set(name, number.to_string().as_bytes());
+}
+
+/// Who a request comes from: the peer, or, behind trusted proxies, the last address of `X-Forwarded-For` that is none of
+/// theirs (contract section 2.4). What is no address ends the search.
+pub(super) fn source(request: &Request, listener: &Listener, peer: IpAddr) -> IpAddr {
+    let Some(trusted) = &listener.settings.trusted else {
+        return peer;
+    };
+    let is_trusted = |address: IpAddr| trusted.iter().any(|it| it.contains(address));
+    let mut source = peer;
+    let lines: Vec<&[u8]> = request.fields.all(Name::ForwardedFor).collect();
+    let told = lines
+        .iter()
+        .rev()
+        .flat_map(|line| line.rsplit(|byte| *byte == b','));
+    for text in told {
+        if !is_trusted(source) {
+            break;
+        }
+        let text = str::from_utf8(text).unwrap_or_default().trim();
+        match text.parse() {
+            Ok(address) => source = address,
+            Err(_) => break,
+        }
+    }
+    source
 }
 
 /// Makes a backend's header fields those of the answer to a client.

@@ -53,11 +53,13 @@ pub enum Reason {
     Misdirected,
     /// The client left before its answer was whole.
     ClientGone,
+    /// The TLS handshake failed or was not finished.
+    HandshakeFailed,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -80,6 +82,7 @@ impl Reason {
         Self::RateLimited,
         Self::Misdirected,
         Self::ClientGone,
+        Self::HandshakeFailed,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -107,6 +110,7 @@ impl Reason {
             Self::RateLimited => "rate-limited",
             Self::Misdirected => "misdirected",
             Self::ClientGone => "client-gone",
+            Self::HandshakeFailed => "handshake-failed",
         }
     }
 
@@ -125,7 +129,9 @@ impl Reason {
             }
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             // Never sent: there is nobody to read it.
-            Self::RequestTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestTimeout | Self::ClientGone | Self::HandshakeFailed => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,

@@ -99,7 +99,7 @@ impl Record {
             listener: listener.map_or("", |it| &it.name),
             protocol: request.version.text(),
             method: request.method(),
-            scheme: if down.tls { "https" } else { "http" },
+            scheme: if down.is_tls() { "https" } else { "http" },
             host: request.asked_host(),
             path: request.asked_target(),
             status: self.status,
@@ -120,8 +120,13 @@ impl Record {
                 first_byte: self.first_byte,
                 total,
             },
-            tls: "",
-            sni: b"",
+            tls: down.secured.as_ref().map_or("", |it| it.version),
+            sni: down
+                .secured
+                .as_ref()
+                .and_then(|it| it.sni.as_deref())
+                .unwrap_or_default()
+                .as_bytes(),
             trace_id: "",
             user_agent: request.fields.get(Name::UserAgent).unwrap_or_default(),
             referer: request.fields.get(Name::Referer).unwrap_or_default(),

@@ -11,9 +11,12 @@ use super::{
     limits::{Limits, RuleLimit},
     sticky::GroupTokens,
 };
-use crate::ir::{
-    Filter, Group, GroupName, Ir, Listener, ListenerName, Rule, Target, Touched,
-    matching::RuleIndex,
+use crate::{
+    ir::{
+        Filter, Group, GroupName, Ir, Listener, ListenerName, ListenerProtocol, Rule, Target,
+        Touched, matching::RuleIndex,
+    },
+    tls::{Server, Servers},
 };
 
 /// The listeners the proxy serves, by address, with their groups.
@@ -36,6 +39,8 @@ pub(super) struct Routes {
     pub(super) limits: HashMap<usize, Arc<RuleLimit>>,
     /// Cookies that keep a client at a group, by rule.
     pub(super) tokens: HashMap<usize, GroupTokens>,
+    /// What an HTTPS listener ends TLS with; `None` for HTTP, and for HTTPS without any certificate that can be used.
+    pub(super) tls: Option<Arc<Server>>,
 }
 
 impl Routes {
@@ -110,8 +115,14 @@ impl Router {
     /// Takes every listener: the kernel decides which of them get here, and connections that are open when it takes
     /// one over, or that it cannot steer (no ready backend), stay served. None of protocol TCP or UDP: those are never
     /// spoken to. One without addresses of its own is on every VIP;
-    /// where two claim the same address and port, the first by name has it.
-    pub fn update(&mut self, ir: &Ir, touched: &Touched, vips: &[IpAddr]) -> RouteTable {
+    /// where two claim the same address and port, the first by name has it. `tls` has followed `touched` already.
+    pub fn update(
+        &mut self,
+        ir: &Ir,
+        touched: &Touched,
+        vips: &[IpAddr],
+        tls: &Servers,
+    ) -> RouteTable {
         for name in &touched.groups {
             match ir.groups.get(name) {
                 Some(group) => {
@@ -133,8 +144,12 @@ impl Router {
             let now = ir.listeners.get(name).filter(http);
             match now {
                 Some(listener) => {
-                    let had = self.routes.get(name);
-                    if had.is_some_and(|had| Arc::ptr_eq(&had.listener, listener)) {
+                    let tls = tls.server(name);
+                    let same = self.routes.get(name).is_some_and(|had| {
+                        Arc::ptr_eq(&had.listener, listener)
+                            && had.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+                    });
+                    if same {
                         continue;
                     }
                     let groups = listener.rules.iter().map(|rule| self.forward(rule));
@@ -144,6 +159,7 @@ impl Router {
                         limits: self.limits(listener),
                         tokens: self.tokens(listener),
                         listener: Arc::clone(listener),
+                        tls: tls.cloned(),
                     };
                     self.routes.insert(name.clone(), Arc::new(routes));
                     moved = true;
@@ -243,19 +259,45 @@ impl RouteTable {
         }
     }
 
-    /// The table for `ir`, at once.
+    /// The table for `ir`, at once, without TLS.
     pub fn build(ir: &Ir, vips: &[IpAddr]) -> Self {
-        Router::default().update(ir, &Touched::all(ir), vips)
+        Self::build_secured(ir, vips, &Servers::default())
     }
 
-    /// The listener at the address a client connected to.
+    /// The table for `ir`, at once.
+    pub fn build_secured(ir: &Ir, vips: &[IpAddr], tls: &Servers) -> Self {
+        Router::default().update(ir, &Touched::all(ir), vips, tls)
+    }
+
+    /// The listener at the address a client connected to, for a connection in plain: never one of HTTPS, so that nobody
+    /// speaks plain HTTP there by mistake.
     pub(super) fn routes(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
+        let plain = |it: &&Arc<Routes>| it.listener.name.protocol == ListenerProtocol::Http;
+        self.any(local).filter(plain)
+    }
+
+    /// The HTTPS listener at the address a client connected to, with what it ends TLS with. `None` also where it has no
+    /// certificate that can be used: then a connection can only be closed.
+    pub(super) fn secured(&self, local: SocketAddr) -> Option<(&Arc<Routes>, &Arc<Server>)> {
+        let routes = self.any(local)?;
+        Some((routes, routes.tls.as_ref()?))
+    }
+
+    /// The listener for requests of a connection, in plain or through TLS.
+    pub(super) fn serving(&self, local: SocketAddr, tls: bool) -> Option<&Arc<Routes>> {
+        match tls {
+            true => self.secured(local).map(|it| it.0),
+            false => self.routes(local),
+        }
+    }
+
+    fn any(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
         self.listeners
             .get(&SocketAddr::new(local.ip().to_canonical(), local.port()))
     }
 }
 
-/// Whether both route every request alike: where groups lie in the table does not count.
+/// Whether both route every request alike: where groups lie in the table does not count, nor do certificates.
 impl PartialEq for RouteTable {
     fn eq(&self, other: &Self) -> bool {
         let alike = |(address, routes): (&SocketAddr, &Arc<Routes>)| {
@@ -331,5 +373,27 @@ mod tests {
         assert_eq!(served("10.0.0.3:80").as_deref(), Some("c"));
         assert_eq!(served("[::ffff:10.0.0.3]:80").as_deref(), Some("c"));
         assert_eq!(served("10.0.0.3:81"), None);
+    }
+
+    #[test]
+    fn an_https_listener_is_met_with_its_certificates_and_never_in_plain() {
+        use crate::tls::tests::{handshakes, made};
+        let ir = handshakes::model(handshakes::tls(&["a"]));
+        let vips = ["10.0.0.1".parse().expect("an address")];
+        let local = "10.0.0.1:443".parse().expect("an address");
+        let mut secrets = crate::tls::servers::Secrets::new();
+        let mut tls = Servers::default();
+        let mut router = Router::default();
+        let mut table = |secrets: &_| {
+            let touched = Touched::all(&ir);
+            tls.update(&ir, &touched.listeners, secrets);
+            router.update(&ir, &touched, &vips, &tls)
+        };
+        let without = table(&secrets);
+        assert!(without.routes(local).is_none() && without.secured(local).is_none());
+        handshakes::put(&mut secrets, "a", &made::certificate(&["a"]));
+        let with = table(&secrets);
+        assert!(with.routes(local).is_none() && with.secured(local).is_some());
+        assert!(without.secured(local).is_none(), "a table never changes");
     }
 }

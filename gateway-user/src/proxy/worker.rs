@@ -25,10 +25,9 @@ use super::{
     access_log::WorkerLog,
     buffer::Spare,
     connections::Connections,
-    downstream::{Downstream, h1},
+    downstream::{self, Downstream},
     framing::HeadLimits,
     group::{Common, GroupState},
-    io::Io,
     latency::ListenerStats,
     messages::Messages,
     reason::{Reason, Refusal},
@@ -324,13 +323,20 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
         tracing::debug!(error = %err, "cannot set TCP_NODELAY on a client connection");
     }
     let current = worker.current();
-    let routes = current.table.routes(local);
-    let idle_timeout = routes.map_or(FIRST_IDLE, |it| it.listener.settings.idle_timeout);
     let down = Downstream {
         local,
         client,
-        tls: false,
+        secured: None,
     };
-    let connection = h1::Connection::new(worker, Io::plain(stream), down, idle_timeout, count);
-    tokio::task::spawn_local(connection.serve());
+    let worker = Rc::clone(worker);
+    if let Some((routes, server)) = current.table.secured(local) {
+        let idle = routes.listener.settings.idle_timeout;
+        let server = Arc::clone(server);
+        let served = downstream::secured(worker, stream, down, server, idle, count);
+        tokio::task::spawn_local(served);
+    } else {
+        let routes = current.table.routes(local);
+        let idle = routes.map_or(FIRST_IDLE, |it| it.listener.settings.idle_timeout);
+        tokio::task::spawn_local(downstream::plain(worker, stream, down, idle, count));
+    }
 }

@@ -1,6 +1,6 @@
 //! Random edits of a random fleet.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use gateway_user::{
     ir::ProbeFailure,
@@ -114,7 +114,9 @@ prop_compose! {
             select(&[80, 8001, 8001, 8002][..]),
             select(&[
                 "", "", "", "", "", "", "", "", "", "", ", protocol: HTTP", ", idleTimeout: 30", ", idleTimeout: 61",
-                ", protocol: HTTPS", ", protocol: TCP", ", protocol: TCP", ", protocol: UDP", ", aclConfig: {aclType: White, aclEntries: [10.0.0.0/8]}",
+                ", protocol: HTTPS", ", protocol: HTTPS, certificates: [{CertificateId: a/t}]",
+                ", protocol: HTTPS, certificates: [{CertificateId: a/t}], caEnabled: true, caCertificates: [{CertificateId: a/t}]",
+                ", protocol: TCP", ", protocol: TCP", ", protocol: UDP", ", aclConfig: {aclType: White, aclEntries: [10.0.0.0/8]}",
                 ", xForwardedForConfig: {XForwardedForProtoEnabled: true}",
                 ", xForwardedForConfig: {XForwardedForProcessingMode: x}",
             ][..]),
@@ -264,13 +266,32 @@ prop_compose! {
 }
 
 fn secret() -> impl Strategy<Value = Event> {
-    (namespace(), any::<bool>()).prop_map(|(namespace, empty)| {
-        let data = if empty { "" } else { "eA==" };
+    (namespace(), 0..5_u8).prop_map(|(namespace, what)| {
+        let (certificate, key) = match what {
+            0 => Default::default(),
+            1 => ("x".to_owned(), "y".to_owned()),
+            2 => (pairs()[0].0.clone(), pairs()[1].1.clone()),
+            which => pairs()[usize::from(which - 3)].clone(),
+        };
+        let data =
+            serde_json::json!({"tls.crt": certificate, "tls.key": key, "ca.crt": certificate});
         let text = format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: t, namespace: {namespace}}}\n\
-             type: kubernetes.io/tls\ndata: {{tls.crt: '{data}'}}\n"
+             type: kubernetes.io/tls\nstringData: {data}\n"
         );
         Event::Edit("secret", Yaml(None, text))
+    })
+}
+
+/// Two certificates with their keys.
+fn pairs() -> &'static [(String, String); 2] {
+    static PAIRS: OnceLock<[(String, String); 2]> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        [(); 2].map(|()| {
+            let made = rcgen::generate_simple_self_signed(vec!["a.example.com".to_owned()]);
+            let made = made.expect("a certificate");
+            (made.cert.pem(), made.signing_key.serialize_pem())
+        })
     })
 }
 

@@ -18,6 +18,7 @@ use gateway_user::{
         Touched,
     },
     proxy::{Proxy, ProxyConfig, Router, StatsSnapshot},
+    tls::Servers,
 };
 
 /// What a backend received.
@@ -445,7 +446,9 @@ impl Gateway {
         touched.listeners.extend(self.ir.listeners.keys().cloned());
         touched.groups.extend(self.ir.groups.keys().cloned());
         let vips = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        let table = self.router.update(&self.ir, &touched, &vips);
+        let table = self
+            .router
+            .update(&self.ir, &touched, &vips, &Servers::default());
         self.proxy.update(table);
     }
 

@@ -17,6 +17,8 @@ pub struct World {
     class: bool,
     /// By name, in namespace `demo` where none stands before a slash.
     ingresses: BTreeMap<String, Ingress>,
+    /// Secrets with a certificate made for these names, by name, in namespace `demo` where none stands before a slash.
+    certificates: BTreeMap<String, Vec<String>>,
     /// Further objects of the fleet, as they are.
     objects: Vec<Value>,
     /// By cluster, Service (port 80 `http`, pods on 8080) and pod address; `not-ready` may follow an address.
@@ -66,6 +68,7 @@ impl Default for World {
             gateway: Some(Gateway::default()),
             class: true,
             ingresses: BTreeMap::from([("a".to_owned(), Ingress::default())]),
+            certificates: BTreeMap::new(),
             objects: Vec::new(),
             members: BTreeMap::from([
                 (
@@ -113,6 +116,8 @@ impl World {
             fleet.push(class("alb", "mcg"));
         }
         fleet.extend(self.ingresses.iter().map(|(name, it)| ingress(name, it)));
+        let certificates = self.certificates.iter();
+        fleet.extend(certificates.map(|(name, hosts)| certificate(name, hosts)));
         fleet.extend(self.objects.iter().cloned());
         write(&root.join("fleet"), &fleet);
         for (id, services) in &self.members {
@@ -178,6 +183,20 @@ fn ingress(name: &str, ingress: &Ingress) -> Value {
         "kind": "Ingress",
         "metadata": {"name": name, "namespace": namespace, "annotations": annotations(&ingress.annotations)},
         "spec": spec,
+    })
+}
+
+/// What it holds differs each time, and shows nowhere.
+fn certificate(name: &str, hosts: &[String]) -> Value {
+    let (namespace, name) = name.split_once('/').unwrap_or(("demo", name));
+    let made = rcgen::generate_simple_self_signed(hosts).expect("a certificate");
+    let pem = made.cert.pem();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": {"tls.crt": pem, "tls.key": made.signing_key.serialize_pem(), "ca.crt": pem},
     })
 }
 

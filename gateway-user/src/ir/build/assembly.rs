@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Compiler, Member, Subject, Touched, Work,
+    certificates::Worth,
     gateway::{Gateway, Key},
     groups::Want,
     l4,
@@ -16,8 +17,8 @@ use super::{
 use crate::{
     ir::{
         model::{
-            Certificate, GroupName, Listener, ListenerName, ListenerProtocol, ListenerSettings,
-            Rule, Steering, SteeringMode,
+            Certificate, GroupName, Listener, ListenerName, ListenerProtocol, Rule, Steering,
+            SteeringMode,
         },
         steering::{self, Decision, Wisher},
     },
@@ -50,6 +51,8 @@ impl Compiler {
         let gateway = self.gateways.get(name).cloned();
         let mut placing = Placing::new(name, gateway.as_ref());
         let mut certificates = Vec::new();
+        let good = self.good.secrets.remove(name).unwrap_or_default();
+        let mut worth = Worth::new(snapshot, std::mem::take(&mut self.judged), good);
         if let Some(gateway) = &gateway {
             for place in gateway.kept.listeners.keys() {
                 if self.good.held.contains_key(&(name.to_owned(), *place)) {
@@ -58,7 +61,7 @@ impl Compiler {
             }
             placing.order(&members);
             placing.members(&members);
-            certificates = placing.certificates(&members, snapshot);
+            certificates = placing.certificates(&members, &mut worth);
         }
         let Placing {
             rules,
@@ -70,12 +73,17 @@ impl Compiler {
         let mut listeners = BTreeMap::new();
         if let Some(gateway) = &gateway {
             for (place, rules) in rules {
-                if let Some((name, draw)) =
-                    self.draw(name, gateway, place, rules, &certificates, touched)
+                let secrets = (&certificates[..], &mut worth);
+                if let Some((name, draw)) = self.draw(name, gateway, place, rules, secrets, touched)
                 {
                     listeners.insert(name, draw);
                 }
             }
+        }
+        let (judged, good) = worth.end();
+        self.judged = judged;
+        if gateway.is_some() {
+            self.good.secrets.insert(name.to_owned(), good);
         }
         self.follow_draws(name, listeners, work);
         for (key, member) in &members {
@@ -83,6 +91,19 @@ impl Compiler {
             self.note(Subject::Member(key.clone()), notes, touched);
         }
         self.forget_members(name, &members, touched);
+    }
+
+    /// Listeners that show one of these Secrets, or check certificates of clients by it.
+    pub(super) fn secured_by(&self, secrets: &BTreeSet<NamespacedName>) -> Vec<ListenerName> {
+        let secrets: BTreeSet<String> = secrets.iter().map(ToString::to_string).collect();
+        let uses = |draw: &Draw| {
+            draw.listener.settings.tls.as_ref().is_some_and(|tls| {
+                let shown = tls.certificates.iter().map(|it| &it.id);
+                shown.chain(&tls.client_ca).any(|id| secrets.contains(id))
+            })
+        };
+        let draws = self.draws.iter().filter(|(_, draw)| uses(draw));
+        draws.map(|(name, _)| name.clone()).collect()
     }
 
     fn follow_wants(
@@ -175,17 +196,34 @@ impl Compiler {
         gateway: &Gateway,
         (port, protocol): Key,
         rules: Vec<Arc<Rule>>,
-        certificates: &[Certificate],
+        (certificates, worth): (&[Certificate], &mut Worth<'_>),
         touched: &mut Touched,
     ) -> Option<(ListenerName, Draw)> {
         let settings = gateway.kept.listeners.get(&(port, protocol))?;
-        let serving = serving(settings.serving(), certificates);
+        let mut serving = settings.serving();
         let addresses = gateway.kept.addresses.clone()?;
         let listener = ListenerName {
             gateway: name.to_owned(),
             port,
             protocol,
         };
+        let mut refused = gateway.refused.get(&(port, protocol)).cloned();
+        if let Some(tls) = &mut serving.tls {
+            let mut notes = Notes::on("AlbConfig", "", name);
+            if protocol == ListenerProtocol::Https {
+                let place = gateway.places.get(&(port, protocol));
+                let place = place.map_or("spec.listeners", String::as_str);
+                let why = worth.serving(tls, certificates, place, port, &mut notes);
+                refused = refused.or(why);
+            } else {
+                tls.certificates.extend_from_slice(certificates);
+            }
+            // "The first in the list is the default one."
+            for (at, certificate) in tls.certificates.iter_mut().enumerate() {
+                certificate.default = at == 0;
+            }
+            self.note(Subject::Tls(listener.clone()), Some(notes), touched);
+        }
         let same = |one: &GroupName, other: &GroupName| {
             one == other
                 || match (self.wants.get(one), self.wants.get(other)) {
@@ -227,7 +265,7 @@ impl Compiler {
             name: listener.clone(),
             addresses,
             settings: Arc::new(serving),
-            refused: gateway.refused.get(&(port, protocol)).cloned(),
+            refused,
             rules,
             steering: decision.steering,
         };
@@ -246,8 +284,8 @@ impl Compiler {
             if self.ir.listeners.remove(name).is_some() {
                 touched.listeners.insert(name.clone());
             }
-            let subject = Subject::Listener(name.clone());
-            self.note(subject, None, touched);
+            self.note(Subject::Listener(name.clone()), None, touched);
+            self.note(Subject::Tls(name.clone()), None, touched);
             return;
         };
         let empty = |group: &&GroupName| {
@@ -281,17 +319,6 @@ impl Compiler {
             self.ir.listeners.insert(name.clone(), Arc::new(listener));
         }
     }
-}
-
-/// "AlbConfig's certificates, then those of Secrets; the first in the list is the default one."
-fn serving(mut settings: ListenerSettings, certificates: &[Certificate]) -> ListenerSettings {
-    if let Some(tls) = &mut settings.tls {
-        tls.certificates.extend_from_slice(certificates);
-        if let Some(first) = tls.certificates.first_mut() {
-            first.default = true;
-        }
-    }
-    settings
 }
 
 /// Connection steering was asked for and cannot be had.

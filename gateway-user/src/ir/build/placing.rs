@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Member,
+    certificates::{self, Standing, Worth},
     gateway::{Gateway, Key},
     groups::Want,
     ingress::Draft,
@@ -18,7 +19,8 @@ use crate::{
         Certificate, Direction, Forward, GroupName, ListenerProtocol, Rule, ServiceName, Target,
         WeightedGroup,
     },
-    manifest::{NamespacedName, Snapshot},
+    manifest::NamespacedName,
+    problem::shown,
 };
 
 /// One gateway's rules as they are put together.
@@ -259,7 +261,7 @@ impl<'a> Placing<'a> {
     pub(super) fn certificates(
         &mut self,
         members: &Members<'_>,
-        snapshot: &Snapshot,
+        worth: &mut Worth<'_>,
     ) -> Vec<Certificate> {
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
         let mut certificates: Vec<Certificate> = Vec::new();
@@ -269,25 +271,33 @@ impl<'a> Placing<'a> {
                     namespace: key.namespace.clone(),
                     name: tls.name.clone(),
                 };
-                let wrong = match snapshot.secrets.get(&secret) {
-                    None => Some("does not exist"),
-                    Some(it) if it.secret_type != "kubernetes.io/tls" => {
-                        Some("is not of type kubernetes.io/tls")
+                let notes = self.notes(key);
+                match worth.certificate(&secret) {
+                    Standing::Good(names) => {
+                        let other = tls.hosts.iter().find(|host| !names.cover(host));
+                        if let Some(host) = other {
+                            notes.warning(
+                                tls.place.clone(),
+                                format!("the certificate in Secret {secret} is not for {}, so clients refuse it there", shown(host)),
+                                "have a certificate signed that names all hosts of this entry",
+                            );
+                        }
                     }
-                    Some(it) if !(it.keys.certificate && it.keys.key) => {
-                        Some("lacks tls.crt or tls.key")
+                    Standing::Before(fault) => {
+                        notes.warning(
+                            tls.place.clone(),
+                            certificates::before(&secret, fault),
+                            fault.remedy(),
+                        );
                     }
-                    Some(_) => None,
-                };
-                if let Some(wrong) = wrong {
-                    self.notes(key).warning(
-                        tls.place.clone(),
-                        format!(
-                            "Secret {secret} {wrong}, so its hosts have no certificate of their own"
-                        ),
-                        "create the Secret with `kubectl create secret tls`, or correct the name",
-                    );
-                    continue;
+                    Standing::Bad(fault) => {
+                        notes.warning(
+                            tls.place.clone(),
+                            format!("Secret {secret} {fault}, so its hosts have no certificate of their own"),
+                            fault.remedy(),
+                        );
+                        continue;
+                    }
                 }
                 let id = secret.to_string();
                 match found.get(&id) {

@@ -115,11 +115,11 @@ pub(super) fn listeners(gateway: &Gateway, notes: &mut Notes) -> BTreeMap<Key, S
             .get(key)
             .map_or("spec.listeners", String::as_str);
         let (port, protocol) = key;
-        if matches!(protocol, ListenerProtocol::Https | ListenerProtocol::Quic) {
+        if *protocol == ListenerProtocol::Quic {
             notes.error(
                 format!("{place}.protocol"),
                 format!("listener {protocol} {port} is not served yet and is left out"),
-                "serve this port as HTTP, or keep it on a gateway that ends TLS",
+                "serve HTTPS on this port, or keep QUIC on a gateway that speaks it",
             );
             refused.insert(*key, format!("{protocol} is not served yet"));
             continue;

@@ -3,6 +3,7 @@ use crate::ir::model::{Group, Listener};
 use crate::manifest::{File, Limits, snapshot};
 
 mod bounds;
+mod certificates;
 mod choosing;
 mod keeping;
 mod pods;

@@ -4,6 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Network;
 
+/// `securityPolicyId`, the default first.
+pub const TLS_POLICIES: [&str; 5] = [
+    "tls_cipher_policy_1_0",
+    "tls_cipher_policy_1_1",
+    "tls_cipher_policy_1_2",
+    "tls_cipher_policy_1_2_strict",
+    "tls_cipher_policy_1_2_strict_with_1_3",
+];
+
 /// TLS of a listener. Names only: keys stay in their Secrets.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Tls {
@@ -23,7 +32,7 @@ pub struct Tls {
 pub struct Certificate {
     /// `namespace/name` of a Secret, or the `CertificateId` of the AlbConfig.
     pub id: String,
-    /// Hosts it is used for; empty: whatever it says.
+    /// Hosts it is used for, beside those it names itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     /// Shown where no other fits the host.

@@ -1,12 +1,11 @@
-//! Objects of the fleet: AlbConfig, IngressClass, Ingress.
+//! Objects of the fleet: AlbConfig, IngressClass, Ingress, Secret.
 
 mod albconfig;
-
-use std::collections::BTreeMap;
+mod secret;
 
 use serde::Deserialize;
 
-pub use self::albconfig::*;
+pub use self::{albconfig::*, secret::*};
 use super::{ObjectMeta, or_default};
 
 /// Links Ingresses to an AlbConfig.
@@ -79,54 +78,6 @@ pub struct IngressTls {
     pub hosts: Vec<String>,
     /// Secret with certificate and key, in the Ingress's namespace.
     pub secret_name: Option<String>,
-}
-
-/// A Secret of type `kubernetes.io/tls`, without what it keeps secret: only whether each part is there.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(default)]
-pub struct Secret {
-    /// Metadata.
-    pub metadata: ObjectMeta,
-    /// `kubernetes.io/tls` for certificates.
-    #[serde(rename = "type", deserialize_with = "or_default")]
-    pub secret_type: String,
-    /// Keys that hold something; `data` and `stringData` together.
-    #[serde(flatten)]
-    pub keys: SecretKeys,
-}
-
-/// Which keys of a Secret are filled.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(from = "SecretData")]
-pub struct SecretKeys {
-    /// `tls.crt`.
-    pub certificate: bool,
-    /// `tls.key`.
-    pub key: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct SecretData {
-    #[serde(deserialize_with = "or_default")]
-    data: BTreeMap<String, Option<String>>,
-    #[serde(deserialize_with = "or_default")]
-    string_data: BTreeMap<String, Option<String>>,
-}
-
-impl From<SecretData> for SecretKeys {
-    fn from(from: SecretData) -> Self {
-        let filled = |key: &str| {
-            let both = [&from.data, &from.string_data];
-            both.iter()
-                .filter_map(|map| map.get(key))
-                .any(|value| value.as_deref().is_some_and(|text| !text.is_empty()))
-        };
-        Self {
-            certificate: filled("tls.crt"),
-            key: filled("tls.key"),
-        }
-    }
 }
 
 /// `Ingress.spec.rules[]`.

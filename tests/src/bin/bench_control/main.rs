@@ -20,6 +20,7 @@ use gateway_user::{
     manifest::{Changes, ClusterId, Edit, Snapshot},
     plan::{self, Inputs, Mode, Plan, Planner},
     proxy::Router,
+    tls::Servers,
 };
 use serde_json::{Value, json};
 use xtask::console;
@@ -35,6 +36,7 @@ struct Control {
     compiler: Compiler,
     planner: Planner,
     router: Router,
+    tls: Servers,
     plan: Plan,
     routes: BTreeMap<IpAddr, IpAddr>,
 }
@@ -66,6 +68,7 @@ impl Control {
             ),
             planner: Planner::new(&Plan::default()),
             router: Router::default(),
+            tls: Servers::default(),
             plan: Plan::default(),
             routes: BTreeMap::new(),
         }
@@ -86,7 +89,9 @@ impl Control {
         let touched = self.compiler.update(&self.snapshot, &changes);
         split(&mut spent.compile);
         let ir = self.compiler.ir();
-        let table = self.router.update(ir, &touched, &VIPS);
+        self.tls
+            .update(ir, &touched.listeners, &self.snapshot.secrets);
+        let table = self.router.update(ir, &touched, &VIPS, &self.tls);
         split(&mut spent.route);
         // The kernel is asked for these in the agent; here one source stands for all.
         let kernel = touched.listeners.iter();

@@ -4,7 +4,7 @@ use super::listeners::Unclear;
 use crate::{
     ir::{
         build::notes::Notes,
-        model::{Certificate, ListenerProtocol, Tls},
+        model::{Certificate, ListenerProtocol, TLS_POLICIES, Tls},
     },
     manifest::{AlbCertificate, AlbListener},
     problem::shown,
@@ -14,15 +14,6 @@ use crate::{
 const MOST_CERTIFICATES: usize = 300;
 /// Longest name of a certificate, in bytes: namespace, slash and name of a Secret.
 const ID_BYTES: usize = 507;
-
-/// `securityPolicyId`, the default first.
-const POLICIES: [&str; 5] = [
-    "tls_cipher_policy_1_0",
-    "tls_cipher_policy_1_1",
-    "tls_cipher_policy_1_2",
-    "tls_cipher_policy_1_2_strict",
-    "tls_cipher_policy_1_2_strict_with_1_3",
-];
 
 /// `Ok(None)` for a listener without TLS.
 pub(super) fn read(
@@ -157,14 +148,14 @@ fn id(entry: &AlbCertificate, field: &str, notes: &mut Notes) -> Option<String> 
 fn policy(listener: &AlbListener, field: &str, notes: &mut Notes) -> String {
     match listener.security_policy_id.as_deref() {
         None | Some("") => {}
-        Some(known) if POLICIES.contains(&known) => return known.to_owned(),
+        Some(known) if TLS_POLICIES.contains(&known) => return known.to_owned(),
         Some(other) => notes.error(
             format!("{field}.securityPolicyId"),
             format!("unknown policy {}", shown(other)),
-            format!("write one of {}", POLICIES.join(", ")),
+            format!("write one of {}", TLS_POLICIES.join(", ")),
         ),
     }
-    POLICIES[0].to_owned()
+    TLS_POLICIES[0].to_owned()
 }
 
 /// "Mutual TLS; then one entry in `caCertificates[]` is required (max one)."

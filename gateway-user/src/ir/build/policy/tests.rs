@@ -335,7 +335,7 @@ proptest! {
     #[test]
     fn a_path_of_a_grpc_probe_is_one_that_http2_carries(text in "/[!-~]{0,20}|.{0,12}") {
         let (check, _) = health(&[("healthcheck-protocol", "GRPC"), ("healthcheck-path", &text)]);
-        let carried = hyper::http::uri::PathAndQuery::try_from(&check.path).unwrap();
+        let carried = http::uri::PathAndQuery::try_from(&check.path).unwrap();
         prop_assert_eq!(carried.as_str(), check.path);
     }
 
