@@ -8,15 +8,18 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
 use tokio::time::Instant;
 
 use super::{
     balance::Choice,
     body::{self, Break, Incoming, Outgoing},
+    buffer::Buffer,
     cors::Marked,
     downstream::Downstream,
     exchange::Broken,
@@ -26,6 +29,8 @@ use super::{
     gzip,
     h1::{Coding, Sink, Source, source::Fault},
     headers,
+    http2::{Receiving, Sending, convert},
+    io::Io,
     message::{Request, Response},
     meter::{Late, Meter},
     outlier::Outcome,
@@ -37,6 +42,7 @@ use super::{
     upstream::Upstream,
     worker::Worker,
 };
+use crate::ir::BackendProtocol;
 
 /// Backends tried for one request.
 const TRIES: usize = 3;
@@ -111,6 +117,11 @@ pub(super) async fn attempt(
         now: started.into_std(),
     };
     let replayable = request.is_idempotent() && !request.has_body() && !request.upgrade;
+    let protocol = group.group.policy.protocol;
+    let (tls, grpc) = (
+        protocol == BackendProtocol::Https,
+        protocol == BackendProtocol::Grpc,
+    );
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Refusal::keep(
         Reason::NoServer,
@@ -125,7 +136,11 @@ pub(super) async fn attempt(
         let record = &mut *subject.record;
         record.backend = Some((picked.index, picked.address));
         record.attempts += 1;
-        let mut pooled = worker.pool.take(picked.address, started, !replayable);
+        let place = (picked.address, tls);
+        let mut pooled = match grpc {
+            true => worker.shared.take(picked.address).map(Leg::shared),
+            false => worker.pool.take(place, started, !replayable).map(Leg::Own),
+        };
         loop {
             let mut upstream = match pooled.take() {
                 Some(upstream) => upstream,
@@ -134,7 +149,16 @@ pub(super) async fn attempt(
                     let patience = CONNECT_TIMEOUT.min(deadline.saturating_duration_since(now));
                     let record = &mut *subject.record;
                     record.pick = Some(now - started);
-                    let connected = worker.pool.connect(picked.address, patience).await;
+                    let connected = match grpc {
+                        true => {
+                            let connected = worker.shared.connect(picked.address, patience).await;
+                            connected.map(|send| Leg::Shared {
+                                send,
+                                reused: false,
+                            })
+                        }
+                        false => worker.pool.connect(place, patience).await.map(Leg::Own),
+                    };
                     record.connect = Some(now.elapsed());
                     match connected {
                         Ok(upstream) => upstream,
@@ -148,7 +172,7 @@ pub(super) async fn attempt(
                     }
                 }
             };
-            let reused = upstream.reused;
+            let reused = upstream.is_reused();
             let counter = if reused {
                 &worker.stats.upstream_reused
             } else {
@@ -168,16 +192,16 @@ pub(super) async fn attempt(
             match kept {
                 Ok(kept) => {
                     group.note(&picked, of_status(reply.status));
-                    return Ok(match kept {
-                        Kept::Switched => {
+                    return Ok(match (kept, upstream) {
+                        (Kept::Switched, Leg::Own(upstream)) => {
                             worker.stats.upgrades.fetch_add(1, Relaxed);
                             Answered::Switched(Box::new(upstream))
                         }
-                        Kept::No => Answered::Whole,
-                        Kept::Yes => {
+                        (Kept::Yes, Leg::Own(upstream)) => {
                             worker.pool.put(upstream, started);
                             Answered::Whole
                         }
+                        _ => Answered::Whole,
                     });
                 }
                 Err(Failure::Closed) if reused && replayable && group.may_retry() => {
@@ -225,19 +249,162 @@ enum Kept {
     Switched,
 }
 
+/// A way to a backend.
+#[derive(Debug)]
+enum Leg {
+    /// A connection for this request alone.
+    Own(Upstream),
+    /// A stream of a connection.
+    Shared {
+        send: SendRequest<Bytes>,
+        reused: bool,
+    },
+}
+
+impl Leg {
+    fn shared(send: SendRequest<Bytes>) -> Self {
+        Self::Shared { send, reused: true }
+    }
+
+    /// It has served a request before.
+    fn is_reused(&self) -> bool {
+        match self {
+            Self::Own(upstream) => upstream.reused,
+            Self::Shared { reused, .. } => *reused,
+        }
+    }
+
+    /// Begins the request; the head may wait for more to be written with it.
+    fn begin(&mut self, request: &Request) -> Result<(Outgoing<'_>, Answers<'_>), Failure> {
+        match self {
+            Self::Own(Upstream {
+                io, buffer, out, ..
+            }) => {
+                let io = &*io;
+                let answers = Answers::Own {
+                    before: io.read(),
+                    io,
+                    buffer,
+                    body: Body::Done,
+                };
+                Ok((Outgoing::h1(head(request, Sink::new(io, out))), answers))
+            }
+            Self::Shared { send, .. } => {
+                let head = convert::to_request(request, "http").ok_or(Refusal::close(
+                    Reason::BadRequest,
+                    "the request cannot be told in HTTP/2",
+                ))?;
+                let begun = send.send_request(head, !request.has_body());
+                let (response, stream) = begun.map_err(|_| Failure::Closed)?;
+                let left = match request.framing {
+                    Framing::Fixed(left) => Some(left),
+                    Framing::Chunked | Framing::Stream => None,
+                };
+                let answers = Answers::Shared(Some(response));
+                Ok((Outgoing::h2(Sending::body(stream, left)), answers))
+            }
+        }
+    }
+}
+
+/// Where an answer comes from.
+enum Answers<'a> {
+    Own {
+        io: &'a Io,
+        buffer: &'a mut Buffer,
+        /// Bytes read before the request.
+        before: u64,
+        body: Body,
+    },
+    Shared(Option<ResponseFuture>),
+}
+
+impl Answers<'_> {
+    /// The next head, and the body behind it.
+    async fn next(
+        &mut self,
+        is_head: bool,
+        response: &mut Response,
+    ) -> Result<Incoming<'_>, Failure> {
+        match self {
+            Self::Own {
+                io,
+                buffer,
+                before,
+                body,
+            } => {
+                let end = poll_fn(|cx| poll_head(io, buffer, *before, cx)).await?;
+                response.clear();
+                let read = answer::read(&buffer.bytes()[..end], is_head, response);
+                buffer.consume(end);
+                read.map_err(malformed)?;
+                *body = Body::of_response(response.body);
+                Ok(Incoming::H1(Source::new(io, buffer, body)))
+            }
+            Self::Shared(future) => {
+                let future = future.take().ok_or(Failure::Closed)?;
+                let (parts, stream) = future.await.map_err(broken_stream)?.into_parts();
+                response.clear();
+                convert::response(&parts, stream.is_end_stream(), response);
+                Ok(Incoming::H2(Box::new(Receiving::new(stream, None))))
+            }
+        }
+    }
+}
+
+/// Reads until the head of an answer is whole; its length.
+fn poll_head(
+    io: &Io,
+    buffer: &mut Buffer,
+    before: u64,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, Failure>> {
+    loop {
+        // Heads come whole nearly always, so nobody remembers where the last look ended.
+        match answer::end(buffer.bytes(), &mut 0) {
+            Ok(None) => {}
+            Ok(Some(end)) => return Poll::Ready(Ok(end)),
+            Err(unreadable) => return Poll::Ready(Err(malformed(unreadable))),
+        }
+        match ready!(buffer.poll_fill(io, cx, 0)) {
+            Ok(1..) => {}
+            Ok(0) | Err(_) if io.read() == before => return Poll::Ready(Err(Failure::Closed)),
+            Ok(0) | Err(_) => {
+                return Poll::Ready(Err(Refusal::keep(
+                    Reason::BackendClosed,
+                    "the backend closed the connection in the middle of its answer's head",
+                )
+                .into()));
+            }
+        }
+    }
+}
+
+/// Why a stream has no answer.
+fn broken_stream(err: h2::Error) -> Failure {
+    tracing::debug!(error = %err, "a backend ended a stream without an answer");
+    match err.reason() {
+        // RFC 9113 section 8.7: not processed at all.
+        Some(h2::Reason::REFUSED_STREAM) => Failure::Closed,
+        _ if err.is_io() || err.is_go_away() => Failure::Closed,
+        _ => Refusal::keep(
+            Reason::BadResponse,
+            "the backend ended the stream without an answer",
+        )
+        .into(),
+    }
+}
+
 /// One exchange on one connection: the body goes up while the answer comes down.
 async fn converse(
     subject: &mut Subject<'_>,
     backend: usize,
-    upstream: &mut Upstream,
+    leg: &mut Leg,
     request: &Request,
     response: &mut Response,
     from: &mut Incoming<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Kept, Failure> {
-    let Upstream {
-        io, buffer, out, ..
-    } = upstream;
     let Subject {
         worker,
         down: client,
@@ -256,9 +423,7 @@ async fn converse(
     let body_bytes = Cell::new(0);
     let first_byte = Cell::new(None);
     let sent = started + record.pick.unwrap_or_default() + record.connect.unwrap_or_default();
-    let mut to_backend = Outgoing::h1(head(request, Sink::new(io, out)));
-    let before = io.read();
-    let carried = || io.read() + io.written();
+    let (mut to_backend, mut answers) = leg.begin(request)?;
     let lost = Cell::new(None);
     let up = async {
         if expects && to_backend.flush().await.is_ok() {
@@ -285,45 +450,18 @@ async fn converse(
         Fault::Broken(io::ErrorKind::UnexpectedEof.into())
     };
     let down = async {
-        let mut seen = 0;
-        loop {
-            let end = poll_fn(|cx| {
-                loop {
-                    match answer::end(buffer.bytes(), &mut seen) {
-                        Ok(None) => {}
-                        Ok(Some(end)) => return Poll::Ready(Ok(end)),
-                        Err(unreadable) => return Poll::Ready(Err(malformed(unreadable))),
-                    }
-                    match ready!(buffer.poll_fill(io, cx, 0)) {
-                        Ok(1..) => {}
-                        Ok(0) | Err(_) if io.read() == before => {
-                            return Poll::Ready(Err(Failure::Closed));
-                        }
-                        Ok(0) | Err(_) => {
-                            return Poll::Ready(Err(Refusal::keep(
-                                Reason::BackendClosed,
-                                "the backend closed the connection in the middle of its answer's head",
-                            )
-                            .into()));
-                        }
-                    }
-                }
-            })
-            .await?;
-            response.clear();
-            let read = answer::read(&buffer.bytes()[..end], request.is_head(), response);
-            buffer.consume(end);
-            read.map_err(malformed)?;
-            seen = 0;
+        let mut source = loop {
+            let source = answers.next(request.is_head(), response).await?;
             if !(100..200).contains(&response.status) || response.status == 101 {
-                break;
+                break source;
             }
+            drop(source);
             meter.go();
             headers::prepare_response(response);
             if response.status != 100 || expects {
                 reply.interim(response).await.map_err(|_| Broken::Gone)?;
             }
-        }
+        };
         let now = Instant::now();
         meter.answer(now);
         first_byte.set(Some(now.saturating_duration_since(sent)));
@@ -357,13 +495,10 @@ async fn converse(
             return Ok(Kept::No);
         }
         let encoded = around.listener.settings.gzip;
-        let body = Body::of_response(response.body);
         reply.to.gzip = encoded.then(|| gzip::begin(request, response)).flatten();
         // A client that is still sending cannot be told where its next request begins.
         reply.keep &= meter.is_uploaded() && !worker.connections.is_stopping();
         reply.begin(response).map_err(|_| Broken::Gone)?;
-        let mut body = body;
-        let mut source = Incoming::H1(Source::new(io, buffer, &mut body));
         match body::pump(&mut source, &mut reply.to, &body_bytes).await {
             Ok(()) => Ok(match response.keep_alive && meter.is_uploaded() {
                 true => Kept::Yes,
@@ -391,7 +526,8 @@ async fn converse(
                     continue;
                 }
                 ready!(timer.poll(cx, meter.deadline()));
-                if let Some(late) = meter.late(Instant::now(), carried()) {
+                if let Some(late) = meter.late(Instant::now(), 1 + body_bytes.get() + meter.bytes())
+                {
                     return Poll::Ready(Some(Err(too_late(late))));
                 }
             }

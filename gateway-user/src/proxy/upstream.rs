@@ -1,20 +1,26 @@
 //! Connections to backends: opened, kept for the next request, and looked at before they are used again.
 
+pub(super) mod shared;
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{net::TcpStream, time::Instant};
 
+use tokio_rustls::TlsConnector;
+
 use super::{
     buffer::{Buffer, Spare},
     io::Io,
 };
+use crate::tls::client::{self, Spoken};
 
 /// How connections to backends are kept.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +37,8 @@ pub(super) struct Upstream {
     /// What is to be written first.
     pub(super) out: Vec<u8>,
     pub(super) address: SocketAddr,
+    /// It goes through TLS.
+    pub(super) tls: bool,
     /// It has served a request before.
     pub(super) reused: bool,
 }
@@ -38,7 +46,9 @@ pub(super) struct Upstream {
 /// Idle connections of one worker, by backend; the one used last is taken first.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: RefCell<HashMap<SocketAddr, Vec<(Upstream, Instant)>>>,
+    idle: RefCell<HashMap<(SocketAddr, bool), Vec<(Upstream, Instant)>>>,
+    /// Sessions with backends are resumed from it.
+    tls: Arc<rustls::ClientConfig>,
     limits: PoolLimits,
     spare: Rc<Spare>,
     closed: Cell<bool>,
@@ -48,6 +58,7 @@ impl Pool {
     pub(super) fn new(limits: PoolLimits, spare: &Rc<Spare>) -> Self {
         Self {
             idle: RefCell::default(),
+            tls: client::backends(Spoken::Http1),
             limits,
             spare: Rc::clone(spare),
             closed: Cell::new(false),
@@ -57,12 +68,12 @@ impl Pool {
     /// A connection that was alive a moment ago; `certain` looks into the socket too.
     pub(super) fn take(
         &self,
-        address: SocketAddr,
+        (address, tls): (SocketAddr, bool),
         now: Instant,
         certain: bool,
     ) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
-        let stack = idle.get_mut(&address)?;
+        let stack = idle.get_mut(&(address, tls))?;
         while let Some((upstream, since)) = stack.pop() {
             let fresh = now.saturating_duration_since(since) < self.limits.idle_timeout;
             if !fresh {
@@ -84,7 +95,7 @@ impl Pool {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let stack = idle.entry(upstream.address).or_default();
+        let stack = idle.entry((upstream.address, upstream.tls)).or_default();
         if stack.len() < self.limits.idle_per_backend {
             upstream.buffer.release();
             upstream.reused = true;
@@ -112,18 +123,30 @@ impl Pool {
     /// Opens a connection.
     pub(super) async fn connect(
         &self,
-        address: SocketAddr,
+        (address, tls): (SocketAddr, bool),
         patience: Duration,
     ) -> io::Result<Upstream> {
-        let stream = tokio::time::timeout(patience, TcpStream::connect(address))
+        let connect = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            if !tls {
+                return Ok(Io::plain(stream));
+            }
+            // A connection serves requests for any host, so it asks for none.
+            let name = client::server_name(None, address.ip());
+            let connector = TlsConnector::from(Arc::clone(&self.tls));
+            let stream = connector.connect(name, stream).await?;
+            Ok::<_, io::Error>(Io::tls(stream.into()))
+        };
+        let io = tokio::time::timeout(patience, connect)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
         Ok(Upstream {
-            io: Io::plain(stream),
+            io,
             buffer: Buffer::new(&self.spare),
             out: Vec::new(),
             address,
+            tls,
             reused: false,
         })
     }

@@ -32,7 +32,7 @@ use super::{
     messages::Messages,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
-    upstream::{Pool, PoolLimits},
+    upstream::{Pool, PoolLimits, shared::SharedPool},
     wire::relay::Pipes,
 };
 use crate::ir::{GroupName, Listener};
@@ -91,6 +91,7 @@ pub(super) struct Worker {
     pub(super) common: Arc<Common>,
     pub(super) log: RefCell<WorkerLog>,
     pub(super) pool: Pool,
+    pub(super) shared: Rc<SharedPool>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) stall_timeout: Duration,
 }
@@ -154,6 +155,7 @@ impl Worker {
             turns: Cell::new((index as u32).wrapping_mul(0x3c6e_f372)),
             limits: shared.limits,
             pool: Pool::new(shared.pool, &spare),
+            shared: Rc::default(),
             spare,
             messages: Messages::default(),
             connections: Connections::default(),
@@ -246,6 +248,7 @@ impl Worker {
     fn sweep(&self) {
         let now = Instant::now();
         self.pool.sweep(now);
+        self.shared.sweep();
         self.marks.borrow_mut().retain(|_, until| *until > now);
     }
 }
@@ -274,6 +277,7 @@ pub(super) async fn run(
     }
     drop((listener, listener_v6));
     worker.pool.close();
+    worker.shared.close();
     worker.connections.stop();
     let grace = stop.borrow().unwrap_or_default();
     let until = Instant::now() + grace;
