@@ -30,6 +30,7 @@ mod limits;
 mod message;
 mod messages;
 mod meter;
+mod mirror;
 mod outlier;
 mod peers;
 mod reason;
@@ -52,7 +53,7 @@ use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -63,6 +64,7 @@ use tokio::{sync::watch, task::LocalSet};
 
 use self::{
     access_log::AccessLog,
+    balance::Ring,
     framing::HeadLimits,
     group::Common,
     stats::WorkerStats,
@@ -162,6 +164,9 @@ pub struct Proxy {
     sockets_v6: Vec<TcpListener>,
     local_addr: SocketAddr,
     table: Arc<ArcSwap<RouteTable>>,
+    common: Arc<Common>,
+    /// Rings of the table; held, so that no worker has to make one.
+    rings: Mutex<Vec<Arc<Ring>>>,
     stats: Arc<ProxyStats>,
     stop: watch::Sender<Option<Duration>>,
     threads: Vec<JoinHandle<()>>,
@@ -194,12 +199,13 @@ impl Proxy {
             target_bytes: config.max_target_bytes,
             fields: MAX_FIELDS,
         };
+        let common = Arc::new(Common::new(&config.secret));
         let shared = Shared {
             table: Arc::clone(&table),
             connections,
             max_connections: config.max_connections,
             workers,
-            common: Arc::new(Common::new(&config.secret)),
+            common: Arc::clone(&common),
             limits: Limits {
                 head,
                 head_timeout: config.head_timeout,
@@ -219,6 +225,8 @@ impl Proxy {
             sockets_v6: Vec::new(),
             local_addr,
             table,
+            common,
+            rings: Mutex::default(),
             stats: Arc::clone(&stats),
             stop,
             threads: Vec::new(),
@@ -287,6 +295,10 @@ impl Proxy {
 
     /// Replaces what is served. Requests under way keep the table they began with.
     pub fn update(&self, table: RouteTable) {
+        let groups = table.groups.iter().flatten();
+        let rings = groups.filter_map(|group| self.common.rings.prepare(group));
+        let rings = rings.flatten().collect();
+        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) = rings;
         self.table.store(Arc::new(table));
     }
 

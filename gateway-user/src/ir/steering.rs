@@ -40,7 +40,8 @@ pub fn while_empty(group: &GroupName) -> Steering {
     }
 }
 
-/// Decides for a listener with these rules; `same` tells whether two groups serve the same pods in the same way.
+/// Decides for a listener with these rules; `same` tells whether two groups serve the same pods in the same way, and
+/// `proxied` what a group asks for that only the proxy does, such as `keeps sessions by cookie`.
 ///
 /// `each` is what the listener itself does to every request, such as `ends TLS`. Connection steering needs that every
 /// request goes to one and the same weighted set of backends whatever it says: some rule covers everything, and it and
@@ -48,6 +49,7 @@ pub fn while_empty(group: &GroupName) -> Steering {
 pub fn decide(
     rules: &[Arc<Rule>],
     same: impl Fn(&GroupName, &GroupName) -> bool,
+    proxied: impl Fn(&GroupName) -> Option<&'static str>,
     each: Option<&str>,
     gateway: Option<SteeringWish>,
     default: SteeringWish,
@@ -74,7 +76,7 @@ pub fn decide(
             refused: None,
         };
     }
-    match covering(rules, same, each) {
+    match covering(rules, same, proxied, each) {
         Err(reason) => Decision {
             steering: request(reason),
             refused: (wish == SteeringWish::Connection).then_some(wisher),
@@ -124,6 +126,7 @@ fn wish(
 fn covering<'a>(
     rules: &'a [Arc<Rule>],
     same: impl Fn(&GroupName, &GroupName) -> bool,
+    proxied: impl Fn(&GroupName) -> Option<&'static str>,
     each: Option<&str>,
 ) -> Result<(usize, &'a GroupName), String> {
     if let Some(each) = each {
@@ -136,6 +139,9 @@ fn covering<'a>(
         };
         if first.is_some_and(|first| !same(first, group)) {
             break;
+        }
+        if let Some(what) = proxied(group) {
+            return Err(format!("rule {} ({}) {what}", index + 1, rule.ingress));
         }
         first.get_or_insert(group);
         if rule.conditions.covers_everything() {
@@ -216,7 +222,15 @@ mod tests {
         default: SteeringWish,
     ) -> Decision {
         let rules: Vec<Arc<Rule>> = rules.iter().cloned().map(Arc::new).collect();
-        super::decide(&rules, |one, other| one == other, each, gateway, default)
+        let cookies = |group: &GroupName| (group.service == "sticky").then_some("keeps sessions");
+        super::decide(
+            &rules,
+            |one, other| one == other,
+            cookies,
+            each,
+            gateway,
+            default,
+        )
     }
 
     fn mode(rules: &[Rule]) -> (SteeringMode, String) {
@@ -312,6 +326,13 @@ mod tests {
             SteeringWish::Request,
         );
         assert_eq!(auto.steering.mode, SteeringMode::Connection);
+    }
+
+    #[test]
+    fn what_only_the_proxy_does_for_a_group_needs_the_proxy() {
+        let (mode, reason) = mode(&[rule("", "sticky")]);
+        assert_eq!(mode, SteeringMode::Request);
+        assert_eq!(reason, "rule 1 (demo/a) keeps sessions");
     }
 
     #[test]

@@ -33,6 +33,7 @@ use super::{
     io::Io,
     message::{Request, Response},
     meter::{Late, Meter},
+    mirror::Tee,
     outlier::Outcome,
     reason::{Reason, Refusal},
     record::Record,
@@ -63,6 +64,8 @@ pub(super) struct Subject<'a> {
     /// How the answer is marked for browsers.
     pub(super) cors: Option<Marked>,
     pub(super) session: Option<Session>,
+    /// Takes a copy of the request's body.
+    pub(super) tee: Option<Tee>,
 }
 
 /// The client has its answer.
@@ -76,7 +79,7 @@ pub(super) enum Answered {
 
 /// How one attempt failed.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// The backend closed before it said anything.
     Closed,
     /// What is wrong is told or is no matter of this backend.
@@ -353,7 +356,7 @@ impl Answers<'_> {
 }
 
 /// Reads until the head of an answer is whole; its length.
-fn poll_head(
+pub(super) fn poll_head(
     io: &Io,
     buffer: &mut Buffer,
     before: u64,
@@ -416,6 +419,7 @@ async fn converse(
         responses,
         cors,
         session,
+        tee,
     } = subject;
     let expects = request.expects;
     let (started, stall) = (record.started, worker.stall_timeout);
@@ -434,20 +438,20 @@ async fn converse(
             .await;
         }
         let sent = match request.has_body() {
-            true => body::upload(from, &mut to_backend, &meter).await,
-            false => to_backend.end(None).await.map_err(Break::Write),
+            true => body::upload(from, &mut to_backend, &meter, tee.as_mut()).await,
+            false => to_backend.end(None).await.map_err(|_| Break::Write),
         };
         match sent {
             Ok(()) => from.left().await,
             Err(Break::Read(fault)) => return fault,
             // It may have answered before it closed.
-            Err(Break::Write(_)) => std::future::pending().await,
+            Err(Break::Write) => std::future::pending().await,
         }
         if meter.is_answered() {
             // Who says no more may still listen; whether it does shows when it is written to.
             std::future::pending().await
         }
-        Fault::Broken(io::ErrorKind::UnexpectedEof.into())
+        Fault::Broken
     };
     let down = async {
         let mut source = loop {
@@ -504,7 +508,7 @@ async fn converse(
                 true => Kept::Yes,
                 false => Kept::No,
             }),
-            Err(Break::Write(_)) => Err(Broken::Gone.into()),
+            Err(Break::Write) => Err(Broken::Gone.into()),
             Err(Break::Read(_)) => Err(Broken::Cut(Reason::BackendClosed).into()),
         }
     };
@@ -569,7 +573,7 @@ fn malformed(unreadable: answer::Unreadable) -> Failure {
 }
 
 /// Writes the head of a request to a backend.
-fn head<'a>(request: &Request, mut sink: Sink<'a>) -> Sink<'a> {
+pub(super) fn head<'a>(request: &Request, mut sink: Sink<'a>) -> Sink<'a> {
     let coding = match request.framing {
         Framing::Fixed(0) => Coding::None,
         Framing::Fixed(_) => Coding::Plain,

@@ -15,6 +15,7 @@ use super::{
     h1::{Sink, Source, source::Fault},
     http2::{Receiving, Sending},
     meter::Meter,
+    mirror::Tee,
 };
 
 /// A body that comes in, of a request or of an answer.
@@ -46,7 +47,7 @@ pub(super) enum Break {
     /// The side it came from.
     Read(Fault),
     /// The side it went to.
-    Write(io::Error),
+    Write,
 }
 
 impl Incoming<'_> {
@@ -170,26 +171,26 @@ async fn carry(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     waits: impl Fn(),
-    came: impl Fn(usize),
+    mut came: impl FnMut(&[u8]),
 ) -> Result<(), Break> {
     loop {
         let step = match from.at_hand().await {
             Some(step) => step,
             None => {
-                to.flush().await.map_err(Break::Write)?;
+                to.flush().await.map_err(|_| Break::Write)?;
                 waits();
                 from.step().await
             }
         };
         match step.map_err(Break::Read)? {
             0 => break,
-            len => {
-                came(len);
-                to.data(from.data()).await.map_err(Break::Write)?;
+            _ => {
+                came(from.data());
+                to.data(from.data()).await.map_err(|_| Break::Write)?;
             }
         }
     }
-    to.end(from.trailers()).await.map_err(Break::Write)
+    to.end(from.trailers()).await.map_err(|_| Break::Write)
 }
 
 /// Carries the body of an answer to its end.
@@ -199,18 +200,28 @@ pub(super) async fn pump(
     to: &mut Outgoing<'_>,
     bytes: &Cell<u64>,
 ) -> Result<(), Break> {
-    carry(from, to, || {}, |len| bytes.set(bytes.get() + len as u64)).await
+    let came = |data: &[u8]| bytes.set(bytes.get() + data.len() as u64);
+    carry(from, to, || {}, came).await
 }
 
-/// The same for the body of a request, whose pace is judged.
+/// The same for the body of a request, whose pace is judged; `tee` gets a copy.
 pub(super) async fn upload(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     meter: &Meter,
+    mut tee: Option<&mut Tee>,
 ) -> Result<(), Break> {
     let waits = || meter.starve(Instant::now());
-    let came = |bytes| meter.feed(Instant::now(), bytes);
+    let came = |data: &[u8]| {
+        meter.feed(Instant::now(), data.len());
+        if let Some(tee) = &mut tee {
+            tee.data(data);
+        }
+    };
     carry(from, to, waits, came).await?;
+    if let Some(tee) = tee {
+        tee.end();
+    }
     meter.upload_done(Instant::now());
     Ok(())
 }

@@ -18,6 +18,7 @@ use super::{
     headers,
     limits::Exceeded,
     message::{Request, Response},
+    mirror,
     reason::{Reason, Refusal},
     record::Record,
     reply::Reply,
@@ -220,14 +221,22 @@ impl Running<'_> {
         let session = Session::begin(request, &group, groups, places, down.is_tls());
         name_host(request, down);
         headers::prepare_request(request, &routes.listener, down);
+        let mirror = routes.mirror(index, || self.worker.turn());
+        let mirror = mirror.and_then(|it| self.worker.group(current, it));
+        let timeout = routes.listener.settings.request_timeout;
+        let v6 = down.local.ip().to_canonical().is_ipv6();
+        let tee = mirror.and_then(|group| {
+            mirror::send(self.worker, group, request, (down.client.ip(), v6), timeout)
+        });
         let subject = attempt::Subject {
+            tee,
             worker: self.worker,
             down,
             timer: self.timer,
             record: self.record,
             around,
             group,
-            timeout: routes.listener.settings.request_timeout,
+            timeout,
             responses: &responses,
             cors: done.cors,
             session,

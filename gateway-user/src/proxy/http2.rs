@@ -213,11 +213,6 @@ impl Receiving {
         &self.piece
     }
 
-    /// Whether it was read to its end.
-    pub(super) fn is_done(&self) -> bool {
-        self.ended
-    }
-
     /// Fields behind the body.
     pub(super) fn trailers(&self) -> Option<&Fields> {
         self.trailers.as_ref()
@@ -239,8 +234,8 @@ fn broken(err: h2::Error) -> io::Error {
     }
 }
 
-fn fault(err: h2::Error) -> Fault {
-    Fault::Broken(broken(err))
+fn fault(_: h2::Error) -> Fault {
+    Fault::Broken
 }
 
 /// Trailers may hold what has no meaning behind a body.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    fields::{Fields, Name, Span},
+    fields::{Fields, Span},
     framing::{Framing, spelling},
     reason::Refusal,
 };
@@ -165,11 +165,6 @@ impl Response {
     /// RFC 9112 section 6.3, rules 1 and 2: such a message never has a body.
     pub(super) fn is_bodiless(status: u16, head: bool) -> bool {
         head || matches!(status, 100..=199 | 204 | 304)
-    }
-
-    /// A value of a comma-separated list, compared without regard to case.
-    pub(super) fn lists(&self, name: Name, wanted: &[u8]) -> bool {
-        lists(self.fields.all(name), wanted)
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Routes {
     pub(super) index: RuleIndex,
     /// Traffic limits, by rule.
     pub(super) limits: HashMap<usize, Arc<RuleLimit>>,
+    /// Groups that get copies, with their weights, by rule.
+    pub(super) mirrors: HashMap<usize, Vec<(usize, u32)>>,
     /// Cookies that keep a client at a group, by rule.
     pub(super) tokens: HashMap<usize, GroupTokens>,
     /// What an HTTPS listener ends TLS with; `None` for HTTP, and for HTTPS without any certificate that can be used.
@@ -63,6 +65,19 @@ impl Routes {
             at = rest.unwrap_or(0);
             rest.is_none()
         })
+    }
+
+    /// The group that gets a copy of a request, by its index in [`RouteTable::groups`].
+    pub(super) fn mirror(&self, rule: usize, turn: impl FnOnce() -> u32) -> Option<usize> {
+        let groups = self.mirrors.get(&rule)?;
+        let total: u64 = groups.iter().map(|it| u64::from(it.1)).sum();
+        let mut at = (u64::from(turn()) * total) >> 32;
+        let found = groups.iter().find(|(_, weight)| {
+            let rest = at.checked_sub(u64::from(*weight));
+            at = rest.unwrap_or(0);
+            rest.is_none()
+        });
+        found.map(|it| it.0)
     }
 
     /// The index in [`RouteTable::groups`] of a group by its place in a rule.
@@ -156,6 +171,7 @@ impl Router {
                     let routes = Routes {
                         groups: groups.collect(),
                         index: RuleIndex::build(&listener.rules),
+                        mirrors: self.mirrors(listener),
                         limits: self.limits(listener),
                         tokens: self.tokens(listener),
                         listener: Arc::clone(listener),
@@ -171,6 +187,19 @@ impl Router {
             self.place(vips);
         }
         self.table.clone()
+    }
+
+    fn mirrors(&mut self, listener: &Listener) -> HashMap<usize, Vec<(usize, u32)>> {
+        let mut mirrors = HashMap::new();
+        for (rule, at) in listener.rules.iter().zip(0..) {
+            for filter in &rule.filters {
+                if let Filter::Mirror(groups) = filter {
+                    let groups = groups.iter().map(|it| (self.index(&it.group), it.weight));
+                    mirrors.insert(at, groups.collect());
+                }
+            }
+        }
+        mirrors
     }
 
     fn limits(&self, listener: &Listener) -> HashMap<usize, Arc<RuleLimit>> {

@@ -88,6 +88,8 @@ pub(super) struct Worker {
     pub(super) messages: Messages,
     pub(super) connections: Connections,
     pub(super) pipes: Pipes,
+    /// Copies of requests under way.
+    pub(super) mirrors: Cell<usize>,
     pub(super) common: Arc<Common>,
     pub(super) log: RefCell<WorkerLog>,
     pub(super) pool: Pool,
@@ -160,6 +162,7 @@ impl Worker {
             messages: Messages::default(),
             connections: Connections::default(),
             pipes: Pipes::new(PIPES),
+            mirrors: Cell::new(0),
             common: Arc::clone(&shared.common),
             log: RefCell::new(log),
             stats,

@@ -242,6 +242,7 @@ impl Compiler {
         let mut decision = steering::decide(
             &rules,
             same,
+            |group| self.wants.get(group)?.policy.proxied(),
             each.as_deref(),
             gateway.steering,
             self.options.steering,

@@ -1,9 +1,6 @@
 //! The rules of one Ingress: conditions, actions and targets of each path.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     actions::{self, Actions, DraftTarget},
@@ -14,12 +11,12 @@ use super::{
     notes::{ALB, Notes, alb},
     patterns,
     ports::{self, Ports},
-    refusals, traffic,
+    traffic,
 };
 use crate::{
     ir::model::{
         Conditions, Cors, Direction, Filter, Forward, GroupName, HeaderMatch, HostPattern,
-        ListenerProtocol, PairMatch, PathPattern, Policy, Redirect, Rule, SteeringWish, Target,
+        ListenerProtocol, PairMatch, PathPattern, Redirect, Rule, SteeringWish, Target,
         TrafficLimit, WeightedGroup,
     },
     manifest::{HttpPath, Ingress, IngressBackend, IngressRule},
@@ -36,7 +33,6 @@ pub(super) struct Drafting<'a> {
     steering: Option<SteeringWish>,
     ports: Ports,
     ssl_redirect: bool,
-    policy: Arc<Policy>,
     canary: Option<Canary>,
     limit: Option<TrafficLimit>,
     cors: Option<Cors>,
@@ -44,13 +40,10 @@ pub(super) struct Drafting<'a> {
     use_regex: bool,
     /// By Service, so that a bad annotation is told once.
     known: BTreeMap<String, Known>,
-    /// What was refused already.
-    refused: BTreeSet<(String, String)>,
 }
 
 #[derive(Clone, Default)]
 struct Known {
-    service: String,
     direction: Direction,
     conditions: Conditions,
     actions: Actions,
@@ -70,14 +63,12 @@ impl<'a> Drafting<'a> {
             steering: annotations::steering(annotations, notes),
             ports: understood.ports.clone(),
             ssl_redirect: understood.ssl_redirect,
-            policy: understood.policy.clone(),
             canary: understood.canary.clone(),
             limit: traffic::limit(annotations, notes),
             cors: traffic::cors(annotations, notes),
             rewrite: traffic::rewrite_target(annotations, notes),
             use_regex: traffic::use_regex(annotations),
             known: BTreeMap::new(),
-            refused: BTreeSet::new(),
             ingress,
             notes,
         }
@@ -150,15 +141,13 @@ impl<'a> Drafting<'a> {
         path: Option<&PathPattern>,
         backend: Backend,
     ) -> Option<Draft> {
-        let service = known.service.clone();
         let target = self.target(&known, backend, &place)?;
         if let Some(canary) = &self.canary {
             narrow(canary, &mut conditions);
         }
         let mut filters = Vec::new();
-        let mut needs = Vec::new();
         if known.direction == Direction::Request {
-            self.annotated(&mut filters, &mut needs);
+            self.annotated(&mut filters);
         }
         filters.extend(known.actions.filters.iter().cloned());
         // "TrafficLimit first", whatever asked for it.
@@ -168,10 +157,9 @@ impl<'a> Drafting<'a> {
             && matches!(target, Target::Forward(_))
         {
             filters.push(rewrite.filter(path, self.notes)?);
-            needs.push((alb("rewrite-target"), "rewrite-target".to_owned()));
         }
         let meta = &self.ingress.metadata;
-        let mut rule = Rule {
+        let rule = Rule {
             ingress: format!("{}/{}", meta.namespace, meta.name).into(),
             place,
             direction: known.direction,
@@ -181,16 +169,8 @@ impl<'a> Drafting<'a> {
             steering: self.steering,
             refused: None,
         };
-        refusals::actions(&known.actions.filters, &rule, &self.policy, &mut needs);
         let redirected = (self.ssl_redirect && rule.direction == Direction::Request)
             .then(|| Arc::new(to_https(&rule)));
-        if redirected.is_some() {
-            self.refuse(
-                &service,
-                vec![(alb("ssl-redirect"), "redirects".to_owned())],
-            );
-        }
-        rule.refused = self.refuse(&service, needs);
         let explicit = self.ports.explicit;
         let serves =
             |protocol| ports::serves(&key.0, self.ingress, protocol, explicit, self.ssl_redirect);
@@ -204,34 +184,13 @@ impl<'a> Drafting<'a> {
     }
 
     /// Filters that annotations of the whole Ingress ask for, in the order of execution: limit, CORS.
-    fn annotated(&self, filters: &mut Vec<Filter>, needs: &mut Vec<(String, String)>) {
+    fn annotated(&self, filters: &mut Vec<Filter>) {
         if let Some(limit) = self.limit {
             filters.push(Filter::TrafficLimit(limit));
-            needs.push((alb("traffic-limit-qps"), "request rate limits".to_owned()));
         }
         if let Some(cors) = &self.cors {
             filters.push(Filter::Cors(cors.clone()));
-            needs.push((alb("enable-cors"), "CORS".to_owned()));
         }
-    }
-
-    /// Notes each need once; says them together.
-    fn refuse(&mut self, service: &str, needs: Vec<(String, String)>) -> Option<String> {
-        let mut whats: Vec<String> = Vec::new();
-        for (field, what) in needs {
-            let field = field.replace("<svc>", service);
-            if self.refused.insert((field.clone(), what.clone())) {
-                self.notes.refusal(
-                    field,
-                    format!("{what}: not executed yet"),
-                    "remove it, or let another gateway do it",
-                );
-            }
-            if !whats.contains(&what) {
-                whats.push(what);
-            }
-        }
-        (!whats.is_empty()).then(|| format!("{} not executed yet", whats.join(", ")))
     }
 
     fn target(&mut self, known: &Known, backend: Backend, place: &str) -> Option<Target> {
@@ -334,7 +293,6 @@ impl<'a> Drafting<'a> {
             );
         }
         let known = Known {
-            service: service.to_owned(),
             direction,
             conditions,
             actions,
@@ -429,7 +387,6 @@ fn to_https(rule: &Rule) -> Rule {
     let filters: Vec<Filter> = rule.filters.iter().filter(kept).cloned().collect();
     let target = Target::Redirect(Redirect::to_https());
     Rule {
-        refused: refusals::executed(&filters, &target),
         filters,
         target,
         ..rule.clone()

@@ -10,7 +10,6 @@ use super::{
     notes::{ALB, Notes, alb},
     policy,
     ports::{self, Ports},
-    refusals,
 };
 use crate::{
     ir::model::{Policy, Rule},
@@ -77,7 +76,6 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
         return None;
     }
     annotations::review_ingress(annotations, notes);
-    refusals::tuning(annotations, notes);
     let (order, order_given) = order(annotations, notes);
     let ports = ports::parse(ingress, notes);
     let has_tls = !ingress.spec.tls.is_empty();

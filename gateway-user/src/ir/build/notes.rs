@@ -91,21 +91,7 @@ impl Notes {
         self.error(field, message, remedy);
     }
 
-    /// What is understood and cannot be executed: in its place a refusal serves, so the rest of the object may.
-    pub(super) fn refusal(
-        &mut self,
-        field: impl Into<String>,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        let remedy = format!(
-            "{}; until then requests that meet the rule are answered 503",
-            remedy.into()
-        );
-        self.push(Problem::error(&self.object, field, message, remedy));
-    }
-
-    /// The same of listeners of these protocols, which answer nothing.
+    /// What is understood and cannot be executed on listeners of these protocols, which answer nothing.
     pub(super) fn refusal_on(
         &mut self,
         protocols: &str,

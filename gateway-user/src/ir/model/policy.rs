@@ -30,6 +30,22 @@ pub struct Policy {
     pub health: Option<Arc<HealthCheck>>,
 }
 
+impl Policy {
+    /// What of it only the proxy carries out, for people; `None` where the kernel may steer connections.
+    pub fn proxied(&self) -> Option<&'static str> {
+        match (self.protocol, &self.scheduler) {
+            (BackendProtocol::Https, _) => Some("speaks HTTPS to pods"),
+            (BackendProtocol::Grpc, _) => Some("speaks gRPC to pods"),
+            _ if self.sticky.is_some() => Some("keeps sessions by cookie"),
+            (_, Scheduler::LeastConnections) => Some("picks the pod with the fewest requests"),
+            (_, Scheduler::SourceHash) => Some("picks pods by a hash of the client's address"),
+            (_, Scheduler::QueryHash(_)) => Some("picks pods by a hash of a query parameter"),
+            _ if self.slow_start.is_some() => Some("lets new pods start slowly"),
+            (BackendProtocol::Http, Scheduler::RoundRobin) => None,
+        }
+    }
+}
+
 /// What pods speak.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

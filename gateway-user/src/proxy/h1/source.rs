@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    io,
     task::{Context, Poll, ready},
 };
 
@@ -18,7 +17,7 @@ use crate::proxy::{
 #[derive(Debug)]
 pub(in crate::proxy) enum Fault {
     /// The sender left, or the connection broke.
-    Broken(io::Error),
+    Broken,
     /// Its framing is wrong.
     Malformed(Refusal),
 }
@@ -73,11 +72,10 @@ impl<'a> Source<'a> {
             match ready!(self.buffer.poll_fill(self.io, cx, expected)) {
                 Ok(0) if self.body.close() => return Poll::Ready(Ok(0)),
                 Ok(0) => {
-                    let cause = io::ErrorKind::UnexpectedEof.into();
-                    return Poll::Ready(Err(Fault::Broken(cause)));
+                    return Poll::Ready(Err(Fault::Broken));
                 }
                 Ok(_) => {}
-                Err(cause) => return Poll::Ready(Err(Fault::Broken(cause))),
+                Err(_) => return Poll::Ready(Err(Fault::Broken)),
             }
         }
     }
