@@ -175,8 +175,7 @@ fn histograms<'a, const N: usize>(
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
     for (labels, it) in all.filter(|(_, it)| it.count() > 0) {
         let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6);
-        // The encoder writes the largest number as +Inf.
-        let bounds = bounds.chain([f64::MAX]);
+        let bounds = bounds.chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(it.buckets).collect();
         metric
             .encode_family(&labels)?
