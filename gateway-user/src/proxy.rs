@@ -46,6 +46,11 @@ pub mod trace;
 mod tunnel;
 mod upstream;
 mod variables;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "listeners ask for PROXY protocol and passthrough next"
+)]
 mod wire;
 mod worker;
 
@@ -339,6 +344,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_port(true)?;
+    // Connections have it from their listener.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -326,9 +326,6 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     let Ok(local) = stream.local_addr() else {
         return;
     };
-    if let Err(err) = stream.set_nodelay(true) {
-        tracing::debug!(error = %err, "cannot set TCP_NODELAY on a client connection");
-    }
     let current = worker.current();
     let down = Downstream {
         local,

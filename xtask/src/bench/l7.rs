@@ -166,7 +166,15 @@ fn arguments(options: &Options, peers: &[Contender], envoy: &Path) -> Vec<String
     let mut arguments = vec![
         "bench-l7-stage".to_owned(),
         format!("--agent={}", paths::agent().display()),
-        format!("--envoy={}", envoy.display()),
+        format!(
+            "--envoy={}",
+            if envoy.as_os_str().is_empty() {
+                Path::new("none")
+            } else {
+                envoy
+            }
+            .display()
+        ),
         format!("--rounds={rounds}"),
         format!("--seconds={}", if quick { 1 } else { 2 }),
         format!("--idle={}", if quick { 1_000 } else { 10_000 }),

@@ -127,6 +127,10 @@ impl Connection {
             self.count();
             match next {
                 Next::Keep => {}
+                // Closing says it all.
+                Next::Close { unread: false } if self.buffer.is_empty() && !self.io.is_tls() => {
+                    break;
+                }
                 Next::Close { unread } => {
                     let shut = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
                     // Closing with unread bytes sends a reset, which may destroy the reply on its way (RFC 9112

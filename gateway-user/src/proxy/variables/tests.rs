@@ -173,7 +173,10 @@ fn sent_paths() -> impl Strategy<Value = String> {
     let any = "/([a.;/?|%\\\\]|%2[eEfF]|%5c|\\PC){0,10}";
     any.prop_filter("the gate refuses it", |path| {
         let plain = |byte: u8| byte > b' ' && byte != 0x7f && byte != b'#' && byte != b'?';
-        path.is_ascii() && path.bytes().all(plain) && unambiguous(path.as_bytes()).is_ok()
+        path.is_ascii()
+            && path.bytes().all(plain)
+            && unambiguous(path.as_bytes()).is_ok()
+            && crate::proxy::framing::spelling::normal(path.as_bytes()).is_ok()
     })
 }
 
