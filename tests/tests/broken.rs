@@ -189,13 +189,6 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "another port",
     ),
     (
-        "limit_refused",
-        "Ingress demo/web",
-        "metadata.annotations[alb.ingress.kubernetes.io/traffic-limit-qps]",
-        "request rate limits: not executed yet",
-        "until then requests that meet the rule are answered 503",
-    ),
-    (
         "limit_zero",
         "Ingress demo/web",
         "metadata.annotations[alb.ingress.kubernetes.io/traffic-limit-qps]",
@@ -322,13 +315,6 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "without look-around",
     ),
     (
-        "rewrite_refused",
-        "Ingress demo/web",
-        "metadata.annotations[alb.ingress.kubernetes.io/rewrite-target]",
-        "rewrite-target: not executed yet",
-        "until then requests that meet the rule are answered 503",
-    ),
-    (
         "rules_is_text",
         "Ingress demo/web",
         "spec.rules",
@@ -362,13 +348,6 @@ const CASES: &[(&str, &str, &str, &str, &str)] = &[
         "spec.rules[0].http.paths[0].backend.service.port",
         "`0` is not a port",
         "from 1 to 65535",
-    ),
-    (
-        "sticky_refused",
-        "Ingress demo/web",
-        "metadata.annotations[alb.ingress.kubernetes.io/sticky-session]",
-        "sticky sessions: not executed yet",
-        "until then requests that meet the rule are answered 503",
     ),
     (
         "tab_indent",

@@ -95,20 +95,13 @@ fn what_the_nginx_page_lists_as_not_carried_out_is_told() {
     }
 }
 
-/// `refused` if a rule or listener is, `ignored for now` if that is said, else `works`.
+/// `refused` if a rule or listener is, else `works`.
 fn state(report: &Report) -> &'static str {
     let mut listeners = report.ir.listeners.values();
     let refused = listeners
         .any(|it| it.refused.is_some() || it.rules.iter().any(|rule| rule.refused.is_some()));
     if refused {
         return "refused";
-    }
-    if report
-        .problems
-        .iter()
-        .any(|it| it.message.contains("is ignored for now"))
-    {
-        return "ignored for now";
     }
     let errors = report
         .problems
