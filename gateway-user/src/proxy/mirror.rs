@@ -127,11 +127,8 @@ async fn copy(
     } = &mut upstream;
     let mut to = Outgoing::h1(attempt::head(request, Sink::new(io, out)));
     if let Some(mut body) = body {
-        loop {
-            match body.recv().await? {
-                Piece::Data(data) => to.data(&data).await.ok()?,
-                Piece::End => break,
-            }
+        while let Piece::Data(data) = body.recv().await? {
+            to.data(&data).await.ok()?;
         }
     }
     to.end(None).await.ok()?;

@@ -43,10 +43,13 @@ pub(super) struct Upstream {
     pub(super) reused: bool,
 }
 
+/// Connections that wait for a request, with the time since when.
+type Stack = Vec<(Upstream, Instant)>;
+
 /// Idle connections of one worker, by backend; the one used last is taken first.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: RefCell<HashMap<(SocketAddr, bool), Vec<(Upstream, Instant)>>>,
+    idle: RefCell<HashMap<(SocketAddr, bool), Stack>>,
     /// Sessions with backends are resumed from it.
     tls: Arc<rustls::ClientConfig>,
     limits: PoolLimits,

@@ -19,6 +19,7 @@ use crate::proxy::{
     h1::{Sink, Source},
     io::Io,
     message::{Request, Response},
+    messages::Pair,
     reason::{Reason, Refusal},
     stats::ConnectionCount,
     timer::Timer,
@@ -154,7 +155,7 @@ impl Connection {
     }
 
     /// Waits for a request and reads its head.
-    async fn request(&mut self) -> Result<Box<(Request, Response)>, NoRequest> {
+    async fn request(&mut self) -> Result<Pair, NoRequest> {
         let mut scan = head::Scan::default();
         let mut empty_lines = 0;
         let idle_until = Instant::now() + self.idle_timeout;

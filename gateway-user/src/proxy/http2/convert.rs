@@ -83,11 +83,10 @@ pub(in crate::proxy) fn request(
                 cookies.extend_from_slice(value);
                 continue;
             }
-            Name::ContentLength => {
-                if length.replace(head::decimal(value)?).is_some() {
-                    return Err(bad("Content-Length is repeated"));
-                }
+            Name::ContentLength if length.is_some() => {
+                return Err(bad("Content-Length is repeated"));
             }
+            Name::ContentLength => length = Some(head::decimal(value)?),
             Name::Expect => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refusal::keep(
