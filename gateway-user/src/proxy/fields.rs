@@ -145,6 +145,25 @@ impl Fields {
         found
     }
 
+    /// Removes every field whose name is one of these.
+    pub(super) fn remove_any(&mut self, which: impl Fn(Name) -> bool) {
+        for line in &mut self.lines {
+            line.live &= !which(line.name);
+        }
+    }
+
+    /// Adds a field whose value `write` writes.
+    pub(super) fn push_written(&mut self, name: Name, write: impl FnOnce(&mut Vec<u8>)) {
+        let text = self.keep(name.text().as_bytes());
+        let at = self.text.len();
+        write(&mut self.text);
+        let value = Span {
+            at: at as u32,
+            len: (self.text.len() - at) as u32,
+        };
+        self.place(name, text, value);
+    }
+
     /// Removes a field, whatever its name is.
     pub(super) fn remove_named(&mut self, name: &[u8]) -> bool {
         let known = Name::of(name);

@@ -14,7 +14,8 @@ use crate::{
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1). `Trailer` stays with a chunked message,
 /// because it announces the fields that pass at its end.
-fn remove_hop_by_hop(fields: &mut Fields) {
+/// `also` says what else goes.
+fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(Name) -> bool) {
     if fields.has(Name::Connection) {
         let nominated: Vec<Vec<u8>> = fields
             .all(Name::Connection)
@@ -33,15 +34,15 @@ fn remove_hop_by_hop(fields: &mut Fields) {
         for name in nominated {
             fields.remove_named(&name);
         }
-        fields.remove(Name::Connection);
     }
-    fields.remove(Name::KeepAlive);
-    fields.remove(Name::ProxyConnection);
-    // RFC 7540 section 3.2.1: part of an upgrade to h2c, whether or not Connection names it.
-    fields.remove(Name::Http2Settings);
-    if !fields.remove(Name::TransferEncoding) {
-        fields.remove(Name::Trailer);
-    }
+    let chunked = fields.has(Name::TransferEncoding);
+    fields.remove_any(|name| match name {
+        Name::Connection | Name::KeepAlive | Name::ProxyConnection | Name::TransferEncoding => true,
+        // RFC 7540 section 3.2.1: part of an upgrade to h2c, whether or not Connection names it.
+        Name::Http2Settings => true,
+        Name::Trailer => !chunked,
+        other => also(other),
+    });
 }
 
 /// Options of `Connection` that are no names of fields.
@@ -56,11 +57,12 @@ pub(super) fn prepare_request(request: &mut Request, listener: &Listener, down: 
     let trailers = lists(request.fields.all(Name::Te), b"trailers");
     let (upgrade, expects) = (request.upgrade, request.expects);
     let fields = &mut request.fields;
-    remove_hop_by_hop(fields);
-    fields.remove(Name::Te);
-    if !expects {
-        fields.remove(Name::Expect);
-    }
+    remove_hop_by_hop(fields, |name| match name {
+        Name::Te => true,
+        Name::Expect => !expects,
+        Name::Upgrade => !upgrade,
+        _ => false,
+    });
     if trailers {
         // RFC 9110 section 10.1.4: who sends TE names it in Connection.
         fields.push_known(Name::Te, b"trailers");
@@ -68,8 +70,6 @@ pub(super) fn prepare_request(request: &mut Request, listener: &Listener, down: 
     }
     if upgrade {
         fields.push_known(Name::Connection, b"upgrade");
-    } else {
-        fields.remove(Name::Upgrade);
     }
     match listener.settings.forwarded_for {
         ForwardedFor::Append => append_forwarded_for(fields, down.client.ip()),
@@ -146,18 +146,22 @@ pub(super) fn source(request: &Request, listener: &Listener, peer: IpAddr) -> Ip
 
 /// Makes a backend's header fields those of the answer to a client.
 pub(super) fn prepare_response(response: &mut Response) {
-    remove_hop_by_hop(&mut response.fields);
-    response.fields.remove(Name::Upgrade);
+    remove_hop_by_hop(&mut response.fields, |name| name == Name::Upgrade);
 }
 
 /// The same for a 101: the protocol stays named.
 pub(super) fn prepare_switch(response: &mut Response) {
-    remove_hop_by_hop(&mut response.fields);
+    remove_hop_by_hop(&mut response.fields, |_| false);
     response.fields.push_known(Name::Connection, b"upgrade");
 }
 
 /// One list in one line, the peer last.
 fn append_forwarded_for(fields: &mut Fields, client: IpAddr) {
+    let client = client.to_canonical();
+    if !fields.has(Name::ForwardedFor) {
+        // Writing to memory does not fail.
+        return fields.push_written(Name::ForwardedFor, |out| drop(write!(out, "{client}")));
+    }
     let mut list: Vec<u8> = Vec::with_capacity(48);
     for value in fields.all(Name::ForwardedFor) {
         if !value.is_empty() {
@@ -166,7 +170,7 @@ fn append_forwarded_for(fields: &mut Fields, client: IpAddr) {
         }
     }
     // Writing to memory does not fail.
-    let _ = write!(list, "{}", client.to_canonical());
+    let _ = write!(list, "{client}");
     fields.set(Name::ForwardedFor, &list);
 }
 
@@ -249,7 +253,7 @@ mod tests {
         ] {
             fields.push(name.as_bytes(), value.as_bytes());
         }
-        remove_hop_by_hop(&mut fields);
+        remove_hop_by_hop(&mut fields, |_| false);
         let left: Vec<_> = fields.iter().map(|(_, name, _)| name.to_vec()).collect();
         assert_eq!(left, [b"x-c".as_slice(), b"content-length", b"host"]);
     }

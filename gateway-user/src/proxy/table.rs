@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
+
 use super::{
     keyed::Key,
     limits::{Limits, RuleLimit},
@@ -22,7 +24,7 @@ use crate::{
 /// The listeners the proxy serves, by address, with their groups.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
-    listeners: Arc<HashMap<SocketAddr, Arc<Routes>>>,
+    listeners: Arc<HashMap<SocketAddr, Arc<Routes>, RandomState>>,
     pub(super) groups: Vec<Option<Arc<Group>>>,
     /// Nothing is known yet, which is not the same as nothing to serve.
     pub(super) starting: bool,
@@ -260,7 +262,7 @@ impl Router {
     }
 
     fn place(&mut self, vips: &[IpAddr]) {
-        let mut listeners = HashMap::new();
+        let mut listeners = HashMap::default();
         for routes in self.routes.values() {
             let listener = &routes.listener;
             let addresses = if listener.addresses.is_empty() {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use tokio::{net::TcpStream, time::Instant};
 
 use tokio_rustls::TlsConnector;
@@ -49,7 +50,7 @@ type Stack = Vec<(Upstream, Instant)>;
 /// Idle connections of one worker, by backend; the one used last is taken first.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: RefCell<HashMap<(SocketAddr, bool), Stack>>,
+    idle: RefCell<HashMap<(SocketAddr, bool), Stack, RandomState>>,
     /// Sessions with backends are resumed from it.
     tls: Arc<rustls::ClientConfig>,
     limits: PoolLimits,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, cache::Cache};
+use foldhash::fast::RandomState;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -102,10 +103,10 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) table: Arc<RouteTable>,
-    groups: RefCell<HashMap<usize, Rc<GroupState>>>,
+    groups: RefCell<HashMap<usize, Rc<GroupState>, RandomState>>,
     /// What there was of groups that may be asked for by their names.
     before: HashMap<GroupName, Rc<GroupState>>,
-    listeners: RefCell<HashMap<SocketAddr, Rc<ListenerState>>>,
+    listeners: RefCell<HashMap<SocketAddr, Rc<ListenerState>, RandomState>>,
 }
 
 /// A listener as one worker sees it.
