@@ -90,7 +90,8 @@ const BACKLOG: i32 = 4096;
 pub struct ProxyConfig {
     /// Threads; 0 is one per core.
     pub workers: usize,
-    /// Client connections held at once; more are answered 503 and closed.
+    /// Client connections held at once; more are answered 503 and closed. Fewer where the limit of open files asks for
+    /// that.
     pub max_connections: usize,
     /// From the first byte of a request head to its last; then 408.
     pub head_timeout: Duration,
@@ -128,6 +129,10 @@ impl Default for ProxyConfig {
 const MAX_FIELDS: usize = 100;
 /// The codec's buffer must hold the largest head.
 const MAX_HEAD_BYTES: usize = 96 * 1024;
+
+/// Files that the agent opens beside connections of clients and to backends, and connections that are always taken.
+const OWN_FILES: usize = 512;
+const LEAST_CONNECTIONS: usize = 64;
 
 /// Why the proxy could not start.
 #[derive(Debug)]
@@ -208,7 +213,7 @@ impl Proxy {
         let shared = Shared {
             table: Arc::clone(&table),
             connections,
-            max_connections: config.max_connections,
+            max_connections: config.max_connections.min(affordable()),
             workers,
             common: Arc::clone(&common),
             limits: Limits {
@@ -334,6 +339,16 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.end(Duration::ZERO);
     }
+}
+
+/// Client connections that the limit of open files allows: those with a request need one to a backend, and the agent has
+/// some of its own. More would leave the proxy unable to accept, or to say why not.
+fn affordable() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.map_or(usize::MAX, |files| {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        (files.saturating_sub(OWN_FILES) / 10 * 7).max(LEAST_CONNECTIONS)
+    })
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -14,6 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use aya::Ebpf;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -213,6 +214,7 @@ impl Gateway {
         // First the note, then the deed: `unload` gives back what the record names.
         recorder.save_all(&mut tables, &record)?;
         ports::take(wanted, had)?;
+        raise_open_files();
         let access_log = AccessLog::start(&options.access_log)?;
         let config = ProxyConfig {
             workers: options.proxy_workers,
@@ -452,4 +454,16 @@ fn log_samples(ebpf: &mut Ebpf) {
             logger.flush();
         }
     });
+}
+
+/// The proxy needs a file for every connection; the soft limit is there for programs that use select(2).
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(cause) = setrlimit(Resource::Nofile, raised) {
+        warn!(%cause, "the limit of open files stays as it is; fewer connections can be served");
+    }
 }

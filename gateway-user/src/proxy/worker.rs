@@ -47,6 +47,8 @@ const HAND_OVER: Duration = Duration::from_millis(200);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed, e.g. for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A worker that stops goes on accepting for this long: handshakes that have begun come to their end.
+const LAST_ACCEPTS: Duration = Duration::from_millis(200);
 /// Idle timeout until a request has told the listener.
 const FIRST_IDLE: Duration = Duration::from_secs(15);
 /// Pipes for tunnels, two file descriptors each.
@@ -279,12 +281,24 @@ pub(super) async fn run(
             _ = stop.changed() => break,
         }
     }
-    drop((listener, listener_v6));
+    let grace = stop.borrow().unwrap_or_default();
+    let until = Instant::now() + grace;
     worker.pool.close();
     worker.shared.close();
     worker.connections.stop();
-    let grace = stop.borrow().unwrap_or_default();
-    let until = Instant::now() + grace;
+    // Whoever stands in the queue by now would be reset by the end of the listener, though a successor may already
+    // take everybody else.
+    let last = tokio::time::sleep_until(until.min(Instant::now() + LAST_ACCEPTS));
+    tokio::pin!(last);
+    loop {
+        tokio::select! {
+            biased;
+            accepted = listener.accept() => accept(&worker, &shared, accepted).await,
+            accepted = next(listener_v6.as_ref()) => accept(&worker, &shared, accepted).await,
+            () = &mut last => break,
+        }
+    }
+    drop((listener, listener_v6));
     while shared.connections.load(Relaxed) > 0 && Instant::now() < until {
         tokio::time::sleep(DRAIN_LOOK).await;
     }
