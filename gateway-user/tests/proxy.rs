@@ -1,6 +1,8 @@
 //! The proxy with real sockets on loopback: what clients get and what backends see.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+#[path = "proxy/ambiguity.rs"]
+mod ambiguity;
 #[path = "proxy/balancing.rs"]
 mod balancing;
 #[path = "proxy/families.rs"]

@@ -15,6 +15,7 @@ pub mod costs;
 pub mod e2e;
 pub mod fixtures;
 pub mod fleet;
+pub mod fuzz_proxy;
 pub mod kernel;
 pub mod ledger;
 pub mod lockstep;

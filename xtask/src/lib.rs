@@ -9,6 +9,7 @@ pub mod client;
 pub mod console;
 pub mod demo;
 pub mod ebpf;
+pub mod fuzz_proxy;
 pub mod kernel;
 pub mod kernel_matrix;
 pub mod lab;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use xtask::{
     bench, chaos, chart,
     client::{self, Job, Pattern},
-    console, demo, ebpf, kernel_matrix, lab, netns, pod, setup, suite, verify,
+    console, demo, ebpf, fuzz_proxy, kernel_matrix, lab, netns, pod, setup, suite, verify,
 };
 
 #[derive(Parser)]
@@ -48,6 +48,8 @@ enum Command {
     },
     /// Everything changes at once: nothing may be reset or misrouted
     Chaos(chaos::Options),
+    /// Mutated HTTP/1.x against the proxy: what is served must be what a second reading finds
+    FuzzProxy(fuzz_proxy::Options),
     /// Measurements of one part, with their bars
     #[command(subcommand)]
     Bench(Bench),
@@ -167,6 +169,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
         Command::Chaos(options) => return chaos::run(options),
+        Command::FuzzProxy(options) => return fuzz_proxy::run(options),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
         Command::KernelMatrix(options) => return kernel_matrix::run(&options),
         Command::KernelMatrixGuest => kernel_matrix::guest::run(),

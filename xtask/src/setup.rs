@@ -27,6 +27,9 @@ pub const LAB: &[Need] = &[
     ("curl", "curl"),
 ];
 
+/// A second opinion for the tests of the proxy.
+pub const REFEREE: &[Need] = &[("haproxy", "haproxy")];
+
 /// Installs what is missing for these programs; does nothing, quickly, when all are there.
 pub fn ensure(needs: &[Need]) -> Result<()> {
     let mut packages: Vec<&str> = needs
@@ -85,9 +88,11 @@ pub fn installed(package: &str) -> bool {
 /// `cargo xtask setup`.
 pub fn run() -> Result<()> {
     ensure(LAB)?;
+    ensure(REFEREE)?;
     let helm = chart::ensure()?;
     let mut rows: Vec<Vec<String>> = LAB
         .iter()
+        .chain(REFEREE)
         .filter_map(|(program, package)| {
             let path = process::which(program)?;
             Some(vec![

@@ -167,7 +167,7 @@ pub(crate) fn read_head(reader: &mut impl BufRead) -> io::Result<String> {
     }
 }
 
-fn read_body(reader: &mut impl BufRead, message: &mut Seen) -> io::Result<()> {
+pub(crate) fn read_body(reader: &mut impl BufRead, message: &mut Seen) -> io::Result<()> {
     if let Some(length) = message.header("content-length").first() {
         let length: u64 = length.parse().map_err(|_| io::ErrorKind::InvalidData)?;
         let read = reader.take(length).read_to_end(&mut message.body)?;

@@ -111,6 +111,10 @@ pub(in crate::proxy) fn read(
         return Err(bad("Host is missing"));
     }
     if let Some(authority) = target {
+        // RFC 9110 section 4.2.1: an empty host makes an http URI invalid.
+        if matches!(request.fields.text(authority), [] | [b':', ..]) {
+            return Err(bad("the request target is an http URL without a host"));
+        }
         // RFC 9112 section 3.2.2: the target's authority replaces whatever Host says.
         let value = request.fields.text(authority).to_vec();
         request.fields.set(Name::Host, &value);
@@ -418,6 +422,8 @@ mod tests {
             ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://:80/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a,b\\c\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: \u{e4}\r\n\r\n", 400),
             ("GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n", 400),
