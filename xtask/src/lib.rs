@@ -9,6 +9,7 @@ pub mod client;
 pub mod console;
 pub mod demo;
 pub mod ebpf;
+pub mod hostile;
 pub mod kernel;
 pub mod kernel_matrix;
 pub mod lab;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use xtask::{
     bench, chaos, chart,
     client::{self, Job, Pattern},
-    console, demo, ebpf, kernel_matrix, lab, netns, pod, setup, suite, verify,
+    console, demo, ebpf, hostile, kernel_matrix, lab, netns, pod, setup, suite, verify,
 };
 
 #[derive(Parser)]
@@ -48,6 +48,8 @@ enum Command {
     },
     /// Everything changes at once: nothing may be reset or misrouted
     Chaos(chaos::Options),
+    /// Slow and hostile clients of every kind beside a normal one, which must not notice
+    Hostile(hostile::Options),
     /// Measurements of one part, with their bars
     #[command(subcommand)]
     Bench(Bench),
@@ -162,6 +164,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
         Command::Chaos(options) => return chaos::run(options),
+        Command::Hostile(options) => return hostile::run(&options),
         Command::Bench(Bench::Control { json }) => return bench::control(json),
         Command::KernelMatrix(options) => return kernel_matrix::run(&options),
         Command::KernelMatrixGuest => kernel_matrix::guest::run(),
