@@ -6,6 +6,8 @@
 //!
 //! A Kubernetes API server in this process ([`apiserver`]) is what everything that talks to Kubernetes is tested against.
 //!
+//! Slow and hostile clients ([`hostile`]) attack the proxy as a process, beside a client that must not notice.
+//!
 //! The end-to-end tests ([`e2e`]) run the agent itself, as a process, on the lab's real connections.
 
 pub mod apiserver;
@@ -15,7 +17,11 @@ pub mod costs;
 pub mod e2e;
 pub mod fixtures;
 pub mod fleet;
+<<<<<<< HEAD
 pub mod fuzz_proxy;
+=======
+pub mod hostile;
+>>>>>>> w/hostile
 pub mod kernel;
 pub mod ledger;
 pub mod lockstep;
