@@ -6,7 +6,6 @@
 //! Invariant: this room learns what to serve from a [`RouteTable`] only; it reads no object, map or file, and
 //! binds no address of a client. Which address a client meant is the local address of its connection.
 
-#[allow(dead_code, reason = "HTTP/2 connections use it next")]
 mod abuse;
 pub mod access_log;
 mod attempt;

@@ -17,11 +17,8 @@ pub mod costs;
 pub mod e2e;
 pub mod fixtures;
 pub mod fleet;
-<<<<<<< HEAD
 pub mod fuzz_proxy;
-=======
 pub mod hostile;
->>>>>>> w/hostile
 pub mod kernel;
 pub mod ledger;
 pub mod lockstep;

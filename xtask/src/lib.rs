@@ -9,11 +9,8 @@ pub mod client;
 pub mod console;
 pub mod demo;
 pub mod ebpf;
-<<<<<<< HEAD
 pub mod fuzz_proxy;
-=======
 pub mod hostile;
->>>>>>> w/hostile
 pub mod kernel;
 pub mod kernel_matrix;
 pub mod lab;

@@ -7,11 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use xtask::{
     bench, chaos, chart,
     client::{self, Job, Pattern},
-<<<<<<< HEAD
-    console, demo, ebpf, fuzz_proxy, kernel_matrix, lab, netns, pod, setup, suite, verify,
-=======
-    console, demo, ebpf, hostile, kernel_matrix, lab, netns, pod, setup, suite, verify,
->>>>>>> w/hostile
+    console, demo, ebpf, fuzz_proxy, hostile, kernel_matrix, lab, netns, pod, setup, suite, verify,
 };
 
 #[derive(Parser)]
@@ -52,13 +48,10 @@ enum Command {
     },
     /// Everything changes at once: nothing may be reset or misrouted
     Chaos(chaos::Options),
-<<<<<<< HEAD
     /// Mutated HTTP/1.x against the proxy: what is served must be what a second reading finds
     FuzzProxy(fuzz_proxy::Options),
-=======
     /// Slow and hostile clients of every kind beside a normal one, which must not notice
     Hostile(hostile::Options),
->>>>>>> w/hostile
     /// Measurements of one part, with their bars
     #[command(subcommand)]
     Bench(Bench),
@@ -178,11 +171,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
         Command::Chaos(options) => return chaos::run(options),
-<<<<<<< HEAD
         Command::FuzzProxy(options) => return fuzz_proxy::run(options),
-=======
         Command::Hostile(options) => return hostile::run(&options),
->>>>>>> w/hostile
         Command::Bench(Bench::Control { json }) => return bench::control(json),
         Command::KernelMatrix(options) => return kernel_matrix::run(&options),
         Command::KernelMatrixGuest => kernel_matrix::guest::run(),

@@ -123,9 +123,10 @@ pub(super) async fn serve(
             if request.has_body() && reply.keep && !refusal.close {
                 reply.keep = !request.expects && drained(&mut from, timer).await;
             }
-            match reply.refuse(refusal, response).await {
-                Ok(()) => next(&reply),
-                Err(_) => Next::Abort,
+            let until = Instant::now() + worker.stall_timeout;
+            match timer.limit(until, reply.refuse(refusal, response)).await {
+                Some(Ok(())) => next(&reply),
+                Some(Err(_)) | None => Next::Abort,
             }
         }
     };
@@ -203,8 +204,13 @@ impl Running<'_> {
                 cors.mark(response);
             }
             self.record.response_body = body.len() as u64;
-            let written = reply.whole(response, &body).await;
-            return written.map(|()| Answered::Whole).map_err(|_| Broken::Gone);
+            // Who asks and does not read holds the answer only so long.
+            let until = Instant::now() + self.worker.stall_timeout;
+            let written = self.timer.limit(until, reply.whole(response, &body)).await;
+            return match written {
+                Some(Ok(())) => Ok(Answered::Whole),
+                Some(Err(_)) | None => Err(Broken::Gone),
+            };
         }
         let groups = routes.tokens.get(&index);
         let asked_group = groups.and_then(|it| it.asked(request.fields.all(Name::Cookie)));

@@ -194,7 +194,7 @@ pub(super) fn host_of(authority: &str) -> Option<&str> {
         // RFC 3986 section 3.2.2: reg-name.
         let allowed =
             |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
-        if !bytes[..end].iter().all(allowed) {
+        if !bytes[..end].iter().all(allowed) || !is_escaped_well(&bytes[..end]) {
             return None;
         }
         end
@@ -211,6 +211,15 @@ pub(super) fn host_of(authority: &str) -> Option<&str> {
     } else {
         None
     }
+}
+
+/// RFC 3986 section 2.1: a percent sign stands before two hexadecimal digits.
+fn is_escaped_well(host: &[u8]) -> bool {
+    let mut signs = host.iter().zip(1..).filter(|(byte, _)| **byte == b'%');
+    signs.all(|(_, behind)| {
+        let digits = host.get(behind..behind + 2);
+        digits.is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 #[cfg(test)]
@@ -232,6 +241,10 @@ mod tests {
             ("a b", None),
             ("a/b", None),
             ("user@a", None),
+            ("%", None),
+            ("a%zz", None),
+            ("a%4", None),
+            ("a%41", Some("a%41")),
         ] {
             assert_eq!(host_of(authority), host, "{authority}");
         }

@@ -7,17 +7,21 @@ use std::{
     fmt, io,
     net::Shutdown,
     pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::BufMut;
 use socket2::SockRef;
+use tokio::time::Instant;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::TlsStream;
+
+use super::abuse::Account;
 
 /// One connection.
 pub(super) struct Io {
@@ -28,6 +32,8 @@ pub(super) struct Io {
     ended: Cell<bool>,
     /// Bytes that were read and are to be read again.
     ahead: RefCell<Vec<u8>>,
+    /// Judges what an HTTP/2 client sends.
+    account: Option<Rc<RefCell<Account>>>,
 }
 
 enum Transport {
@@ -61,6 +67,7 @@ impl Io {
             written: Cell::new(0),
             ended: Cell::new(false),
             ahead: RefCell::default(),
+            account: None,
         }
     }
 
@@ -81,6 +88,18 @@ impl Io {
     /// Puts bytes in front of what comes, for who reads through [`AsyncRead`].
     pub(super) fn unread(&self, bytes: &[u8]) {
         self.ahead.borrow_mut().extend_from_slice(bytes);
+    }
+
+    /// Has an account told of all bytes that are read through [`AsyncRead`], and of those written.
+    pub(super) fn judge(&mut self, account: &Rc<RefCell<Account>>) {
+        self.account = Some(Rc::clone(account));
+    }
+
+    fn tell(&self, bytes: &[u8]) {
+        if let Some(account) = &self.account {
+            // The verdict is asked for where the connection is served.
+            let _ = account.borrow_mut().read(Instant::now(), bytes);
+        }
     }
 
     /// Whether the peer has said that nothing more comes.
@@ -153,6 +172,9 @@ impl Io {
         };
         let written = outcome?;
         self.written.set(self.written.get() + written as u64);
+        if let Some(account) = &self.account {
+            account.borrow_mut().wrote(written as u64);
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -203,6 +225,7 @@ impl AsyncRead for Io {
         if !ahead.is_empty() {
             let step = ahead.len().min(buf.remaining());
             buf.put_slice(&ahead[..step]);
+            self.tell(&ahead[..step]);
             ahead.drain(..step);
             return Poll::Ready(Ok(()));
         }
@@ -215,6 +238,7 @@ impl AsyncRead for Io {
         };
         ready!(outcome)?;
         let read = buf.filled().len() - before;
+        self.tell(&buf.filled()[before..]);
         self.read.set(self.read.get() + read as u64);
         if read == 0 && room > 0 {
             self.ended.set(true);

@@ -55,11 +55,13 @@ pub enum Reason {
     ClientGone,
     /// The TLS handshake failed or was not finished.
     HandshakeFailed,
+    /// An HTTP/2 client made work instead of requests.
+    Flood,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -83,6 +85,7 @@ impl Reason {
         Self::Misdirected,
         Self::ClientGone,
         Self::HandshakeFailed,
+        Self::Flood,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -111,6 +114,7 @@ impl Reason {
             Self::Misdirected => "misdirected",
             Self::ClientGone => "client-gone",
             Self::HandshakeFailed => "handshake-failed",
+            Self::Flood => "flood",
         }
     }
 
@@ -129,7 +133,7 @@ impl Reason {
             }
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             // Never sent: there is nobody to read it.
-            Self::RequestTimeout | Self::ClientGone | Self::HandshakeFailed => {
+            Self::RequestTimeout | Self::ClientGone | Self::HandshakeFailed | Self::Flood => {
                 StatusCode::REQUEST_TIMEOUT
             }
             Self::BadRequest => StatusCode::BAD_REQUEST,

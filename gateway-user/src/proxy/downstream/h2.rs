@@ -1,7 +1,7 @@
 //! HTTP/2 with a client: one exchange for each stream, all on the connection's worker.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::pin,
     rc::Rc,
@@ -15,12 +15,14 @@ use tokio::time::Instant;
 
 use super::Downstream;
 use crate::proxy::{
+    abuse::Account,
     body::{Incoming, Outgoing},
     exchange::{self, Next},
     h1::Sink,
     http2::{Receiving, Sending, convert},
     io::Io,
     message::Version,
+    reason::Reason,
     reply::Reply,
     stats::ConnectionCount,
     timer::Timer,
@@ -37,13 +39,17 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// CVE-2023-44487 (rapid reset), CVE-2025-8671 (MadeYouReset): beyond these the connection ends.
 const PENDING_RESETS: usize = 32;
 const LOCAL_RESETS: usize = 64;
+/// Points that a request takes which is none.
+const MALFORMED: u32 = 20;
+/// Who is told why the connection ends has this long to read it.
+const CALMED: Duration = Duration::from_secs(1);
 /// Who was told to go away and does not.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Serves to the end of the connection.
 pub(in crate::proxy) async fn serve(
     worker: Rc<Worker>,
-    (io, ahead): (Io, Vec<u8>),
+    (mut io, ahead): (Io, Vec<u8>),
     down: Downstream,
     idle_timeout: Duration,
     _count: ConnectionCount,
@@ -60,6 +66,8 @@ pub(in crate::proxy) async fn serve(
         .max_local_error_reset_streams(Some(LOCAL_RESETS));
     let mut timer = Timer::default();
     let opened = Instant::now();
+    let account = Rc::new(RefCell::new(Account::new(opened)));
+    io.judge(&account);
     let until = opened + worker.limits.head_timeout;
     let handshake = async {
         begins(&io, ahead).await?;
@@ -72,10 +80,18 @@ pub(in crate::proxy) async fn serve(
     let idle = Rc::new(Cell::new(idle_timeout));
     let open = Rc::new(Cell::new(0_usize));
     let mut told = false;
+    let mut calmed = false;
     let mut idle_since = Instant::now();
     loop {
         let accepted = poll_fn(|cx| {
             loop {
+                if account.borrow().verdict().is_err() && !calmed {
+                    calmed = true;
+                    told = true;
+                    idle_since = Instant::now();
+                    worker.stats.reason(Reason::Flood);
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                }
                 if let Poll::Ready(accepted) = connection.poll_accept(cx) {
                     return Poll::Ready(accepted);
                 }
@@ -85,7 +101,11 @@ pub(in crate::proxy) async fn serve(
                     connection.graceful_shutdown();
                     continue;
                 }
-                let span = if told { DRAIN } else { idle.get() };
+                let span = match (calmed, told) {
+                    (true, _) => CALMED,
+                    (false, true) => DRAIN,
+                    (false, false) => idle.get(),
+                };
                 if open.get() > 0 && !told {
                     idle_since = Instant::now();
                 }
@@ -102,6 +122,7 @@ pub(in crate::proxy) async fn serve(
         match accepted {
             Some(Ok((request, respond))) => {
                 let stream = Stream {
+                    account: Rc::clone(&account),
                     worker: Rc::clone(&worker),
                     down: Rc::clone(&down),
                     idle: Rc::clone(&idle),
@@ -171,6 +192,7 @@ impl Drop for Open {
 
 /// One request and its answer.
 struct Stream {
+    account: Rc<RefCell<Account>>,
     worker: Rc<Worker>,
     down: Rc<Downstream>,
     idle: Rc<Cell<Duration>>,
@@ -191,8 +213,11 @@ impl Stream {
             worker.stats.reason(refusal.reason);
             head.version = Version::Http2;
             let mut reply = Reply::new(to, head, true, &worker.stats);
+            // Reading what is refused costs more than answering it.
+            let _ = self.account.borrow_mut().charge(MALFORMED);
+            let until = Instant::now() + worker.stall_timeout;
             // A client that left does not hear why.
-            let _ = reply.refuse(refusal, response).await;
+            let _ = tokio::time::timeout_at(until, reply.refuse(refusal, response)).await;
         } else {
             let from = Incoming::H2(Box::new(Receiving::new(body, Some(sending.clone()))));
             let mut timer = Timer::default();
@@ -209,7 +234,8 @@ impl Stream {
                 self.idle.set(idle);
             }
             match next {
-                Next::Keep | Next::Tunnel(_) => {}
+                Next::Keep => self.account.borrow_mut().answered(),
+                Next::Tunnel(_) => {}
                 Next::Close { .. } | Next::Abort => sending.reset(h2::Reason::INTERNAL_ERROR),
             }
         }

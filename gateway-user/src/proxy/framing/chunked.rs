@@ -147,6 +147,11 @@ impl Chunked {
         }
         let (name, value) = field(line)?;
         // RFC 9110 section 6.5.1: fields that frame or route a message are not trailers.
+        // Nor are those that say who asks: a backend that merges them with the others would believe them.
+        let authenticates = [b"authorization".as_slice(), b"proxy-authorization"];
+        if authenticates.iter().any(|it| name.eq_ignore_ascii_case(it)) {
+            return Err(bad("a trailer field would authenticate"));
+        }
         if matches!(
             Name::of(name),
             Name::TransferEncoding
@@ -156,6 +161,14 @@ impl Chunked {
                 | Name::Te
                 | Name::Trailer
                 | Name::Upgrade
+                | Name::Expect
+                | Name::Cookie
+                | Name::SetCookie
+                | Name::ForwardedFor
+                | Name::ForwardedHost
+                | Name::ForwardedPort
+                | Name::ForwardedProto
+                | Name::ForwardedClientPort
         ) {
             return Err(bad("a trailer field would change the framing"));
         }
