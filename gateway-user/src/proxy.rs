@@ -118,7 +118,7 @@ impl Default for ProxyConfig {
             head_timeout: Duration::from_secs(10),
             max_head_bytes: 64 * 1024,
             max_target_bytes: 32 * 1024,
-            idle_per_backend: 64,
+            idle_per_backend: 1024,
             upstream_idle_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(300),
             secret: Vec::new(),

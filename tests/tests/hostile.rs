@@ -55,7 +55,7 @@ fn nobody_notices_what_a_small_table_expands_to() {
 }
 
 #[test]
-#[ignore = "reported"]
+
 fn streams_whose_answer_of_the_proxy_is_never_taken_end_like_those_of_a_backend() {
     let outcome = beside_for("h2-stalled-404", Duration::from_secs(10));
     let told = &outcome.told;

@@ -170,7 +170,8 @@ fn rechunk(bytes: &mut Vec<u8>, dice: &mut Dice) {
         let end = start + bytes[*start..].windows(2).position(|it| it == b"\r\n")?;
         let size = std::str::from_utf8(&bytes[*start..end]).ok()?;
         let size = usize::from_str_radix(size, 16).ok()?;
-        (size > 1 && end + 2 + size <= bytes.len()).then_some((*start, end + 2, size))
+        let there = bytes.len().checked_sub(end + 2)?;
+        (size > 1 && size <= there).then_some((*start, end + 2, size))
     });
     let sized: Vec<_> = sized.collect();
     if sized.is_empty() {

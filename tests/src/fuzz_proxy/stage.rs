@@ -95,7 +95,12 @@ impl Stage {
         let address = proxy.local_addr();
         let ir = everything_to(origin, address.port());
         let vips = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        let table = Router::default().update(&ir, &Touched::all(&ir), &vips);
+        let table = Router::default().update(
+            &ir,
+            &Touched::all(&ir),
+            &vips,
+            &gateway_user::tls::Servers::default(),
+        );
         proxy.update(table);
         Ok(Self {
             proxy: Some(proxy),

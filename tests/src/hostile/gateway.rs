@@ -50,7 +50,12 @@ pub fn run(origin: SocketAddr) -> Result<()> {
     touched.listeners.extend(ir.listeners.keys().cloned());
     touched.groups.extend(ir.groups.keys().cloned());
     let vips = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-    proxy.update(Router::default().update(&ir, &touched, &vips));
+    proxy.update(Router::default().update(
+        &ir,
+        &touched,
+        &vips,
+        &gateway_user::tls::Servers::default(),
+    ));
     let stats = proxy.stats();
     part::serve(proxy.local_addr(), || {
         let now = stats.snapshot();

@@ -59,9 +59,11 @@ fn samples(text: &str) -> Result<BTreeMap<String, f64>> {
         let (series, value) = line.rsplit_once(' ').with_context(|| line.to_owned())?;
         let value: f64 = value.parse().with_context(|| line.to_owned())?;
         let name = series.split('{').next().unwrap_or(series);
-        let known = [name, name.trim_end_matches("_total")]
-            .iter()
-            .any(|n| types.contains_key(*n));
+        let suffixes = ["", "_total", "_bucket", "_sum", "_count"];
+        let known = suffixes.iter().any(|suffix| {
+            let name = name.strip_suffix(suffix);
+            name.is_some_and(|name| types.contains_key(name))
+        });
         if !known
             || !name.starts_with("fleetgate_")
             || series.contains('{') != series.ends_with('}')
