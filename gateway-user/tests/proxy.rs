@@ -17,6 +17,8 @@ mod h2rows;
 mod h2run;
 #[path = "proxy/http2.rs"]
 mod http2;
+#[path = "proxy/rules.rs"]
+mod rules;
 #[path = "proxy/strictness.rs"]
 mod strictness;
 #[path = "proxy/support.rs"]

@@ -17,7 +17,10 @@ fn gateway(origin: &Origin) -> Gateway {
 }
 
 /// Runs a client on a runtime of its own.
-fn with<T, F: Future<Output = T>>(proxy: &Proxy, run: impl FnOnce(SendRequest<Bytes>) -> F) -> T {
+pub(crate) fn with<T, F: Future<Output = T>>(
+    proxy: &Proxy,
+    run: impl FnOnce(SendRequest<Bytes>) -> F,
+) -> T {
     let address = proxy.local_addr();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -34,13 +37,13 @@ fn with<T, F: Future<Output = T>>(proxy: &Proxy, run: impl FnOnce(SendRequest<By
     })
 }
 
-struct Got {
-    head: Response<()>,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
+pub(crate) struct Got {
+    pub(crate) head: Response<()>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
 }
 
-async fn receive(response: client::ResponseFuture) -> Result<Got, h2::Error> {
+pub(crate) async fn receive(response: client::ResponseFuture) -> Result<Got, h2::Error> {
     let (head, mut body) = response.await?.into_parts();
     let mut data = Vec::new();
     while let Some(piece) = body.data().await {

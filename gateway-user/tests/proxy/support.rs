@@ -13,13 +13,14 @@ use std::{
 
 use gateway_user::{
     ir::{
-        Affinity, Backend, ClusterId, Conditions, Group, GroupName, Ir, Listener, ListenerName,
-        ListenerProtocol, ListenerSettings, Rule, ServiceName, Split, Steering, SteeringMode,
-        Touched,
+        Affinity, Backend, ClusterId, Conditions, Direction, Filter, Group, GroupName, Ir,
+        Listener, ListenerName, ListenerProtocol, ListenerSettings, Policy, Rule, ServiceName,
+        Split, Steering, SteeringMode, Target, Touched,
     },
-    proxy::{Proxy, ProxyConfig, Router, StatsSnapshot},
+    proxy::{Proxy, ProxyConfig, Router, StatsSnapshot, access_log::AccessLog},
     tls::Servers,
 };
+use socket2::{Domain, Socket, Type};
 
 /// What a backend received.
 #[derive(Clone, Debug, Default)]
@@ -231,7 +232,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(proxy: &Proxy) -> Self {
-        let stream = TcpStream::connect(proxy.local_addr()).unwrap();
+        Self::over(TcpStream::connect(proxy.local_addr()).unwrap())
+    }
+
+    /// A client with an address of its own, of 127.0.0.0/8.
+    pub(crate) fn from(address: Ipv4Addr, proxy: &Proxy) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let own = SocketAddr::from((address, 0));
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&proxy.local_addr().into()).unwrap();
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -285,7 +298,12 @@ impl Client {
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Reply {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: demo\r\n\r\n"));
+        self.get_with(path, "")
+    }
+
+    /// With further field lines, each ended by CRLF.
+    pub(crate) fn get_with(&mut self, path: &str, fields: &str) -> Reply {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: demo\r\n{fields}\r\n"));
         self.reply().unwrap()
     }
 
@@ -336,17 +354,51 @@ pub(crate) fn group(name: &str, backends: Vec<Backend>) -> Arc<Group> {
     })
 }
 
-/// A rule and the one group that it names.
+/// The same, with its pods treated as `policy` says.
+pub(crate) fn treated(name: &str, backends: Vec<Backend>, policy: Policy) -> Arc<Group> {
+    Arc::new(Group {
+        policy: Arc::new(policy),
+        ..Group::clone(&group(name, backends))
+    })
+}
+
+/// A rule and the groups that it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
     pub(crate) conditions: Conditions,
     pub(crate) group: Arc<Group>,
+    pub(crate) direction: Direction,
+    pub(crate) filters: Vec<Filter>,
+    /// `None`: everything goes to the group.
+    pub(crate) target: Option<Target>,
+    /// Further groups, of the target or of a mirror.
+    pub(crate) others: Vec<Arc<Group>>,
 }
 
 pub(crate) fn rule(group: Arc<Group>) -> Routed {
     Routed {
         conditions: Conditions::default(),
         group,
+        direction: Direction::Request,
+        filters: Vec::new(),
+        target: None,
+        others: Vec::new(),
+    }
+}
+
+/// A rule with filters.
+pub(crate) fn filtered(group: Arc<Group>, filters: Vec<Filter>) -> Routed {
+    Routed {
+        filters,
+        ..rule(group)
+    }
+}
+
+/// A rule that needs no backend.
+pub(crate) fn answered(target: Target) -> Routed {
+    Routed {
+        target: Some(target),
+        ..rule(group("none", Vec::new()))
     }
 }
 
@@ -359,10 +411,15 @@ pub(crate) struct Site {
 
 impl Site {
     fn ir(&self, port: u16) -> Ir {
-        let rule = |it: &Routed| {
+        let rule = |(at, it): (usize, &Routed)| {
+            let place = format!("spec.rules[{at}]");
+            let forwarding = Rule::forwarding(it.group.name.clone(), place);
             Arc::new(Rule {
                 conditions: it.conditions.clone(),
-                ..Rule::forwarding(it.group.name.clone(), "spec.rules[0]")
+                direction: it.direction,
+                filters: it.filters.clone(),
+                target: it.target.clone().unwrap_or(forwarding.target.clone()),
+                ..forwarding
             })
         };
         let name = ListenerName {
@@ -375,16 +432,17 @@ impl Site {
             addresses: Vec::new(),
             settings: Arc::new(self.settings.clone()),
             refused: None,
-            rules: self.rules.iter().map(rule).collect(),
+            rules: self.rules.iter().enumerate().map(rule).collect(),
             steering: Steering {
                 mode: SteeringMode::Request,
                 reason: "test".into(),
             },
         };
-        let groups = self.rules.iter().map(|it| &it.group);
+        let named = |it: &Routed| [vec![it.group.clone()], it.others.clone()].concat();
+        let groups = self.rules.iter().flat_map(named);
         Ir {
             listeners: [(name, Arc::new(listener))].into(),
-            groups: groups.map(|it| (it.name.clone(), Arc::clone(it))).collect(),
+            groups: groups.map(|it| (it.name.clone(), it)).collect(),
         }
     }
 }
@@ -410,12 +468,17 @@ impl Gateway {
     }
 
     pub(crate) fn with(config: ProxyConfig, rules: Vec<Routed>) -> Self {
+        Self::logging(config, rules, &AccessLog::off())
+    }
+
+    /// The same, with a log of requests.
+    pub(crate) fn logging(config: ProxyConfig, rules: Vec<Routed>, log: &AccessLog) -> Self {
         let settings = ListenerSettings {
             request_timeout: Duration::from_secs(10),
             ..ListenerSettings::default()
         };
         let mut gateway = Self {
-            proxy: Proxy::start(config).unwrap(),
+            proxy: Proxy::start_logging(config, log).unwrap(),
             site: Site { settings, rules },
             ir: Ir::default(),
             router: Router::default(),

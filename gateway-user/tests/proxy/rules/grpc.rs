@@ -1,0 +1,193 @@
+//! Pods that speak HTTP/2 without TLS, as for gRPC.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use bytes::Bytes;
+use gateway_user::ir::{BackendProtocol, Policy};
+use h2::{Reason, client::SendRequest};
+use http::{HeaderMap, Request};
+
+use super::h2pod::{Pod, pod};
+use crate::{
+    http2::{receive, with},
+    support::{Gateway, backend, eventually, rule, treated},
+};
+
+fn gateway(pod: &Pod) -> Gateway {
+    let policy = Policy {
+        protocol: BackendProtocol::Grpc,
+        ..Policy::default()
+    };
+    let group = treated("grpc", vec![backend("c1", pod.address, 1)], policy);
+    let mut gateway = Gateway::start(vec![rule(group)]);
+    gateway.change(|site| site.settings.h2c = true);
+    gateway
+}
+
+fn call(path: &str) -> Request<()> {
+    let request = Request::post(format!("http://a.example{path}")).header("te", "trailers");
+    request
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap()
+}
+
+/// Says hello, whole.
+async fn hello(send: &SendRequest<Bytes>, path: &str) -> Result<crate::http2::Got, h2::Error> {
+    let mut send = send.clone().ready().await?;
+    let (response, mut stream) = send.send_request(call(path), false)?;
+    stream.send_data(Bytes::from_static(b"hello"), true)?;
+    receive(response).await
+}
+
+#[test]
+fn a_call_is_answered_with_its_trailers_and_calls_share_a_connection() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        for _ in 0..10 {
+            let got = hello(&send, "/echo").await.unwrap();
+            assert_eq!(
+                (got.head.status().as_u16(), got.body.as_slice()),
+                (200, &b"hello"[..])
+            );
+            let trailers = got.trailers.unwrap();
+            assert_eq!(trailers["grpc-status"], "0");
+            assert_eq!(
+                (trailers["x-bytes"].as_bytes(), trailers["x-te"].as_bytes()),
+                (&b"5"[..], &b"trailers"[..])
+            );
+        }
+        let got = hello(&send, "/only-trailers").await.unwrap();
+        assert_eq!(
+            (got.head.headers()["grpc-status"].as_bytes(), got.body.len()),
+            (&b"12"[..], 0)
+        );
+    });
+    assert_eq!(pod.connections.load(SeqCst), 1);
+}
+
+#[test]
+fn messages_stream_both_ways_each_before_the_next_one_is_sent() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        let mut send = send.ready().await.unwrap();
+        let (response, mut up) = send.send_request(call("/echo"), false).unwrap();
+        up.send_data(Bytes::from_static(b"first"), false).unwrap();
+        let mut down = response.await.unwrap().into_body();
+        assert_eq!(down.data().await.unwrap().unwrap(), "first");
+        for round in 0..20 {
+            let message = Bytes::from(format!("message {round}"));
+            up.send_data(message.clone(), false).unwrap();
+            let piece = down.data().await.unwrap().unwrap();
+            down.flow_control().release_capacity(piece.len()).unwrap();
+            assert_eq!(piece, message);
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-mine", "1".parse().unwrap());
+        up.send_trailers(trailers).unwrap();
+        assert!(down.data().await.is_none());
+        let trailers = down.trailers().await.unwrap().unwrap();
+        assert_eq!(
+            (
+                trailers["grpc-status"].as_bytes(),
+                trailers["x-mine"].as_bytes()
+            ),
+            (&b"0"[..], &b"1"[..])
+        );
+    });
+}
+
+#[test]
+fn a_stream_that_the_pod_breaks_off_is_broken_off_for_the_client_and_no_other_one_is() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        // Opens the connection.
+        hello(&send, "/echo").await.unwrap();
+        let mut other = send.clone().ready().await.unwrap();
+        let (response, mut up) = other.send_request(call("/echo"), false).unwrap();
+        let broken = hello(&send, "/break").await;
+        assert!(
+            broken.is_err_and(|err| err.is_reset()),
+            "what came is not whole"
+        );
+        let got = hello(&send, "/fail").await.unwrap();
+        assert_eq!(
+            (
+                got.head.status().as_u16(),
+                got.head.headers()["x-fleetgate-reason"].as_bytes()
+            ),
+            (502, &b"bad-response"[..])
+        );
+        up.send_data(Bytes::from_static(b"still here"), true)
+            .unwrap();
+        assert_eq!(receive(response).await.unwrap().body, b"still here");
+    });
+    assert_eq!(pod.connections.load(SeqCst), 1);
+}
+
+#[test]
+fn a_stream_that_the_client_breaks_off_ends_at_the_pod() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        let mut ready = send.clone().ready().await.unwrap();
+        let (response, mut up) = ready.send_request(call("/echo"), false).unwrap();
+        up.send_data(Bytes::from_static(b"hello"), false).unwrap();
+        let mut down = response.await.unwrap().into_body();
+        assert!(down.data().await.unwrap().is_ok());
+        up.send_reset(Reason::CANCEL);
+        drop(down);
+        assert_eq!(
+            hello(&send, "/echo").await.unwrap().body,
+            b"hello",
+            "others go on"
+        );
+    });
+    eventually("the pod is told", || pod.resets.load(SeqCst) == 1);
+}
+
+#[test]
+fn after_a_goaway_calls_go_on_over_a_new_connection() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        for round in 1..=5 {
+            let mut long = send.clone().ready().await.unwrap();
+            let (response, mut up) = long.send_request(call("/echo"), false).unwrap();
+            up.send_data(Bytes::from_static(b"a"), false).unwrap();
+            let response = response.await.unwrap();
+            let last = hello(&send, "/goaway").await.unwrap();
+            assert_eq!(last.trailers.unwrap()["grpc-status"], "0");
+            // What began before it is finished on the old connection, what begins later is not disturbed.
+            let next = hello(&send, "/echo").await.unwrap();
+            assert_eq!(
+                (next.head.status().as_u16(), next.body.as_slice()),
+                (200, &b"hello"[..]),
+                "{round}"
+            );
+            up.send_data(Bytes::from_static(b"b"), true).unwrap();
+            let mut down = response.into_body();
+            let mut all = Vec::new();
+            while let Some(piece) = down.data().await {
+                all.extend(piece.unwrap());
+            }
+            assert_eq!(all, b"ab");
+        }
+    });
+    assert_eq!(pod.connections.load(SeqCst), 6);
+}
+
+#[test]
+fn a_call_that_the_pod_refuses_unprocessed_is_told_as_a_reason() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        let got = hello(&send, "/refuse").await.unwrap();
+        assert_eq!(got.head.status(), 502);
+        assert!(got.head.headers().contains_key("x-fleetgate-reason"));
+        assert_eq!(hello(&send, "/echo").await.unwrap().body, b"hello");
+    });
+}
