@@ -136,6 +136,9 @@ pub(super) async fn attempt(
         let Some(picked) = group.pick(&choice, &tried, marked) else {
             break;
         };
+        if !tried.is_empty() {
+            worker.stats.retries.fetch_add(1, Relaxed);
+        }
         let record = &mut *subject.record;
         record.backend = Some((picked.index, picked.address));
         record.attempts += 1;
@@ -169,7 +172,6 @@ pub(super) async fn attempt(
                             failure = refused(&worker, picked.address, &err);
                             group.note(&picked, Outcome::GatewayFailure);
                             tried.push(picked.index);
-                            worker.stats.retries.fetch_add(1, Relaxed);
                             break;
                         }
                     }
@@ -194,7 +196,7 @@ pub(super) async fn attempt(
             .await;
             match kept {
                 Ok(kept) => {
-                    group.note(&picked, of_status(reply.status));
+                    group.note(&picked, of_status(subject.record.backend_status));
                     return Ok(match (kept, upstream) {
                         (Kept::Switched, Leg::Own(upstream)) => {
                             worker.stats.upgrades.fetch_add(1, Relaxed);
@@ -426,6 +428,7 @@ async fn converse(
     let meter = Meter::new(started, *timeout, stall, request.has_body(), expects);
     let body_bytes = Cell::new(0);
     let first_byte = Cell::new(None);
+    let backend_status = Cell::new(0);
     let sent = started + record.pick.unwrap_or_default() + record.connect.unwrap_or_default();
     let (mut to_backend, mut answers) = leg.begin(request)?;
     let lost = Cell::new(None);
@@ -468,6 +471,7 @@ async fn converse(
         };
         let now = Instant::now();
         meter.answer(now);
+        backend_status.set(response.status);
         first_byte.set(Some(now.saturating_duration_since(sent)));
         group.count(backend, now.saturating_duration_since(sent));
         if response.status == 101 {
@@ -539,6 +543,7 @@ async fn converse(
         .await
     };
     record.first_byte = first_byte.get();
+    record.backend_status = backend_status.get();
     record.request_body = meter.bytes();
     record.response_body = body_bytes.get();
     if let Some(outcome) = outcome {

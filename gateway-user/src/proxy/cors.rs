@@ -13,11 +13,20 @@ pub(super) struct Marked(Vec<(Name, Vec<u8>)>);
 impl Marked {
     /// Says it; what a backend said of the same is replaced.
     pub(super) fn mark(&self, response: &mut Response) {
+        // Also where nothing is allowed: then nobody else allows it either.
+        response.fields.remove_any(|name| {
+            matches!(
+                name,
+                Name::AccessControlAllowOrigin
+                    | Name::AccessControlAllowCredentials
+                    | Name::AccessControlAllowMethods
+                    | Name::AccessControlAllowHeaders
+                    | Name::AccessControlExposeHeaders
+                    | Name::AccessControlMaxAge
+            )
+        });
         for (name, value) in &self.0 {
-            match name {
-                Name::Vary => response.fields.push_known(*name, value),
-                _ => response.fields.set(*name, value),
-            }
+            response.fields.push_known(*name, value);
         }
     }
 }

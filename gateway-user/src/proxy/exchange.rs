@@ -189,6 +189,7 @@ impl Running<'_> {
             let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
             limit.admit(source, now_ns).map_err(too_many)?;
         }
+        headers::strip_request(request);
         let done = filters::request(rule, request, response, around)?;
         let answer = match (&rule.target, done.answer) {
             (_, Some(local)) => Some(local),

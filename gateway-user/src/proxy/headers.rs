@@ -52,23 +52,29 @@ fn plain_option(name: &[u8]) -> bool {
         .any(|option| name.eq_ignore_ascii_case(option))
 }
 
-/// Makes a client's header fields those of the request to a backend.
-pub(super) fn prepare_request(request: &mut Request, listener: &Listener, down: &Downstream) {
+/// Takes out of a request what belongs to the client's connection. Before any filter: what a rule inserts is not the
+/// client's to take away.
+pub(super) fn strip_request(request: &mut Request) {
     let trailers = lists(request.fields.all(Name::Te), b"trailers");
     let (upgrade, expects) = (request.upgrade, request.expects);
-    let fields = &mut request.fields;
-    remove_hop_by_hop(fields, |name| match name {
+    remove_hop_by_hop(&mut request.fields, |name| match name {
         Name::Te => true,
         Name::Expect => !expects,
         Name::Upgrade => !upgrade,
         _ => false,
     });
-    if trailers {
+    request.trailers = trailers;
+}
+
+/// Makes a client's header fields those of the request to a backend, behind [`strip_request`] and all filters.
+pub(super) fn prepare_request(request: &mut Request, listener: &Listener, down: &Downstream) {
+    let fields = &mut request.fields;
+    if request.trailers {
         // RFC 9110 section 10.1.4: who sends TE names it in Connection.
         fields.push_known(Name::Te, b"trailers");
         fields.push_known(Name::Connection, b"te");
     }
-    if upgrade {
+    if request.upgrade {
         fields.push_known(Name::Connection, b"upgrade");
     }
     match listener.settings.forwarded_for {

@@ -52,6 +52,8 @@ pub(super) struct Request {
     pub(super) upgrade: bool,
     /// The client waits for 100 (Continue) before it sends the body.
     pub(super) expects: bool,
+    /// The client takes trailers (`TE: trailers`).
+    pub(super) trailers: bool,
     /// The client may send another request on this connection.
     pub(super) keep_alive: bool,
 }

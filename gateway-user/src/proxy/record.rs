@@ -36,6 +36,8 @@ pub(super) struct Record {
     pub(super) first_byte: Option<Duration>,
     pub(super) reason: Option<Reason>,
     pub(super) status: u16,
+    /// That of the backend, whatever rules made of it.
+    pub(super) backend_status: u16,
     pub(super) request_body: u64,
     pub(super) response_body: u64,
 }
@@ -55,6 +57,7 @@ impl Record {
             first_byte: None,
             reason: None,
             status: 0,
+            backend_status: 0,
             request_body: 0,
             response_body: 0,
         }

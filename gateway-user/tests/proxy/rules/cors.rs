@@ -126,7 +126,6 @@ fn an_answer_to_another_origin_does_not_let_it_in() {
 }
 
 #[test]
-#[ignore = "reported: what the backend says of CORS passes where the origin is not allowed"]
 fn an_origin_that_is_not_allowed_is_not_let_in_by_the_backend_either() {
     let origin = Origin::fixed(OWN);
     let gateway = gateway(&["https://a.example"], &origin);

@@ -120,7 +120,6 @@ fn replaced(from: u16, to: u16) -> Routed {
 }
 
 #[test]
-#[ignore = "reported: the status after rules for responses is noted"]
 fn a_pod_is_judged_by_its_own_answer_and_not_by_what_a_rule_makes_of_it() {
     // A pod whose 404 is shown as 503 is well.
     let missing = "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n";
@@ -208,7 +207,6 @@ fn when_all_pods_refuse_further_ones_are_tried_within_the_budget_only() {
 }
 
 #[test]
-#[ignore = "reported: every refused connection is counted as a retry"]
 fn a_retry_that_the_budget_did_not_allow_is_not_counted_as_one() {
     let begun = Instant::now();
     let gateway = Gateway::with(alone(), refusing());
