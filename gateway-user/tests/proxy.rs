@@ -19,6 +19,8 @@ mod http2;
 mod strictness;
 #[path = "proxy/support.rs"]
 mod support;
+#[path = "proxy/tls.rs"]
+mod tls;
 #[path = "proxy/trouble.rs"]
 mod trouble;
 #[path = "proxy/violations.rs"]

@@ -34,13 +34,13 @@ fn with<T, F: Future<Output = T>>(proxy: &Proxy, run: impl FnOnce(SendRequest<By
     })
 }
 
-struct Got {
-    head: Response<()>,
-    body: Vec<u8>,
+pub(crate) struct Got {
+    pub(crate) head: Response<()>,
+    pub(crate) body: Vec<u8>,
     trailers: Option<HeaderMap>,
 }
 
-async fn receive(response: client::ResponseFuture) -> Result<Got, h2::Error> {
+pub(crate) async fn receive(response: client::ResponseFuture) -> Result<Got, h2::Error> {
     let (head, mut body) = response.await?.into_parts();
     let mut data = Vec::new();
     while let Some(piece) = body.data().await {

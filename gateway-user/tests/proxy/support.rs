@@ -18,7 +18,7 @@ use gateway_user::{
         Touched,
     },
     proxy::{Proxy, ProxyConfig, Router, StatsSnapshot},
-    tls::Servers,
+    tls::{Servers, servers::Secrets},
 };
 
 /// What a backend received.
@@ -223,28 +223,36 @@ impl Reply {
     }
 }
 
-/// One client connection.
+/// One client connection, plain or through what encrypts.
 #[derive(Debug)]
-pub(crate) struct Client {
-    reader: BufReader<TcpStream>,
+pub(crate) struct Client<S = TcpStream> {
+    reader: BufReader<S>,
+}
+
+/// A connection that waits for nothing for more than twenty seconds.
+pub(crate) fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    let patience = Some(Duration::from_secs(20));
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(patience).unwrap();
+    stream.set_write_timeout(patience).unwrap();
+    stream
 }
 
 impl Client {
     pub(crate) fn connect(proxy: &Proxy) -> Self {
-        let stream = TcpStream::connect(proxy.local_addr()).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        stream
-            .set_write_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        Self::over(dial(proxy.local_addr()))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
         Self {
             reader: BufReader::new(stream),
         }
     }
 
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+    pub(crate) fn stream(&mut self) -> &mut S {
         self.reader.get_mut()
     }
 
@@ -353,8 +361,11 @@ pub(crate) fn rule(group: Arc<Group>) -> Routed {
 /// What the listener of a test says.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
+    pub(crate) protocol: ListenerProtocol,
     pub(crate) settings: ListenerSettings,
     pub(crate) rules: Vec<Routed>,
+    /// Rules that come before those, as they are.
+    pub(crate) first: Vec<Rule>,
 }
 
 impl Site {
@@ -368,14 +379,15 @@ impl Site {
         let name = ListenerName {
             gateway: "demo".into(),
             port,
-            protocol: ListenerProtocol::Http,
+            protocol: self.protocol,
         };
+        let first = self.first.iter().cloned().map(Arc::new);
         let listener = Listener {
             name: name.clone(),
             addresses: Vec::new(),
             settings: Arc::new(self.settings.clone()),
             refused: None,
-            rules: self.rules.iter().map(rule).collect(),
+            rules: first.chain(self.rules.iter().map(rule)).collect(),
             steering: Steering {
                 mode: SteeringMode::Request,
                 reason: "test".into(),
@@ -393,8 +405,11 @@ impl Site {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) proxy: Proxy,
+    /// Of the listener's certificates and authorities.
+    pub(crate) secrets: Secrets,
     site: Site,
     ir: Ir,
+    servers: Servers,
     router: Router,
 }
 
@@ -416,8 +431,15 @@ impl Gateway {
         };
         let mut gateway = Self {
             proxy: Proxy::start(config).unwrap(),
-            site: Site { settings, rules },
+            secrets: Secrets::new(),
+            site: Site {
+                protocol: ListenerProtocol::Http,
+                settings,
+                rules,
+                first: Vec::new(),
+            },
             ir: Ir::default(),
+            servers: Servers::default(),
             router: Router::default(),
         };
         gateway.publish();
@@ -446,9 +468,9 @@ impl Gateway {
         touched.listeners.extend(self.ir.listeners.keys().cloned());
         touched.groups.extend(self.ir.groups.keys().cloned());
         let vips = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        let table = self
-            .router
-            .update(&self.ir, &touched, &vips, &Servers::default());
+        self.servers
+            .update(&self.ir, &touched.listeners, &self.secrets);
+        let table = self.router.update(&self.ir, &touched, &vips, &self.servers);
         self.proxy.update(table);
     }
 
