@@ -23,6 +23,8 @@ mod rules;
 mod strictness;
 #[path = "proxy/support.rs"]
 mod support;
+#[path = "proxy/tls.rs"]
+mod tls;
 #[path = "proxy/trouble.rs"]
 mod trouble;
 #[path = "proxy/violations.rs"]

@@ -61,7 +61,8 @@ pub(super) fn strip_request(request: &mut Request) {
         Name::Te => true,
         Name::Expect => !expects,
         Name::Upgrade => !upgrade,
-        _ => false,
+        // Also where none is sent: a client must not tell of a certificate that it has not shown.
+        other => other.is_identity(),
     });
     request.trailers = trailers;
 }

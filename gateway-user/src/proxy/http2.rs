@@ -12,7 +12,10 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
 use http::HeaderMap;
 
-use super::{fields::Fields, h1::source::Fault};
+use super::{
+    fields::{Fields, Name},
+    h1::source::Fault,
+};
 
 pub(super) mod convert;
 
@@ -242,7 +245,9 @@ fn fault(_: h2::Error) -> Fault {
 fn is_forbidden(name: &str) -> bool {
     matches!(
         name,
-        "transfer-encoding"
+        "authorization"
+            | "proxy-authorization"
+            | "transfer-encoding"
             | "content-length"
             | "host"
             | "connection"
@@ -256,7 +261,7 @@ fn is_forbidden(name: &str) -> bool {
 fn trailer_fields(map: &HeaderMap) -> Fields {
     let mut fields = Fields::default();
     for (name, value) in map {
-        if !is_forbidden(name.as_str()) {
+        if !is_forbidden(name.as_str()) && !Name::of(name.as_str().as_bytes()).is_claim() {
             fields.push(name.as_str().as_bytes(), value.as_bytes());
         }
     }

@@ -322,6 +322,13 @@ impl RouteTable {
         }
     }
 
+    /// Whether there is a listener that cannot serve: HTTPS without a certificate. Nobody is to speak plain HTTP there.
+    pub(super) fn is_mute(&self, local: SocketAddr) -> bool {
+        self.any(local).is_some_and(|it| {
+            it.tls.is_none() && it.listener.name.protocol != ListenerProtocol::Http
+        })
+    }
+
     fn any(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
         self.listeners
             .get(&SocketAddr::new(local.ip().to_canonical(), local.port()))

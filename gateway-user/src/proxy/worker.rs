@@ -353,7 +353,7 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
         let server = Arc::clone(server);
         let served = downstream::secured(worker, stream, down, server, idle, count);
         tokio::task::spawn_local(served);
-    } else {
+    } else if !current.table.is_mute(local) {
         let routes = current.table.routes(local);
         let idle = routes.map_or(FIRST_IDLE, |it| it.listener.settings.idle_timeout);
         tokio::task::spawn_local(downstream::plain(worker, stream, down, idle, count));

@@ -18,7 +18,7 @@ use gateway_user::{
         Split, Steering, SteeringMode, Target, Touched,
     },
     proxy::{Proxy, ProxyConfig, Router, StatsSnapshot, access_log::AccessLog},
-    tls::Servers,
+    tls::{Servers, servers::Secrets},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -224,15 +224,28 @@ impl Reply {
     }
 }
 
-/// One client connection.
+/// One client connection, plain or through what encrypts.
 #[derive(Debug)]
-pub(crate) struct Client {
-    reader: BufReader<TcpStream>,
+pub(crate) struct Client<S = TcpStream> {
+    reader: BufReader<S>,
+}
+
+/// A connection that waits for nothing for more than twenty seconds.
+pub(crate) fn dial(address: SocketAddr) -> TcpStream {
+    patient(TcpStream::connect(address).unwrap())
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    let patience = Some(Duration::from_secs(20));
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(patience).unwrap();
+    stream.set_write_timeout(patience).unwrap();
+    stream
 }
 
 impl Client {
     pub(crate) fn connect(proxy: &Proxy) -> Self {
-        Self::over(TcpStream::connect(proxy.local_addr()).unwrap())
+        Self::over(dial(proxy.local_addr()))
     }
 
     /// A client with an address of its own, of 127.0.0.0/8.
@@ -241,23 +254,18 @@ impl Client {
         let own = SocketAddr::from((address, 0));
         socket.bind(&own.into()).unwrap();
         socket.connect(&proxy.local_addr().into()).unwrap();
-        Self::over(socket.into())
+        Self::over(patient(socket.into()))
     }
+}
 
-    fn over(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        stream
-            .set_write_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+impl<S: Read + Write> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
         Self {
             reader: BufReader::new(stream),
         }
     }
 
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+    pub(crate) fn stream(&mut self) -> &mut S {
         self.reader.get_mut()
     }
 
@@ -405,8 +413,11 @@ pub(crate) fn answered(target: Target) -> Routed {
 /// What the listener of a test says.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
+    pub(crate) protocol: ListenerProtocol,
     pub(crate) settings: ListenerSettings,
     pub(crate) rules: Vec<Routed>,
+    /// Rules that come before those, as they are.
+    pub(crate) first: Vec<Rule>,
 }
 
 impl Site {
@@ -425,14 +436,17 @@ impl Site {
         let name = ListenerName {
             gateway: "demo".into(),
             port,
-            protocol: ListenerProtocol::Http,
+            protocol: self.protocol,
         };
+        let first = self.first.iter().cloned().map(Arc::new);
         let listener = Listener {
             name: name.clone(),
             addresses: Vec::new(),
             settings: Arc::new(self.settings.clone()),
             refused: None,
-            rules: self.rules.iter().enumerate().map(rule).collect(),
+            rules: first
+                .chain(self.rules.iter().enumerate().map(rule))
+                .collect(),
             steering: Steering {
                 mode: SteeringMode::Request,
                 reason: "test".into(),
@@ -451,8 +465,11 @@ impl Site {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) proxy: Proxy,
+    /// Of the listener's certificates and authorities.
+    pub(crate) secrets: Secrets,
     site: Site,
     ir: Ir,
+    servers: Servers,
     router: Router,
 }
 
@@ -479,8 +496,15 @@ impl Gateway {
         };
         let mut gateway = Self {
             proxy: Proxy::start_logging(config, log).unwrap(),
-            site: Site { settings, rules },
+            secrets: Secrets::new(),
+            site: Site {
+                protocol: ListenerProtocol::Http,
+                settings,
+                rules,
+                first: Vec::new(),
+            },
             ir: Ir::default(),
+            servers: Servers::default(),
             router: Router::default(),
         };
         gateway.publish();
@@ -509,9 +533,9 @@ impl Gateway {
         touched.listeners.extend(self.ir.listeners.keys().cloned());
         touched.groups.extend(self.ir.groups.keys().cloned());
         let vips = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        let table = self
-            .router
-            .update(&self.ir, &touched, &vips, &Servers::default());
+        self.servers
+            .update(&self.ir, &touched.listeners, &self.secrets);
+        let table = self.router.update(&self.ir, &touched, &vips, &self.servers);
         self.proxy.update(table);
     }
 

@@ -67,6 +67,10 @@ names! {
     UserAgent "user-agent",
     Vary "vary",
     ForwardedClientPort "x-forwarded-client-srcport",
+    ForwardedCertFingerprint "x-forwarded-clientcert-fingerprint",
+    ForwardedCertIssuer "x-forwarded-clientcert-issuerdn",
+    ForwardedCertSubject "x-forwarded-clientcert-subjectdn",
+    ForwardedCertVerify "x-forwarded-clientcert-clientverify",
     ForwardedFor "x-forwarded-for",
     ForwardedHost "x-forwarded-host",
     ForwardedPort "x-forwarded-port",
@@ -75,6 +79,33 @@ names! {
 }
 
 impl Name {
+    /// Whether it tells who a client is, which only the gateway knows.
+    pub(in crate::proxy) fn is_identity(self) -> bool {
+        matches!(
+            self,
+            Self::ForwardedCertFingerprint
+                | Self::ForwardedCertIssuer
+                | Self::ForwardedCertSubject
+                | Self::ForwardedCertVerify
+        )
+    }
+
+    /// Whether it says who asks or by which way: a backend that merges trailers with the other fields would believe it.
+    pub(in crate::proxy) fn is_claim(self) -> bool {
+        self.is_identity()
+            || matches!(
+                self,
+                Self::Cookie
+                    | Self::SetCookie
+                    | Self::SlbId
+                    | Self::ForwardedFor
+                    | Self::ForwardedHost
+                    | Self::ForwardedPort
+                    | Self::ForwardedProto
+                    | Self::ForwardedClientPort
+            )
+    }
+
     /// Compares without regard to case.
     pub(in crate::proxy) fn of(name: &[u8]) -> Self {
         use Name::*;
@@ -119,6 +150,10 @@ impl Name {
             (27, Some(b'a')) => &[AccessControlAllowOrigin],
             (28, Some(b'a')) => &[AccessControlAllowHeaders, AccessControlAllowMethods],
             (29, Some(b'a')) => &[AccessControlExposeHeaders, AccessControlRequestMethod],
+            (31, Some(b'x')) => &[ForwardedCertIssuer],
+            (32, Some(b'x')) => &[ForwardedCertSubject],
+            (34, Some(b'x')) => &[ForwardedCertFingerprint],
+            (35, Some(b'x')) => &[ForwardedCertVerify],
             (32, Some(b'a')) => &[AccessControlAllowCredentials],
             _ => return Other,
         };

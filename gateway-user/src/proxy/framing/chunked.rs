@@ -147,11 +147,6 @@ impl Chunked {
         }
         let (name, value) = field(line)?;
         // RFC 9110 section 6.5.1: fields that frame or route a message are not trailers.
-        // Nor are those that say who asks: a backend that merges them with the others would believe them.
-        let authenticates = [b"authorization".as_slice(), b"proxy-authorization"];
-        if authenticates.iter().any(|it| name.eq_ignore_ascii_case(it)) {
-            return Err(bad("a trailer field would authenticate"));
-        }
         if matches!(
             Name::of(name),
             Name::TransferEncoding
@@ -162,13 +157,6 @@ impl Chunked {
                 | Name::Trailer
                 | Name::Upgrade
                 | Name::Expect
-                | Name::Cookie
-                | Name::SetCookie
-                | Name::ForwardedFor
-                | Name::ForwardedHost
-                | Name::ForwardedPort
-                | Name::ForwardedProto
-                | Name::ForwardedClientPort
         ) {
             return Err(bad("a trailer field would change the framing"));
         }
@@ -178,7 +166,13 @@ impl Chunked {
                 "the trailer section has too many fields",
             ));
         }
-        self.trailers.push(name, value);
+        // Nor are those that say who asks: they are left out, as RFC 9110 section 6.5.1 allows.
+        let authenticates = [b"authorization".as_slice(), b"proxy-authorization"];
+        if !Name::of(name).is_claim()
+            && !authenticates.iter().any(|it| name.eq_ignore_ascii_case(it))
+        {
+            self.trailers.push(name, value);
+        }
         self.trailer.clear();
         Ok(At::Trailer)
     }
