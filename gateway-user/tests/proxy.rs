@@ -23,3 +23,5 @@ mod support;
 mod trouble;
 #[path = "proxy/violations.rs"]
 mod violations;
+#[path = "proxy/websocket.rs"]
+mod websocket;

@@ -55,11 +55,13 @@ pub enum Reason {
     ClientGone,
     /// The TLS handshake failed or was not finished.
     HandshakeFailed,
+    /// HTTP/2: a `:protocol` other than `websocket`.
+    UnknownProtocol,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -83,6 +85,7 @@ impl Reason {
         Self::Misdirected,
         Self::ClientGone,
         Self::HandshakeFailed,
+        Self::UnknownProtocol,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -111,6 +114,7 @@ impl Reason {
             Self::Misdirected => "misdirected",
             Self::ClientGone => "client-gone",
             Self::HandshakeFailed => "handshake-failed",
+            Self::UnknownProtocol => "unknown-protocol",
         }
     }
 
@@ -137,7 +141,7 @@ impl Reason {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
-            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UnknownCoding | Self::UnknownProtocol => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }

@@ -10,14 +10,17 @@ use http::{HeaderMap, Request, Response};
 use crate::support::*;
 
 /// A gateway whose listener allows HTTP/2 without TLS.
-fn gateway(origin: &Origin) -> Gateway {
+pub(crate) fn gateway(origin: &Origin) -> Gateway {
     let mut gateway = Gateway::to(origin);
     gateway.change(|listener| listener.settings.h2c = true);
     gateway
 }
 
 /// Runs a client on a runtime of its own.
-fn with<T, F: Future<Output = T>>(proxy: &Proxy, run: impl FnOnce(SendRequest<Bytes>) -> F) -> T {
+pub(crate) fn with<T, F: Future<Output = T>>(
+    proxy: &Proxy,
+    run: impl FnOnce(SendRequest<Bytes>) -> F,
+) -> T {
     let address = proxy.local_addr();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -34,13 +37,13 @@ fn with<T, F: Future<Output = T>>(proxy: &Proxy, run: impl FnOnce(SendRequest<By
     })
 }
 
-struct Got {
-    head: Response<()>,
-    body: Vec<u8>,
+pub(crate) struct Got {
+    pub(crate) head: Response<()>,
+    pub(crate) body: Vec<u8>,
     trailers: Option<HeaderMap>,
 }
 
-async fn receive(response: client::ResponseFuture) -> Result<Got, h2::Error> {
+pub(crate) async fn receive(response: client::ResponseFuture) -> Result<Got, h2::Error> {
     let (head, mut body) = response.await?.into_parts();
     let mut data = Vec::new();
     while let Some(piece) = body.data().await {
@@ -55,7 +58,7 @@ async fn receive(response: client::ResponseFuture) -> Result<Got, h2::Error> {
     })
 }
 
-async fn get(send: &SendRequest<Bytes>, path: &str) -> Result<Got, h2::Error> {
+pub(crate) async fn get(send: &SendRequest<Bytes>, path: &str) -> Result<Got, h2::Error> {
     let mut send = send.clone().ready().await?;
     let request = Request::get(format!("http://a.example{path}"))
         .header("cookie", "a=1")
