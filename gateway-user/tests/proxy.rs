@@ -29,3 +29,5 @@ mod tls;
 mod trouble;
 #[path = "proxy/violations.rs"]
 mod violations;
+#[path = "proxy/websocket.rs"]
+mod websocket;

@@ -29,9 +29,9 @@ use super::{
     gzip,
     h1::{Coding, Sink, Source, source::Fault},
     headers,
-    http2::{Receiving, Sending, convert},
+    http2::{Receiving, Sending, convert, websocket},
     io::Io,
-    message::{Request, Response},
+    message::{Request, Response, Version},
     meter::{Late, Meter},
     mirror::Tee,
     outlier::Outcome,
@@ -479,6 +479,13 @@ async fn converse(
                 return Err(Refusal::close(
                     Reason::BadResponse,
                     "the backend left HTTP without being asked to",
+                )
+                .into());
+            }
+            if request.version == Version::Http2 && !websocket::agrees(request, response) {
+                return Err(Refusal::keep(
+                    Reason::BadResponse,
+                    "the backend's handshake does not answer the key it was sent",
                 )
                 .into());
             }

@@ -18,6 +18,8 @@ use super::{
 };
 
 pub(super) mod convert;
+pub(super) mod duplex;
+pub(super) mod websocket;
 
 /// Most data in one write to a stream.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -81,28 +83,34 @@ impl Sending {
     /// Sends a piece of the body as the peer makes room for it.
     pub(super) async fn data(&self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            let room = poll_fn(|cx| self.poll_room(cx, data.len())).await?;
-            let (piece, rest) = data.split_at(room.min(data.len()));
-            let mut half = self.0.borrow_mut();
-            let Half::Body { stream, left } = &mut *half else {
-                return Ok(());
-            };
-            let last = match left {
-                Some(left) => {
-                    *left = left.saturating_sub(piece.len() as u64);
-                    *left == 0
-                }
-                None => false,
-            };
-            stream
-                .send_data(Bytes::copy_from_slice(piece), last)
-                .map_err(broken)?;
-            if last {
-                *half = Half::Done;
-            }
-            data = rest;
+            let sent = poll_fn(|cx| self.poll_write(cx, data)).await?;
+            data = &data[sent..];
         }
         Ok(())
+    }
+
+    /// Sends what the peer has room for; how much that was. Behind the end, all is taken and dropped.
+    fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(cx, data.len()))?;
+        let mut half = self.0.borrow_mut();
+        let Half::Body { stream, left } = &mut *half else {
+            return Poll::Ready(Ok(data.len()));
+        };
+        let piece = &data[..room.min(data.len())];
+        let last = match left {
+            Some(left) => {
+                *left = left.saturating_sub(piece.len() as u64);
+                *left == 0
+            }
+            None => false,
+        };
+        stream
+            .send_data(Bytes::copy_from_slice(piece), last)
+            .map_err(broken)?;
+        if last {
+            *half = Half::Done;
+        }
+        Poll::Ready(Ok(piece.len()))
     }
 
     fn poll_room(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
@@ -152,7 +160,7 @@ impl Sending {
     }
 
     /// Ready when the peer has no interest any more.
-    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut *self.0.borrow_mut() {
             Half::Head(respond) => respond.poll_reset(cx).map(drop),
             Half::Body { stream, .. } => stream.poll_reset(cx).map(drop),
@@ -164,7 +172,8 @@ impl Sending {
 /// The receiving half of a stream.
 #[derive(Debug)]
 pub(super) struct Receiving {
-    stream: RecvStream,
+    /// Shared with who reads on when the exchange is over.
+    stream: Rc<RefCell<RecvStream>>,
     piece: Bytes,
     trailers: Option<Fields>,
     ended: bool,
@@ -176,25 +185,37 @@ impl Receiving {
     pub(super) fn new(stream: RecvStream, sending: Option<Sending>) -> Self {
         Self {
             ended: stream.is_end_stream(),
-            stream,
+            stream: Rc::new(RefCell::new(stream)),
             piece: Bytes::new(),
             trailers: None,
             sending,
         }
     }
 
+    /// Reads on behind this one, of which no step was taken.
+    pub(super) fn successor(&self) -> Self {
+        Self {
+            stream: Rc::clone(&self.stream),
+            piece: Bytes::new(),
+            trailers: None,
+            ended: self.ended,
+            sending: self.sending.clone(),
+        }
+    }
+
     /// Takes the next step: how many bytes of data are there, 0 at the end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let used = std::mem::take(&mut self.piece).len();
+        let mut stream = self.stream.borrow_mut();
         if used > 0 {
             // The window opens as bytes are handed on: that is all the backpressure there is.
-            self.stream
+            stream
                 .flow_control()
                 .release_capacity(used)
                 .map_err(fault)?;
         }
         while !self.ended {
-            match ready!(self.stream.poll_data(cx)) {
+            match ready!(stream.poll_data(cx)) {
                 Some(Ok(piece)) if piece.is_empty() => {}
                 Some(Ok(piece)) => {
                     self.piece = piece;
@@ -202,7 +223,7 @@ impl Receiving {
                 }
                 Some(Err(err)) => return Poll::Ready(Err(fault(err))),
                 None => {
-                    let trailers = ready!(self.stream.poll_trailers(cx)).map_err(fault)?;
+                    let trailers = ready!(stream.poll_trailers(cx)).map_err(fault)?;
                     self.trailers = trailers.map(|map| convert::fields(&map));
                     self.ended = true;
                 }

@@ -57,11 +57,13 @@ pub enum Reason {
     HandshakeFailed,
     /// An HTTP/2 client made work instead of requests.
     Flood,
+    /// HTTP/2: a `:protocol` other than `websocket`.
+    UnknownProtocol,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -86,6 +88,7 @@ impl Reason {
         Self::ClientGone,
         Self::HandshakeFailed,
         Self::Flood,
+        Self::UnknownProtocol,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -115,6 +118,7 @@ impl Reason {
             Self::ClientGone => "client-gone",
             Self::HandshakeFailed => "handshake-failed",
             Self::Flood => "flood",
+            Self::UnknownProtocol => "unknown-protocol",
         }
     }
 
@@ -141,7 +145,7 @@ impl Reason {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
-            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UnknownCoding | Self::UnknownProtocol => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }

@@ -122,12 +122,19 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Leaves HTTP: `response` is a 101 with its `Connection` and `Upgrade`.
+    /// Leaves HTTP: `response` is a 101 with its `Connection` and `Upgrade`. Over HTTP/2 it is a 200 (RFC 8441
+    /// section 5), and the stream stays open.
     pub(super) async fn switch(&mut self, response: &Response) -> io::Result<()> {
         self.begun = true;
-        self.status = response.status;
-        self.stats.response(response.status);
-        self.interim(response).await
+        self.status = match &self.to.channel {
+            Channel::H1(_) => response.status,
+            Channel::H2(_) => 200,
+        };
+        self.stats.response(self.status);
+        match &self.to.channel {
+            Channel::H1(_) => self.interim(response).await,
+            Channel::H2(stream) => stream.head(convert::to_switched(response), None),
+        }
     }
 
     /// Answers with a whole message made here.

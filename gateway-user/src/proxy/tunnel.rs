@@ -1,9 +1,12 @@
 //! After an upgrade both sides speak something else: bytes are carried, nothing is read into them.
 
+use std::{future::poll_fn, pin::pin, task::Poll};
+
 use super::{
+    http2::{Sending, duplex::Duplex},
     io::Io,
     upstream::Upstream,
-    wire::relay::{self, RelayOptions, RelayStream},
+    wire::relay::{self, Ended, RelayOptions, RelayStream},
     worker::Worker,
 };
 
@@ -16,12 +19,8 @@ impl RelayStream for Io {
 /// Carries bytes until both sides are done, one breaks, or nothing has moved for long. What was read ahead goes first.
 pub(super) async fn carry(worker: &Worker, client: &mut Io, ahead: &[u8], backend: Upstream) {
     let Upstream { mut io, buffer, .. } = backend;
-    let options = RelayOptions {
-        idle: worker.stall_timeout,
-        pipes: &worker.pipes,
-    };
     let counted = (client.read(), client.written());
-    let outcome = relay::relay(client, &mut io, ahead, buffer.bytes(), options).await;
+    let outcome = relay::relay(client, &mut io, ahead, buffer.bytes(), options(worker)).await;
     // What was spliced went by the connection's own counters, what was not is in both.
     let beside = (client.read() - counted.0, client.written() - counted.1);
     worker.stats.bytes(
@@ -31,4 +30,40 @@ pub(super) async fn carry(worker: &Worker, client: &mut Io, ahead: &[u8], backen
         outcome.to_downstream.saturating_sub(beside.1),
     );
     tracing::debug!(ended = ?outcome.ended, "a tunnel ended");
+}
+
+/// The same for a client's stream of HTTP/2. One that is not carried to its end is reset, as TCP would be (RFC 8441
+/// section 5).
+pub(super) async fn carry_stream(
+    worker: &Worker,
+    mut client: Duplex,
+    sending: &Sending,
+    backend: Upstream,
+) {
+    let Upstream { mut io, buffer, .. } = backend;
+    let ended = {
+        let relay = relay::relay(&mut client, &mut io, &[], buffer.bytes(), options(worker));
+        let mut relay = pin!(relay);
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = relay.as_mut().poll(cx) {
+                return Poll::Ready(Some(outcome.ended));
+            }
+            // A client that has ended its half is not read any more, and can still leave.
+            sending.poll_reset(cx).map(|()| None)
+        })
+        .await
+    };
+    if !matches!(ended, Some(Ended::Closed)) {
+        sending.reset(h2::Reason::CANCEL);
+    }
+    let (read, written) = client.bytes();
+    worker.stats.bytes(read, written);
+    tracing::debug!(?ended, "a tunnel ended");
+}
+
+fn options(worker: &Worker) -> RelayOptions<'_> {
+    RelayOptions {
+        idle: worker.stall_timeout,
+        pipes: &worker.pipes,
+    }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response};
 use crate::support::*;
 
 /// A gateway whose listener allows HTTP/2 without TLS.
-fn gateway(origin: &Origin) -> Gateway {
+pub(crate) fn gateway(origin: &Origin) -> Gateway {
     let mut gateway = Gateway::to(origin);
     gateway.change(|listener| listener.settings.h2c = true);
     gateway
@@ -58,7 +58,7 @@ pub(crate) async fn receive(response: client::ResponseFuture) -> Result<Got, h2:
     })
 }
 
-async fn get(send: &SendRequest<Bytes>, path: &str) -> Result<Got, h2::Error> {
+pub(crate) async fn get(send: &SendRequest<Bytes>, path: &str) -> Result<Got, h2::Error> {
     let mut send = send.clone().ready().await?;
     let request = Request::get(format!("http://a.example{path}"))
         .header("cookie", "a=1")

@@ -19,13 +19,14 @@ use crate::proxy::{
     body::{Incoming, Outgoing},
     exchange::{self, Next},
     h1::Sink,
-    http2::{Receiving, Sending, convert},
+    http2::{Receiving, Sending, convert, duplex::Duplex, websocket},
     io::Io,
     message::Version,
     reason::Reason,
     reply::Reply,
     stats::ConnectionCount,
     timer::Timer,
+    tunnel,
     worker::Worker,
 };
 
@@ -62,6 +63,7 @@ pub(in crate::proxy) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(worker.limits.head.head_bytes).unwrap_or(u32::MAX))
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS));
     let mut timer = Timer::default();
@@ -209,6 +211,7 @@ impl Stream {
         let read = convert::request(&parts, ended, worker.limits.head, head);
         drop(parts);
         let to = Outgoing::h2(sending.clone());
+        let mut switched = None;
         if let Err(refusal) = read {
             worker.stats.reason(refusal.reason);
             head.version = Version::Http2;
@@ -219,7 +222,12 @@ impl Stream {
             // A client that left does not hear why.
             let _ = tokio::time::timeout_at(until, reply.refuse(refusal, response)).await;
         } else {
-            let from = Incoming::H2(Box::new(Receiving::new(body, Some(sending.clone()))));
+            let from = Receiving::new(body, Some(sending.clone()));
+            let behind = head.upgrade.then(|| from.successor());
+            if head.upgrade {
+                websocket::offer(head, websocket::nonce());
+            }
+            let from = Incoming::H2(Box::new(from));
             let mut timer = Timer::default();
             let scope = exchange::Scope {
                 worker,
@@ -235,10 +243,14 @@ impl Stream {
             }
             match next {
                 Next::Keep => self.account.borrow_mut().answered(),
-                Next::Tunnel(_) => {}
+                Next::Tunnel(upstream) => switched = behind.zip(Some(upstream)),
                 Next::Close { .. } | Next::Abort => sending.reset(h2::Reason::INTERNAL_ERROR),
             }
         }
         worker.messages.put(messages);
+        if let Some((from, upstream)) = switched {
+            let client = Duplex::new(from, sending.clone());
+            tunnel::carry_stream(worker, client, &sending, *upstream).await;
+        }
     }
 }

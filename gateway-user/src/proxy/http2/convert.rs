@@ -1,7 +1,9 @@
 //! Heads of HTTP/2 and ours.
 
+use h2::ext::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request, response};
 
+use super::websocket;
 use crate::proxy::{
     fields::{Fields, Name},
     framing::{Framing, HeadLimits, bad, head},
@@ -24,7 +26,20 @@ pub(in crate::proxy) fn request(
 ) -> Result<(), Refusal> {
     request.version = Version::Http2;
     request.keep_alive = true;
-    let method = parts.method.as_str().as_bytes();
+    let method = match parts.extensions.get::<Protocol>() {
+        None => parts.method.as_str().as_bytes(),
+        // RFC 8441 section 5: a CONNECT that stands for the GET of a handshake; what follows it is no body.
+        Some(asked) if asked.as_str().eq_ignore_ascii_case(websocket::PROTOCOL) => {
+            request.upgrade = true;
+            b"GET"
+        }
+        Some(_) => {
+            return Err(Refusal::keep(
+                Reason::UnknownProtocol,
+                "only the protocol websocket is known",
+            ));
+        }
+    };
     head::method(method)?;
     request.method = request.fields.keep(method);
     let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
@@ -103,7 +118,14 @@ pub(in crate::proxy) fn request(
     if !cookies.is_empty() {
         request.fields.push_known(Name::Cookie, &cookies);
     }
-    request.framing = match (ended, length) {
+    if request.upgrade {
+        // RFC 9110 section 9.3.6: CONNECT has no content. Passed on, a length would make some of what follows.
+        if length.is_some() {
+            return Err(bad("a CONNECT has a Content-Length"));
+        }
+        request.expects = false;
+    }
+    request.framing = match (ended || request.upgrade, length) {
         (true, _) => Framing::Fixed(0),
         (false, Some(length)) if length > 0 => Framing::Fixed(length),
         (false, _) => Framing::Stream,
@@ -170,6 +192,14 @@ pub(in crate::proxy) fn to_response(response: &Response) -> http::Response<()> {
     head
 }
 
+/// The head by which a client that speaks HTTP/2 learns of a 101: the stream is the other protocol's from here on.
+pub(in crate::proxy) fn to_switched(response: &Response) -> http::Response<()> {
+    let mut head = to_response(response);
+    *head.status_mut() = StatusCode::OK;
+    websocket::strip(head.headers_mut());
+    head
+}
+
 /// Fields, without those that HTTP/2 does not have (RFC 9113 section 8.2.2).
 pub(in crate::proxy) fn map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len());
@@ -202,6 +232,26 @@ mod tests {
         target_bytes: 100,
         fields: 8,
     };
+
+    fn asking(protocol: &str) -> request::Builder {
+        get("https://a/chat")
+            .method("CONNECT")
+            .extension(Protocol::from(protocol))
+    }
+
+    #[test]
+    fn a_websocket_is_a_get_that_offers_to_leave_http() {
+        let read = judge(asking("websocket"), false).expect("a request");
+        assert_eq!((read.method_text(), read.path()), ("GET", "/chat"));
+        assert!(read.upgrade && !read.has_body());
+        let refusal = judge(asking("websocket").header("content-length", "0"), false);
+        assert_eq!(refusal.expect_err("a length").reason.status().as_u16(), 400);
+        let refusal = judge(asking("connect-udp"), false).expect_err("another protocol");
+        assert_eq!(refusal.reason.status().as_u16(), 501);
+        let plain = get("https://a/").method("CONNECT");
+        let refusal = judge(plain, false).expect_err("no protocol");
+        assert_eq!(refusal.reason.status().as_u16(), 405);
+    }
 
     fn judge(head: request::Builder, ended: bool) -> Result<Request, Refusal> {
         let (parts, ()) = head.body(()).expect("a request").into_parts();
