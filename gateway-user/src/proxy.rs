@@ -31,6 +31,7 @@ mod message;
 mod messages;
 mod meter;
 mod mirror;
+mod opening;
 mod outlier;
 mod peers;
 mod reason;

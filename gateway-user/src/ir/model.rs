@@ -149,6 +149,9 @@ pub struct ListenerSettings {
     /// Proxies whose `X-Forwarded-For` is believed; `None`: the peer is the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trusted: Option<Vec<Network>>,
+    /// Load balancers whose connections begin with a PROXY header, which tells the client; `None`: no peer's do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<Vec<Network>>,
     /// Responses of usual types may be compressed.
     pub gzip: bool,
     /// TLS of HTTPS and QUIC.
@@ -178,6 +181,7 @@ impl Default for ListenerSettings {
             forwarded: ForwardedHeaders::default(),
             identity: IdentityHeaders::default(),
             trusted: None,
+            proxy_protocol: None,
             gzip: true,
             tls: None,
             quic_upgrade: false,

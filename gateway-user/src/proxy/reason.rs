@@ -55,11 +55,13 @@ pub enum Reason {
     ClientGone,
     /// The TLS handshake failed or was not finished.
     HandshakeFailed,
+    /// A load balancer's connection began without a whole PROXY header.
+    BadProxyHeader,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -83,6 +85,7 @@ impl Reason {
         Self::Misdirected,
         Self::ClientGone,
         Self::HandshakeFailed,
+        Self::BadProxyHeader,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -111,6 +114,7 @@ impl Reason {
             Self::Misdirected => "misdirected",
             Self::ClientGone => "client-gone",
             Self::HandshakeFailed => "handshake-failed",
+            Self::BadProxyHeader => "bad-proxy-header",
         }
     }
 
@@ -129,9 +133,10 @@ impl Reason {
             }
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             // Never sent: there is nobody to read it.
-            Self::RequestTimeout | Self::ClientGone | Self::HandshakeFailed => {
-                StatusCode::REQUEST_TIMEOUT
-            }
+            Self::RequestTimeout
+            | Self::ClientGone
+            | Self::HandshakeFailed
+            | Self::BadProxyHeader => StatusCode::REQUEST_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,

@@ -46,6 +46,17 @@ pub(super) struct Routes {
 }
 
 impl Routes {
+    /// Whether a connection of this peer begins with a PROXY header.
+    pub(super) fn announces(&self, peer: IpAddr) -> bool {
+        let networks = self.listener.settings.proxy_protocol.as_ref();
+        networks.is_some_and(|it| it.iter().any(|network| network.contains(peer)))
+    }
+
+    /// Whether something is to be read of a connection of this peer before it is served.
+    pub(super) fn opens(&self, peer: IpAddr) -> bool {
+        self.announces(peer)
+    }
+
     /// The group that serves a request which met the `rule`th rule, by its place among those of the rule: the only one,
     /// or one by weight. `turn` yields numbers that are spread evenly over all of its range.
     pub(super) fn share(&self, rule: usize, turn: impl FnOnce() -> u32) -> Option<usize> {
@@ -320,7 +331,8 @@ impl RouteTable {
         }
     }
 
-    fn any(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
+    /// The listener at the address a client connected to.
+    pub(super) fn any(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
         self.listeners
             .get(&SocketAddr::new(local.ip().to_canonical(), local.port()))
     }

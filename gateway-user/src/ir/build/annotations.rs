@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 pub use self::index::{Entry, Scope, State, Values, index};
 pub(super) use self::near::nearest;
-use super::notes::{ADDRESSES, ALB, FLOWS, FLOWS_PER_SOURCE, Notes, STEERING, annotation};
+use super::notes::{
+    ADDRESSES, ALB, FLOWS, FLOWS_PER_SOURCE, Notes, PROXY_FROM, STEERING, annotation,
+};
 use crate::{
     ir::model::SteeringWish,
     problem::{Problem, shown},
@@ -117,7 +119,9 @@ fn remedy(key: &str, prefix: &str, scope: Scope) -> String {
         "an AlbConfig knows only remote-clusters".to_owned()
     } else if prefix == OWN {
         let known = match scope {
-            Scope::AlbConfig => format!("{STEERING}, {ADDRESSES}, {FLOWS}, {FLOWS_PER_SOURCE}"),
+            Scope::AlbConfig => {
+                format!("{STEERING}, {ADDRESSES}, {PROXY_FROM}, {FLOWS}, {FLOWS_PER_SOURCE}")
+            }
             _ => STEERING.to_owned(),
         };
         format!("known here: {known}")

@@ -232,6 +232,9 @@ impl Compiler {
                 }
         };
         let each = match (protocol, settings.writes) {
+            (ListenerProtocol::Http, None) if serving.proxy_protocol.is_some() => {
+                Some("reads PROXY headers".to_owned())
+            }
             (ListenerProtocol::Http, None) => None,
             (ListenerProtocol::Http, Some(header)) => Some(format!(
                 "is told to write the header {header} of each request"

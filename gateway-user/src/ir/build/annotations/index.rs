@@ -351,6 +351,13 @@ const INDEX: &[Entry] = &[
     Entry {
         scope: Scope::AlbConfig,
         ..value(
+            "fleetgate.io/proxy-protocol-from",
+            "networks of load balancers whose connections begin with a PROXY header; default none",
+        )
+    },
+    Entry {
+        scope: Scope::AlbConfig,
+        ..value(
             "fleetgate.io/new-flows-per-second",
             "new flows that each listener takes per second: `1000`, or by port `80=1000, 443=500`",
         )
