@@ -33,6 +33,7 @@ mod meter;
 mod mirror;
 mod opening;
 mod outlier;
+mod passthrough;
 mod peers;
 mod reason;
 mod record;
@@ -47,11 +48,6 @@ pub mod trace;
 mod tunnel;
 mod upstream;
 mod variables;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "listeners ask for PROXY protocol and passthrough next"
-)]
 mod wire;
 mod worker;
 

@@ -15,6 +15,8 @@ mod h2rows;
 mod h2run;
 #[path = "proxy/http2.rs"]
 mod http2;
+#[path = "proxy/passthrough.rs"]
+mod passthrough;
 #[path = "proxy/proxy_protocol.rs"]
 mod proxy_protocol;
 #[path = "proxy/strictness.rs"]

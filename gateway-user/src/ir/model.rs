@@ -128,6 +128,10 @@ pub struct Listener {
     pub refused: Option<String>,
     /// Tried in this order, numbered from 1; the first whose conditions all hold decides. No match is a 404.
     pub rules: Vec<Arc<Rule>>,
+    /// HTTPS: rules that send connections on as they are, by the one host that each has. They are found by the name that
+    /// a ClientHello asks for (SNI), before any of `rules` is; hosts are told apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passthrough: Vec<Arc<Rule>>,
     /// Who steers, and why.
     pub steering: Steering,
 }

@@ -1,4 +1,5 @@
-//! What is read of a client's connection before it is served: the PROXY header of a load balancer in front of us.
+//! What is read of a client's connection before it is served: the PROXY header of a load balancer in front of us, then,
+//! where TLS of some hosts goes on to pods, the name that a ClientHello asks for.
 //!
 //! Bytes are looked at where they lie, in the socket, and taken only when it is known how many are ours: whoever serves
 //! the connection then begins with the client's first byte.
@@ -13,10 +14,14 @@ use tokio::{
 
 use super::{
     downstream::{self, Downstream},
+    passthrough::{self, Asked},
     reason::Reason,
     stats::ConnectionCount,
     table::Routes,
-    wire::proxy_protocol::{self, Header},
+    wire::{
+        proxy_protocol::{self, Header},
+        sni::{self, Hello},
+    },
     worker::Worker,
 };
 
@@ -45,7 +50,40 @@ pub(super) async fn open(
             Err(_) => return worker.stats.reason(Reason::RequestTimeout),
         }
     }
+    if !routes.passthrough.is_empty() {
+        let until = Instant::now() + worker.limits.head_timeout;
+        let hello = match timeout_at(until, look(&stream, hello)).await {
+            Ok(Ok(Some(hello))) => hello,
+            Ok(Ok(None) | Err(_)) => return worker.stats.reason(Reason::HandshakeFailed),
+            Err(_) => return worker.stats.reason(Reason::RequestTimeout),
+        };
+        // What is served now counts, not what was when the client connected.
+        let current = worker.current();
+        let routes = current.table.any(down.local);
+        if let Some(routes) = routes
+            && let Some(sni) = hello.sni
+            && let Some(index) = routes.passthrough.find(&sni)
+            && let Some(group) = worker.group(&current, index)
+        {
+            let listener = worker.listener(&current, down.local, &routes.listener);
+            let asked = Asked {
+                sni: &sni,
+                group,
+                listener,
+            };
+            return passthrough::carry(&worker, stream, &down, asked).await;
+        }
+    }
     downstream::serve(worker, stream, down, &routes, count).await;
+}
+
+/// A ClientHello; one without a name for what is none, which whoever ends TLS is to judge.
+fn hello(bytes: &[u8]) -> Option<Hello> {
+    match sni::parse(bytes) {
+        sni::Step::NeedMore => None,
+        sni::Step::Hello(hello) => Some(hello),
+        sni::Step::NotTls | sni::Step::Malformed(_) => Some(Hello::default()),
+    }
 }
 
 /// Why there is no PROXY header.

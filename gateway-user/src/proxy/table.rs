@@ -16,7 +16,7 @@ use crate::{
         Filter, Group, GroupName, Ir, Listener, ListenerName, ListenerProtocol, Rule, Target,
         Touched, matching::RuleIndex,
     },
-    tls::{Server, Servers},
+    tls::{Server, Servers, names::Names},
 };
 
 /// The listeners the proxy serves, by address, with their groups.
@@ -43,6 +43,26 @@ pub(super) struct Routes {
     pub(super) tokens: HashMap<usize, GroupTokens>,
     /// What an HTTPS listener ends TLS with; `None` for HTTP, and for HTTPS without any certificate that can be used.
     pub(super) tls: Option<Arc<Server>>,
+    /// Whose TLS goes on to pods as it is.
+    pub(super) passthrough: Passthrough,
+}
+
+/// Hosts whose TLS goes on to pods, with their groups by their index in [`RouteTable::groups`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Passthrough {
+    names: Names,
+    groups: Vec<usize>,
+}
+
+impl Passthrough {
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The group of a name that a ClientHello asks for: exact, then by one wildcard label.
+    pub(super) fn find(&self, sni: &str) -> Option<usize> {
+        self.groups.get(self.names.find(sni)?).copied()
+    }
 }
 
 impl Routes {
@@ -54,7 +74,7 @@ impl Routes {
 
     /// Whether something is to be read of a connection of this peer before it is served.
     pub(super) fn opens(&self, peer: IpAddr) -> bool {
-        self.announces(peer)
+        self.announces(peer) || !self.passthrough.is_empty()
     }
 
     /// The group that serves a request which met the `rule`th rule, by its place among those of the rule: the only one,
@@ -184,6 +204,7 @@ impl Router {
                         index: RuleIndex::build(&listener.rules),
                         mirrors: self.mirrors(listener),
                         limits: self.limits(listener),
+                        passthrough: self.passthrough(listener),
                         tokens: self.tokens(listener),
                         listener: Arc::clone(listener),
                         tls: tls.cloned(),
@@ -211,6 +232,20 @@ impl Router {
             }
         }
         mirrors
+    }
+
+    fn passthrough(&mut self, listener: &Listener) -> Passthrough {
+        let mut found = Passthrough::default();
+        for rule in &listener.passthrough {
+            let Some(group) = rule.only_group() else {
+                continue;
+            };
+            for host in &rule.conditions.hosts {
+                found.names.insert(&host.to_string(), found.groups.len());
+            }
+            found.groups.push(self.index(group));
+        }
+        found
     }
 
     fn limits(&self, listener: &Listener) -> HashMap<usize, Arc<RuleLimit>> {
@@ -349,6 +384,11 @@ impl PartialEq for RouteTable {
                         let one = one.iter().map(|at| self.groups.get(*at));
                         one.eq(two.iter().map(|at| other.groups.get(*at)))
                     })
+                    && {
+                        let (one, two) = (&routes.passthrough.groups, &others.passthrough.groups);
+                        let one = one.iter().map(|at| self.groups.get(*at));
+                        one.eq(two.iter().map(|at| other.groups.get(*at)))
+                    }
             })
         };
         self.starting == other.starting
@@ -381,6 +421,7 @@ mod tests {
             settings: Arc::default(),
             refused: None,
             rules: Vec::new(),
+            passthrough: Vec::new(),
             steering: Steering {
                 mode,
                 reason: String::new(),

@@ -3,12 +3,13 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use gateway_user::{
-    ir::{Conditions, ListenerSettings, Network},
+    ir::{Conditions, Group, ListenerSettings, Network, Policy},
     proxy::{ProxyConfig, Reason},
 };
 use socket2::{Domain, Socket, Type};
@@ -199,4 +200,43 @@ fn without_load_balancers_a_header_is_no_request() {
     client.send([V1, GET].concat());
     assert_eq!(client.reply().unwrap().status, 400);
     assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+#[ignore = "reported: attempts do not tell the pool yet whose request it is"]
+fn a_pod_is_told_the_client_of_each_request_on_a_connection_of_its_own() {
+    let origin = Origin::raw(|seen, stream| {
+        let mut header = [0; 28];
+        stream.read_exact(&mut header)?;
+        let mut reader = std::io::BufReader::new(stream.try_clone()?);
+        let head = super::support::read_head(&mut reader)?;
+        seen.lock().unwrap().push(super::support::Seen {
+            head,
+            body: header.to_vec(),
+            ..Default::default()
+        });
+        stream.write_all(&ok("hello"))?;
+        // A second request here would be another client's.
+        stream.read(&mut header).map(drop)
+    });
+    let mut gateway = Gateway::to(&origin);
+    gateway.change(|site| {
+        trust(&mut site.settings);
+        let mut named = Group::clone(&site.rules[0].group);
+        named.policy = Arc::new(Policy {
+            proxy_header: true,
+            ..Policy::default()
+        });
+        site.rules[0].group = Arc::new(named);
+    });
+    for last in [9, 10] {
+        let mut client = gateway.client();
+        client.send(v2(1, [203, 0, 113, last]));
+        for _ in 0..2 {
+            assert_eq!(client.get("/").status, 200);
+            let seen = origin.seen().pop().unwrap();
+            assert!(seen.body.starts_with(&v2(1, [203, 0, 113, last])[..20]));
+        }
+    }
+    assert_eq!(origin.connections(), 4);
 }

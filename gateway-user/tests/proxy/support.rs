@@ -376,6 +376,7 @@ impl Site {
             settings: Arc::new(self.settings.clone()),
             refused: None,
             rules: self.rules.iter().map(rule).collect(),
+            passthrough: Vec::new(),
             steering: Steering {
                 mode: SteeringMode::Request,
                 reason: "test".into(),

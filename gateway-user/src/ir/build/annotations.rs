@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 pub use self::index::{Entry, Scope, State, Values, index};
 pub(super) use self::near::nearest;
 use super::notes::{
-    ADDRESSES, ALB, FLOWS, FLOWS_PER_SOURCE, Notes, PROXY_FROM, STEERING, annotation,
+    ADDRESSES, ALB, BACKEND_PROXY, FLOWS, FLOWS_PER_SOURCE, Notes, PASSTHROUGH, PROXY_FROM,
+    STEERING, annotation,
 };
 use crate::{
     ir::model::SteeringWish,
@@ -122,7 +123,7 @@ fn remedy(key: &str, prefix: &str, scope: Scope) -> String {
             Scope::AlbConfig => {
                 format!("{STEERING}, {ADDRESSES}, {PROXY_FROM}, {FLOWS}, {FLOWS_PER_SOURCE}")
             }
-            _ => STEERING.to_owned(),
+            _ => format!("{STEERING}, {BACKEND_PROXY}, {PASSTHROUGH}"),
         };
         format!("known here: {known}")
     } else {
@@ -284,7 +285,7 @@ mod tests {
             ("whitelist-source-range", "SourceIp"),
             ("auth-url", "nothing here"),
             ("auth-tls-secret", "caEnabled"),
-            ("ssl-passthrough", "nothing here"),
+            ("ssl-passthrough", "fleetgate.io/tls-passthrough"),
             ("permanent-redirect", "Redirect"),
             ("rewrite-target", "${1}"),
             ("limit-rps", "traffic-limit-qps"),

@@ -334,6 +334,14 @@ const INDEX: &[Entry] = &[
         "fleetgate.io/steering",
         "`auto` (default), `connection` or `request`: whether kernel or proxy steers",
     ),
+    value(
+        "fleetgate.io/backend-proxy-protocol",
+        "`v2`: connections to pods begin with a PROXY header that names the client; default none",
+    ),
+    switch(
+        "fleetgate.io/tls-passthrough",
+        "connections of its hosts go to pods as they are, which end TLS; default false",
+    ),
     Entry {
         scope: Scope::AlbConfig,
         ..value(
