@@ -32,7 +32,9 @@ mod message;
 mod messages;
 mod meter;
 mod mirror;
+mod opening;
 mod outlier;
+mod passthrough;
 mod peers;
 mod reason;
 mod record;
@@ -47,11 +49,6 @@ pub mod trace;
 mod tunnel;
 mod upstream;
 mod variables;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "listeners ask for PROXY protocol and passthrough next"
-)]
 mod wire;
 mod worker;
 

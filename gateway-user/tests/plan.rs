@@ -96,6 +96,7 @@ fn ir(shapes: &BTreeMap<u16, Shape>) -> Ir {
             }),
             refused: None,
             rules: vec![Arc::new(rule)],
+            passthrough: Vec::new(),
             steering: Steering {
                 mode,
                 reason: String::new(),

@@ -17,6 +17,10 @@ mod h2rows;
 mod h2run;
 #[path = "proxy/http2.rs"]
 mod http2;
+#[path = "proxy/passthrough.rs"]
+mod passthrough;
+#[path = "proxy/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "proxy/rules.rs"]
 mod rules;
 #[path = "proxy/strictness.rs"]

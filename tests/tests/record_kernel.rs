@@ -130,6 +130,7 @@ fn put(record: &mut Record, port: u16, said: u64) {
         settings: Arc::default(),
         refused: None,
         rules: vec![Arc::new(Rule::forwarding(group.name.clone(), "spec"))],
+        passthrough: Vec::new(),
         steering: Steering {
             mode: SteeringMode::Request,
             reason: said.to_string(),

@@ -128,7 +128,8 @@ impl Gateway {
     }
 
     fn ingress_views(&self) -> Vec<IngressView> {
-        let rules = self.record.ir.served().flat_map(|it| &it.rules);
+        let served = self.record.ir.served();
+        let rules = served.flat_map(|it| it.rules.iter().chain(&it.passthrough));
         let served: BTreeSet<&str> = rules.map(|rule| &*rule.ingress).collect();
         let ours = self.compiler.members().filter_map(|(key, gateway)| {
             let ingress = self.snapshot.ingresses.get(key)?;

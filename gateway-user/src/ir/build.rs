@@ -22,6 +22,7 @@ mod judging;
 mod l4;
 mod linking;
 mod notes;
+mod passthrough;
 mod patterns;
 mod placing;
 mod policy;

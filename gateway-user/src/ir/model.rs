@@ -128,6 +128,10 @@ pub struct Listener {
     pub refused: Option<String>,
     /// Tried in this order, numbered from 1; the first whose conditions all hold decides. No match is a 404.
     pub rules: Vec<Arc<Rule>>,
+    /// HTTPS: rules that send connections on as they are, by the one host that each has. They are found by the name that
+    /// a ClientHello asks for (SNI), before any of `rules` is; hosts are told apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passthrough: Vec<Arc<Rule>>,
     /// Who steers, and why.
     pub steering: Steering,
 }
@@ -149,6 +153,9 @@ pub struct ListenerSettings {
     /// Proxies whose `X-Forwarded-For` is believed; `None`: the peer is the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trusted: Option<Vec<Network>>,
+    /// Load balancers whose connections begin with a PROXY header, which tells the client; `None`: no peer's do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<Vec<Network>>,
     /// Responses of usual types may be compressed.
     pub gzip: bool,
     /// TLS of HTTPS and QUIC.
@@ -178,6 +185,7 @@ impl Default for ListenerSettings {
             forwarded: ForwardedHeaders::default(),
             identity: IdentityHeaders::default(),
             trusted: None,
+            proxy_protocol: None,
             gzip: true,
             tls: None,
             quic_upgrade: false,

@@ -10,9 +10,13 @@ use super::{
     io::Io,
     reason::{Reason, Refusal},
     stats::ConnectionCount,
+    table::Routes,
     worker::Worker,
 };
-use crate::tls::{ClientIdentity, Server};
+use crate::{
+    ir::ListenerProtocol,
+    tls::{ClientIdentity, Server},
+};
 
 pub(super) mod h1;
 pub(super) mod h2;
@@ -49,6 +53,25 @@ impl Secured {
     /// Whether the certificate that was shown is for this host, too (RFC 9110 section 15.5.20).
     pub(super) fn covers(&self, authority: &str) -> bool {
         self.server.covers(self.sni.as_deref(), authority)
+    }
+}
+
+/// Serves a connection of a listener to its end, in plain or through TLS.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    down: Downstream,
+    routes: &Routes,
+    count: ConnectionCount,
+) {
+    let idle = routes.listener.settings.idle_timeout;
+    match (&routes.tls, routes.listener.name.protocol) {
+        (Some(server), _) => {
+            secured(worker, stream, down, Arc::clone(server), idle, count).await;
+        }
+        (None, ListenerProtocol::Http) => plain(worker, stream, down, idle, count).await,
+        // Nothing to end TLS with: never in plain instead.
+        (None, _) => worker.stats.reason(Reason::HandshakeFailed),
     }
 }
 

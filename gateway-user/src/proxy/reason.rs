@@ -59,11 +59,13 @@ pub enum Reason {
     Flood,
     /// HTTP/2: a `:protocol` other than `websocket`.
     UnknownProtocol,
+    /// A load balancer's connection began without a whole PROXY header.
+    BadProxyHeader,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -89,6 +91,7 @@ impl Reason {
         Self::HandshakeFailed,
         Self::Flood,
         Self::UnknownProtocol,
+        Self::BadProxyHeader,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -119,6 +122,7 @@ impl Reason {
             Self::HandshakeFailed => "handshake-failed",
             Self::Flood => "flood",
             Self::UnknownProtocol => "unknown-protocol",
+            Self::BadProxyHeader => "bad-proxy-header",
         }
     }
 
@@ -137,9 +141,11 @@ impl Reason {
             }
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             // Never sent: there is nobody to read it.
-            Self::RequestTimeout | Self::ClientGone | Self::HandshakeFailed | Self::Flood => {
-                StatusCode::REQUEST_TIMEOUT
-            }
+            Self::RequestTimeout
+            | Self::ClientGone
+            | Self::HandshakeFailed
+            | Self::Flood
+            | Self::BadProxyHeader => StatusCode::REQUEST_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,

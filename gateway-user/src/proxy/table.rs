@@ -18,7 +18,7 @@ use crate::{
         Filter, Group, GroupName, Ir, Listener, ListenerName, ListenerProtocol, Rule, Target,
         Touched, matching::RuleIndex,
     },
-    tls::{Server, Servers},
+    tls::{Server, Servers, names::Names},
 };
 
 /// The listeners the proxy serves, by address, with their groups.
@@ -45,9 +45,40 @@ pub(super) struct Routes {
     pub(super) tokens: HashMap<usize, GroupTokens>,
     /// What an HTTPS listener ends TLS with; `None` for HTTP, and for HTTPS without any certificate that can be used.
     pub(super) tls: Option<Arc<Server>>,
+    /// Whose TLS goes on to pods as it is.
+    pub(super) passthrough: Passthrough,
+}
+
+/// Hosts whose TLS goes on to pods, with their groups by their index in [`RouteTable::groups`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Passthrough {
+    names: Names,
+    groups: Vec<usize>,
+}
+
+impl Passthrough {
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The group of a name that a ClientHello asks for: exact, then by one wildcard label.
+    pub(super) fn find(&self, sni: &str) -> Option<usize> {
+        self.groups.get(self.names.find(sni)?).copied()
+    }
 }
 
 impl Routes {
+    /// Whether a connection of this peer begins with a PROXY header.
+    pub(super) fn announces(&self, peer: IpAddr) -> bool {
+        let networks = self.listener.settings.proxy_protocol.as_ref();
+        networks.is_some_and(|it| it.iter().any(|network| network.contains(peer)))
+    }
+
+    /// Whether something is to be read of a connection of this peer before it is served.
+    pub(super) fn opens(&self, peer: IpAddr) -> bool {
+        self.announces(peer) || !self.passthrough.is_empty()
+    }
+
     /// The group that serves a request which met the `rule`th rule, by its place among those of the rule: the only one,
     /// or one by weight. `turn` yields numbers that are spread evenly over all of its range.
     pub(super) fn share(&self, rule: usize, turn: impl FnOnce() -> u32) -> Option<usize> {
@@ -175,6 +206,7 @@ impl Router {
                         index: RuleIndex::build(&listener.rules),
                         mirrors: self.mirrors(listener),
                         limits: self.limits(listener),
+                        passthrough: self.passthrough(listener),
                         tokens: self.tokens(listener),
                         listener: Arc::clone(listener),
                         tls: tls.cloned(),
@@ -202,6 +234,20 @@ impl Router {
             }
         }
         mirrors
+    }
+
+    fn passthrough(&mut self, listener: &Listener) -> Passthrough {
+        let mut found = Passthrough::default();
+        for rule in &listener.passthrough {
+            let Some(group) = rule.only_group() else {
+                continue;
+            };
+            for host in &rule.conditions.hosts {
+                found.names.insert(&host.to_string(), found.groups.len());
+            }
+            found.groups.push(self.index(group));
+        }
+        found
     }
 
     fn limits(&self, listener: &Listener) -> HashMap<usize, Arc<RuleLimit>> {
@@ -329,7 +375,8 @@ impl RouteTable {
         })
     }
 
-    fn any(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
+    /// The listener at the address a client connected to.
+    pub(super) fn any(&self, local: SocketAddr) -> Option<&Arc<Routes>> {
         self.listeners
             .get(&SocketAddr::new(local.ip().to_canonical(), local.port()))
     }
@@ -346,6 +393,11 @@ impl PartialEq for RouteTable {
                         let one = one.iter().map(|at| self.groups.get(*at));
                         one.eq(two.iter().map(|at| other.groups.get(*at)))
                     })
+                    && {
+                        let (one, two) = (&routes.passthrough.groups, &others.passthrough.groups);
+                        let one = one.iter().map(|at| self.groups.get(*at));
+                        one.eq(two.iter().map(|at| other.groups.get(*at)))
+                    }
             })
         };
         self.starting == other.starting
@@ -378,6 +430,7 @@ mod tests {
             settings: Arc::default(),
             refused: None,
             rules: Vec::new(),
+            passthrough: Vec::new(),
             steering: Steering {
                 mode,
                 reason: String::new(),

@@ -13,21 +13,56 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
 use tokio_rustls::TlsConnector;
 
 use super::{
     buffer::{Buffer, Spare},
     io::Io,
+    wire::proxy_protocol::write_v2,
 };
-use crate::tls::client::{self, Spoken};
+use crate::tls::{self, client::Spoken};
 
 /// How connections to backends are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolLimits {
     pub(super) idle_per_backend: usize,
     pub(super) idle_timeout: Duration,
+}
+
+/// Where a connection leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    /// It goes through TLS.
+    pub(super) tls: bool,
+    /// The client, and what it connected to: told to the backend in a PROXY header.
+    pub(super) client: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl From<(SocketAddr, bool)> for Place {
+    fn from((address, tls): (SocketAddr, bool)) -> Self {
+        Self {
+            address,
+            tls,
+            client: None,
+        }
+    }
+}
+
+impl Place {
+    /// A new TCP connection; what names the client is written.
+    pub(super) async fn dial(self) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        if let Some((client, asked)) = self.client {
+            let mut header = Vec::new();
+            write_v2(client, asked, &mut header);
+            stream.write_all(&header).await?;
+        }
+        Ok(stream)
+    }
 }
 
 /// One connection to a backend, free to take a request.
@@ -42,6 +77,8 @@ pub(super) struct Upstream {
     pub(super) tls: bool,
     /// It has served a request before.
     pub(super) reused: bool,
+    /// The backend takes all of it for one client's.
+    pub(super) named: bool,
 }
 
 /// Connections that wait for a request, with the time since when.
@@ -62,20 +99,29 @@ impl Pool {
     pub(super) fn new(limits: PoolLimits, spare: &Rc<Spare>) -> Self {
         Self {
             idle: RefCell::default(),
-            tls: client::backends(Spoken::Http1),
+            tls: tls::client::backends(Spoken::Http1),
             limits,
             spare: Rc::clone(spare),
             closed: Cell::new(false),
         }
     }
 
-    /// A connection that was alive a moment ago; `certain` looks into the socket too.
+    /// A connection that was alive a moment ago; `certain` looks into the socket too. None that names a client: those
+    /// are never kept.
     pub(super) fn take(
         &self,
-        (address, tls): (SocketAddr, bool),
+        place: impl Into<Place>,
         now: Instant,
         certain: bool,
     ) -> Option<Upstream> {
+        let Place {
+            address,
+            tls,
+            client,
+        } = place.into();
+        if client.is_some() {
+            return None;
+        }
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&(address, tls))?;
         while let Some((upstream, since)) = stack.pop() {
@@ -95,7 +141,8 @@ impl Pool {
     /// Keeps a connection whose last exchange is complete on both sides. One that has more to say than was asked for is
     /// out of step.
     pub(super) fn put(&self, mut upstream: Upstream, now: Instant) {
-        if self.closed.get() || !upstream.buffer.is_empty() || upstream.io.ended() {
+        if self.closed.get() || upstream.named || !upstream.buffer.is_empty() || upstream.io.ended()
+        {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -127,17 +174,22 @@ impl Pool {
     /// Opens a connection.
     pub(super) async fn connect(
         &self,
-        (address, tls): (SocketAddr, bool),
+        place: impl Into<Place>,
         patience: Duration,
     ) -> io::Result<Upstream> {
+        let place = place.into();
+        let Place {
+            address,
+            tls,
+            client,
+        } = place;
         let connect = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let stream = place.dial().await?;
             if !tls {
                 return Ok(Io::plain(stream));
             }
             // A connection serves requests for any host, so it asks for none.
-            let name = client::server_name(None, address.ip());
+            let name = tls::client::server_name(None, address.ip());
             let connector = TlsConnector::from(Arc::clone(&self.tls));
             let stream = connector.connect(name, stream).await?;
             Ok::<_, io::Error>(Io::tls(stream.into()))
@@ -152,6 +204,7 @@ impl Pool {
             address,
             tls,
             reused: false,
+            named: client.is_some(),
         })
     }
 }

@@ -31,6 +31,7 @@ use super::{
     group::{Common, GroupState},
     latency::ListenerStats,
     messages::Messages,
+    opening,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
     upstream::{Pool, PoolLimits, shared::SharedPool},
@@ -348,7 +349,11 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
         secured: None,
     };
     let worker = Rc::clone(worker);
-    if let Some((routes, server)) = current.table.secured(local) {
+    let routes = current.table.any(local);
+    if let Some(routes) = routes.filter(|it| it.opens(client.ip())) {
+        let opened = opening::open(worker, stream, down, Arc::clone(routes), count);
+        tokio::task::spawn_local(opened);
+    } else if let Some((routes, server)) = current.table.secured(local) {
         let idle = routes.listener.settings.idle_timeout;
         let server = Arc::clone(server);
         let served = downstream::secured(worker, stream, down, server, idle, count);

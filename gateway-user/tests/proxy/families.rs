@@ -73,6 +73,7 @@ fn a_client_gets_pods_of_its_own_family_and_503_where_there_is_none() {
                 settings: ListenerSettings::default().into(),
                 refused: None,
                 rules: vec![Rule::forwarding(group.name.clone(), "").into()],
+                passthrough: Vec::new(),
                 steering: Steering {
                     mode: SteeringMode::Request,
                     reason: String::new(),

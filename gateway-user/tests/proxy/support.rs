@@ -447,6 +447,7 @@ impl Site {
             rules: first
                 .chain(self.rules.iter().enumerate().map(rule))
                 .collect(),
+            passthrough: Vec::new(),
             steering: Steering {
                 mode: SteeringMode::Request,
                 reason: "test".into(),

@@ -30,6 +30,7 @@ pub fn everything_to(origin: SocketAddr, port: u16) -> Ir {
         addresses: Vec::new(),
         settings: Arc::new(ListenerSettings::default()),
         refused: None,
+        passthrough: Vec::new(),
         rules: vec![Arc::new(Rule::forwarding(group.clone(), "spec.rules[0]"))],
         steering: Steering {
             mode: SteeringMode::Request,

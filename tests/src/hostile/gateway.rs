@@ -102,6 +102,7 @@ fn site(port: u16, origin: SocketAddr) -> Ir {
         addresses: Vec::new(),
         settings: Arc::new(settings),
         refused: None,
+        passthrough: Vec::new(),
         rules: vec![Arc::new(rule)],
         steering: Steering {
             mode: SteeringMode::Request,

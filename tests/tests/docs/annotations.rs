@@ -147,6 +147,10 @@ fn example(short: &str) -> (&'static str, &'static str) {
         "remote-clusters" => ("", "c1"),
         "steering" => ("", "auto"),
         "addresses" => ("", "192.0.2.1"),
+        "proxy-protocol-from" => ("", "192.0.2.0/24"),
+        "backend-proxy-protocol" => ("", "v2"),
+        // On, it needs hosts and an HTTPS listener.
+        "tls-passthrough" => ("", "false"),
         "rewrite-target" => ("", "/y"),
         "backend-protocol" => ("", "https"),
         "backend-scheduler" => ("", "wlc"),

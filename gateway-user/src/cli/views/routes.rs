@@ -1,6 +1,9 @@
 //! `fleetgate routes`: listeners, who steers them and why, and their rules.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    iter,
+    net::{IpAddr, SocketAddr},
+};
 
 mod text;
 
@@ -46,7 +49,7 @@ pub struct RouteView {
 /// One rule.
 #[derive(Clone, Debug, Serialize)]
 pub struct RuleView {
-    /// 1, 2, 3 ... in order of evaluation.
+    /// 1, 2, 3 ... in order of evaluation; 0 of rules that pass TLS on as it is.
     pub priority: u32,
     /// Ingress it came from.
     pub ingress: String,
@@ -179,6 +182,8 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
         }
         _ => (wished, listener.steering.reason.clone()),
     };
+    // Asked before all others, by the name in the ClientHello.
+    let passed = listener.passthrough.iter().zip(iter::repeat(0));
     RouteView {
         listener: address,
         gateway: listener.name.gateway.clone(),
@@ -188,10 +193,8 @@ fn route(ir: &Ir, listener: &Listener, address: SocketAddr, plan: &Plan) -> Rout
         reason,
         programmed: service.is_some(),
         refused: listener.refused.clone(),
-        rules: listener
-            .rules
-            .iter()
-            .zip(1..)
+        rules: passed
+            .chain(listener.rules.iter().zip(1..))
             .map(|(it, priority)| rule(ir, it, priority, address.ip()))
             .collect(),
     }

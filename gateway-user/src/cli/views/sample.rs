@@ -102,6 +102,7 @@ fn listener(
         settings: Arc::default(),
         refused: None,
         rules: rules.into_iter().map(Arc::new).collect(),
+        passthrough: Vec::new(),
         steering: Steering {
             mode,
             reason: reason.to_owned(),

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 
 pub use self::index::{Entry, Scope, State, Values, index};
 pub(super) use self::near::nearest;
-use super::notes::{ADDRESSES, ALB, FLOWS, FLOWS_PER_SOURCE, Notes, STEERING, annotation};
+use super::notes::{
+    ADDRESSES, ALB, BACKEND_PROXY, FLOWS, FLOWS_PER_SOURCE, Notes, PASSTHROUGH, PROXY_FROM,
+    STEERING, annotation,
+};
 use crate::{
     ir::model::SteeringWish,
     problem::{Problem, shown},
@@ -117,8 +120,10 @@ fn remedy(key: &str, prefix: &str, scope: Scope) -> String {
         "an AlbConfig knows only remote-clusters".to_owned()
     } else if prefix == OWN {
         let known = match scope {
-            Scope::AlbConfig => format!("{STEERING}, {ADDRESSES}, {FLOWS}, {FLOWS_PER_SOURCE}"),
-            _ => STEERING.to_owned(),
+            Scope::AlbConfig => {
+                format!("{STEERING}, {ADDRESSES}, {PROXY_FROM}, {FLOWS}, {FLOWS_PER_SOURCE}")
+            }
+            _ => format!("{STEERING}, {BACKEND_PROXY}, {PASSTHROUGH}"),
         };
         format!("known here: {known}")
     } else {
@@ -280,7 +285,7 @@ mod tests {
             ("whitelist-source-range", "SourceIp"),
             ("auth-url", "nothing here"),
             ("auth-tls-secret", "caEnabled"),
-            ("ssl-passthrough", "nothing here"),
+            ("ssl-passthrough", "fleetgate.io/tls-passthrough"),
             ("permanent-redirect", "Redirect"),
             ("rewrite-target", "${1}"),
             ("limit-rps", "traffic-limit-qps"),

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Compiler, Member, Subject, Touched, Work,
-    certificates::Worth,
+    certificates::{Needed, Worth},
     gateway::{Gateway, Key},
     groups::Want,
     l4,
@@ -65,6 +65,7 @@ impl Compiler {
         }
         let Placing {
             rules,
+            mut passthrough,
             wants,
             mut notes,
             ..
@@ -74,6 +75,7 @@ impl Compiler {
         if let Some(gateway) = &gateway {
             for (place, rules) in rules {
                 let secrets = (&certificates[..], &mut worth);
+                let rules = (rules, passthrough.remove(&place).unwrap_or_default());
                 if let Some((name, draw)) = self.draw(name, gateway, place, rules, secrets, touched)
                 {
                     listeners.insert(name, draw);
@@ -195,7 +197,7 @@ impl Compiler {
         name: &str,
         gateway: &Gateway,
         (port, protocol): Key,
-        rules: Vec<Arc<Rule>>,
+        (rules, passthrough): (Vec<Arc<Rule>>, Vec<Arc<Rule>>),
         (certificates, worth): (&[Certificate], &mut Worth<'_>),
         touched: &mut Touched,
     ) -> Option<(ListenerName, Draw)> {
@@ -213,7 +215,12 @@ impl Compiler {
             if protocol == ListenerProtocol::Https {
                 let place = gateway.places.get(&(port, protocol));
                 let place = place.map_or("spec.listeners", String::as_str);
-                let why = worth.serving(tls, certificates, place, port, &mut notes);
+                let needed = match (passthrough.is_empty(), rules.is_empty()) {
+                    (true, _) => Needed::Always,
+                    (false, false) => Needed::ForOthers,
+                    (false, true) => Needed::Never,
+                };
+                let why = worth.serving(tls, certificates, place, (port, needed), &mut notes);
                 refused = refused.or(why);
             } else {
                 tls.certificates.extend_from_slice(certificates);
@@ -232,6 +239,9 @@ impl Compiler {
                 }
         };
         let each = match (protocol, settings.writes) {
+            (ListenerProtocol::Http, None) if serving.proxy_protocol.is_some() => {
+                Some("reads PROXY headers".to_owned())
+            }
             (ListenerProtocol::Http, None) => None,
             (ListenerProtocol::Http, Some(header)) => Some(format!(
                 "is told to write the header {header} of each request"
@@ -268,6 +278,7 @@ impl Compiler {
             settings: Arc::new(serving),
             refused,
             rules,
+            passthrough,
             steering: decision.steering,
         };
         Some((
@@ -307,9 +318,11 @@ impl Compiler {
                     addresses,
                     settings,
                     refused,
+                    passthrough,
                     ..
                 } = &draw.listener;
                 (addresses, settings, refused) == (&had.addresses, &had.settings, &had.refused)
+                    && *passthrough == had.passthrough
             }
         });
         if !same {

@@ -48,6 +48,17 @@ pub(super) enum Standing<T> {
     Bad(Fault),
 }
 
+/// What an HTTPS listener needs a certificate for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Needed {
+    /// Without one it serves nothing.
+    Always,
+    /// For its rules; TLS of other hosts goes on to pods.
+    ForOthers,
+    /// TLS of all its hosts goes on to pods.
+    Never,
+}
+
 /// The Secrets of one gateway, while its listeners are put together.
 pub(super) struct Worth<'a> {
     snapshot: &'a Snapshot,
@@ -101,7 +112,7 @@ impl<'a> Worth<'a> {
         tls: &mut Tls,
         of_ingresses: &[Certificate],
         place: &str,
-        port: u16,
+        (port, needed): (u16, Needed),
         notes: &mut Notes,
     ) -> Option<String> {
         let field = format!("{place}.certificates");
@@ -116,11 +127,16 @@ impl<'a> Worth<'a> {
             }
         }
         let mut refused = None;
-        if tls.certificates.is_empty() {
+        let remedy = "name a Secret here as `CertificateId: namespace/name`, or in spec.tls of an Ingress with rules on this listener";
+        let none = tls.certificates.is_empty();
+        if none && needed == Needed::ForOthers {
+            let what = "has no certificate, so only hosts with tls-passthrough are served";
+            notes.warning(field, format!("listener HTTPS {port} {what}"), remedy);
+        } else if none && needed == Needed::Always {
             notes.error(
                 field,
                 format!("listener HTTPS {port} has no certificate and is left out"),
-                "name a Secret here as `CertificateId: namespace/name`, or in spec.tls of an Ingress with rules on this listener",
+                remedy,
             );
             refused = Some("it has no certificate".to_owned());
         }

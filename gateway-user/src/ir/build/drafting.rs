@@ -8,8 +8,8 @@ use super::{
     canary::Canary,
     conditions,
     ingress::{Draft, Understood},
-    notes::{ALB, Notes, alb},
-    patterns,
+    notes::{ALB, BACKEND_PROXY, Notes, alb, annotation},
+    passthrough, patterns,
     ports::{self, Ports},
     traffic,
 };
@@ -38,6 +38,8 @@ pub(super) struct Drafting<'a> {
     cors: Option<Cors>,
     rewrite: Option<traffic::RewriteTarget>,
     use_regex: bool,
+    passthrough: bool,
+    proxy_header: bool,
     /// By Service, so that a bad annotation is told once.
     known: BTreeMap<String, Known>,
 }
@@ -68,6 +70,8 @@ impl<'a> Drafting<'a> {
             cors: traffic::cors(annotations, notes),
             rewrite: traffic::rewrite_target(annotations, notes),
             use_regex: traffic::use_regex(annotations),
+            passthrough: passthrough::asked(annotations),
+            proxy_header: understood.policy.proxy_header,
             known: BTreeMap::new(),
             ingress,
             notes,
@@ -150,6 +154,14 @@ impl<'a> Drafting<'a> {
             self.annotated(&mut filters);
         }
         filters.extend(known.actions.filters.iter().cloned());
+        let copies = |filter: &Filter| matches!(filter, Filter::Mirror(_));
+        if self.proxy_header && filters.iter().any(copies) {
+            self.notes.error(
+                annotation(BACKEND_PROXY),
+                "names the client of a connection, and the action TrafficMirror sends copies that have none",
+                "remove one of them",
+            );
+        }
         // "TrafficLimit first", whatever asked for it.
         filters.sort_by_key(|filter| !matches!(filter, Filter::TrafficLimit(_)));
         if let (Some(rewrite), Some(path)) = (self.rewrite.clone(), path)
@@ -175,8 +187,9 @@ impl<'a> Drafting<'a> {
         let serves =
             |protocol| ports::serves(&key.0, self.ingress, protocol, explicit, self.ssl_redirect);
         Some(Draft {
-            plain: serves(ListenerProtocol::Http),
-            secured: serves(ListenerProtocol::Https),
+            plain: self.passthrough || serves(ListenerProtocol::Http),
+            secured: self.passthrough || serves(ListenerProtocol::Https),
+            passthrough: self.passthrough,
             rule: Arc::new(rule),
             redirected,
             key,

@@ -5,6 +5,7 @@ mod cloud;
 mod forwarding;
 mod limits;
 mod listeners;
+mod proxy_protocol;
 mod tls;
 
 use std::{
@@ -69,6 +70,8 @@ pub(super) struct Settings {
     pub(super) identity: IdentityHeaders,
     /// Proxies whose `X-Forwarded-For` is believed; `None`: the peer is the client.
     pub(super) trusted: Option<Vec<Network>>,
+    /// Load balancers whose connections begin with a PROXY header.
+    pub(super) proxy_protocol: Option<Vec<Network>>,
     /// A header the listener is explicitly told to write.
     pub(super) writes: Option<&'static str>,
     /// HTTPS and QUIC; the certificates of Ingresses' Secrets come later.
@@ -94,6 +97,7 @@ impl Settings {
             forwarded,
             identity,
             trusted,
+            proxy_protocol,
             writes: _,
             tls,
             access,
@@ -108,6 +112,7 @@ impl Settings {
             forwarded,
             identity,
             trusted,
+            proxy_protocol,
             gzip,
             tls,
             quic_upgrade,
@@ -135,6 +140,7 @@ pub(super) fn understand(
     };
     let mut listed = listeners::read(&config.spec.listeners, before, notes);
     limits::read(annotations, &mut listed.settings, before, notes);
+    proxy_protocol::read(annotations, &mut listed.settings, before, notes);
     Gateway {
         clusters: clusters(annotations, associated, notes),
         steering: annotations::steering(annotations, notes),

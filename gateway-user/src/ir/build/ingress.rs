@@ -8,7 +8,7 @@ use super::{
     drafting::Drafting,
     l4::{self, Attachment},
     notes::{ALB, Notes, alb},
-    policy,
+    passthrough, policy,
     ports::{self, Ports},
 };
 use crate::{
@@ -65,6 +65,8 @@ pub(super) struct Draft {
     pub(super) plain: bool,
     /// It stands on listeners of HTTPS and QUIC.
     pub(super) secured: bool,
+    /// On those of HTTPS its connections go on to pods as they are.
+    pub(super) passthrough: bool,
 }
 
 /// `None` when a note is an error.
@@ -102,6 +104,9 @@ pub(super) fn understand(ingress: &Ingress, notes: &mut Notes) -> Option<Underst
         .default_backend
         .as_ref()
         .and_then(|backend| drafting.default(backend));
+    if passthrough::asked(annotations) {
+        passthrough::check(ingress, &understood, &rules, notes);
+    }
     let attached = l4::attach(
         ingress,
         &understood.ports,

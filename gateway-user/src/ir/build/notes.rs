@@ -10,6 +10,12 @@ pub(super) const ALB: &str = "alb.ingress.kubernetes.io/";
 pub(super) const STEERING: &str = "fleetgate.io/steering";
 /// Comma-separated addresses of an AlbConfig's listeners.
 pub(super) const ADDRESSES: &str = "fleetgate.io/addresses";
+/// Networks of an AlbConfig whose connections begin with a PROXY header.
+pub(super) const PROXY_FROM: &str = "fleetgate.io/proxy-protocol-from";
+/// `v2`, on an Ingress: connections to pods begin with a PROXY header.
+pub(super) const BACKEND_PROXY: &str = "fleetgate.io/backend-proxy-protocol";
+/// `true`, on an Ingress: TLS of its hosts ends in the pods.
+pub(super) const PASSTHROUGH: &str = "fleetgate.io/tls-passthrough";
 /// New flows per second that a listener takes of all clients together.
 pub(super) const FLOWS: &str = "fleetgate.io/new-flows-per-second";
 /// The same of each client address.

@@ -28,6 +28,8 @@ pub(super) struct Placing<'a> {
     name: &'a str,
     gateway: Option<&'a Gateway>,
     pub(super) rules: BTreeMap<Key, Vec<Arc<Rule>>>,
+    /// Rules of HTTPS listeners that send connections on as they are.
+    pub(super) passthrough: BTreeMap<Key, Vec<Arc<Rule>>>,
     pub(super) wants: BTreeMap<GroupName, Want>,
     pub(super) notes: BTreeMap<NamespacedName, Notes>,
     missing: BTreeSet<(NamespacedName, Key)>,
@@ -45,6 +47,7 @@ impl<'a> Placing<'a> {
             name,
             gateway,
             rules: BTreeMap::new(),
+            passthrough: BTreeMap::new(),
             wants: BTreeMap::new(),
             notes: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -110,6 +113,7 @@ impl<'a> Placing<'a> {
                 self.draft(key, member, draft, &none);
             }
         }
+        self.unreached();
         for (key, member) in members {
             self.attach(key, member);
         }
@@ -163,6 +167,10 @@ impl<'a> Placing<'a> {
                 self.no_listener(key, member, place);
                 continue;
             }
+            if draft.passthrough && place.1 == ListenerProtocol::Https {
+                self.pass(key, draft, place);
+                continue;
+            }
             let here =
                 |(_, member, draft): &&Offer<'_>| places(member, draft).any(|it| it == place);
             let offers: Vec<Offer<'_>> = offers.iter().filter(here).copied().collect();
@@ -172,6 +180,56 @@ impl<'a> Placing<'a> {
                 None => self.with_canaries(draft, &offers, place),
             };
             self.rules.entry(place).or_default().extend(rules);
+        }
+    }
+
+    /// A rule whose connections go on as they are; of each host the first one counts.
+    fn pass(&mut self, key: &NamespacedName, draft: &Draft, place: Key) {
+        let theirs = self.passthrough.entry(place).or_default();
+        let hosts = &draft.rule.conditions.hosts;
+        let Some(first) = theirs.iter().find(|it| it.conditions.hosts == *hosts) else {
+            theirs.push(draft.rule.clone());
+            return;
+        };
+        let message = format!(
+            "the host is also that of {} of Ingress {}, which is tried first, so this rule gets nothing on {} {}",
+            first.place, first.ingress, place.1, place.0
+        );
+        let remedy = "TLS of a host goes to one Service: take one of the rules out";
+        self.notes(key)
+            .warning(draft.rule.place.clone(), message, remedy);
+    }
+
+    /// Tells of rules that read requests of hosts whose connections nobody reads.
+    fn unreached(&mut self) {
+        let mut found = Vec::new();
+        for (place, passed) in &self.passthrough {
+            for rule in self.rules.get(place).into_iter().flatten() {
+                let by = |host| passed.iter().find(|it| it.conditions.hosts.contains(host));
+                let hosts = &rule.conditions.hosts;
+                if let [first, ..] = hosts.as_slice()
+                    && hosts.iter().all(|host| by(host).is_some())
+                    && let Some(by) = by(first)
+                {
+                    found.push((rule.clone(), by.ingress.clone(), *place));
+                }
+            }
+        }
+        for (rule, by, (port, protocol)) in found {
+            let Some((namespace, name)) = rule.ingress.split_once('/') else {
+                continue;
+            };
+            let key = NamespacedName {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            };
+            let message = format!(
+                "TLS of the host goes to pods as it is by Ingress {by}, so this rule gets nothing on {protocol} {port}"
+            );
+            let remedy =
+                "take the rule out, or the annotation tls-passthrough of the other Ingress";
+            self.notes(&key)
+                .warning(rule.place.clone(), message, remedy);
         }
     }
 

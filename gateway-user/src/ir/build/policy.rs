@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use super::{
     annotations::{get, on},
-    notes::{Notes, alb},
+    notes::{BACKEND_PROXY, Notes, alb, annotation},
     ports::{Ports, ssl_redirect},
 };
 use crate::{
@@ -36,8 +36,10 @@ pub(super) fn parse(
             .then(|| number(annotations, key, range, default, notes))
             .map(|seconds| Duration::from_secs(u64::from(seconds)))
     };
+    let protocol = protocol(annotations, ports, has_tls, notes);
     Policy {
-        protocol: protocol(annotations, ports, has_tls, notes),
+        protocol,
+        proxy_header: proxy_header(annotations, protocol, notes),
         scheduler: scheduler(annotations, notes),
         keepalive: match get(annotations, "backend-keepalive") {
             Some("true") => Some(true),
@@ -113,6 +115,31 @@ fn protocol(
         }
     }
     protocol
+}
+
+/// `fleetgate.io/backend-proxy-protocol`.
+fn proxy_header(annotations: &Annotations, protocol: BackendProtocol, notes: &mut Notes) -> bool {
+    let Some(written) = annotations.get(BACKEND_PROXY) else {
+        return false;
+    };
+    let field = annotation(BACKEND_PROXY);
+    if written != "v2" {
+        let message = format!("unknown version {}", shown(written));
+        notes.error(field, message, "write v2, or remove the annotation");
+    } else if protocol == BackendProtocol::Grpc {
+        notes.error(
+            field,
+            "names one client of each connection, and those of gRPC carry requests of many",
+            "remove it, or the annotation backend-protocol",
+        );
+    } else if on(annotations, "backend-keepalive") {
+        notes.warning(
+            alb("backend-keepalive"),
+            "has no effect with backend-proxy-protocol: a connection serves one request of the client that it names",
+            "remove one of them",
+        );
+    }
+    true
 }
 
 fn scheduler(annotations: &Annotations, notes: &mut Notes) -> Scheduler {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     annotations,
     notes::{Notes, alb},
+    passthrough,
 };
 use crate::{ir::model::ListenerProtocol, manifest::Ingress, problem::shown};
 
@@ -55,6 +56,11 @@ pub(super) fn parse(ingress: &Ingress, notes: &mut Notes) -> Ports {
     let annotations = &ingress.metadata.annotations;
     let mut ports = match annotations::get(annotations, "listen-ports") {
         Some(text) => explicit(text, notes),
+        // Nobody needs a certificate for them, so spec.tls need not name them.
+        None if passthrough::asked(annotations) => Ports {
+            https: [443].into(),
+            ..Ports::default()
+        },
         None => derived(ingress),
     };
     // "Adds HTTP 80 to the Ingress's listener set automatically."

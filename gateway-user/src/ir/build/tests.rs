@@ -6,6 +6,7 @@ mod bounds;
 mod certificates;
 mod choosing;
 mod keeping;
+mod passthrough;
 mod pods;
 mod refusals;
 

@@ -16,6 +16,9 @@ pub struct Policy {
     pub scheduler: Scheduler,
     /// Connections to pods are kept for further requests. `None`: not written.
     pub keepalive: Option<bool>,
+    /// Every connection to a pod begins with a PROXY header (version 2) that names its client, and serves no other.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub proxy_header: bool,
     /// Requests of a session stay with a pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
@@ -40,6 +43,7 @@ impl Policy {
             (_, Scheduler::LeastConnections) => Some("picks the pod with the fewest requests"),
             (_, Scheduler::SourceHash) => Some("picks pods by a hash of the client's address"),
             (_, Scheduler::QueryHash(_)) => Some("picks pods by a hash of a query parameter"),
+            _ if self.proxy_header => Some("names clients to pods in PROXY headers"),
             _ if self.slow_start.is_some() => Some("lets new pods start slowly"),
             (BackendProtocol::Http, Scheduler::RoundRobin) => None,
         }

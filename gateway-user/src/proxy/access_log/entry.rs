@@ -25,7 +25,7 @@ pub struct Entry<'a> {
     pub client: Option<SocketAddr>,
     /// Name of the listener, as [`crate::ir::ListenerName`] shows it.
     pub listener: &'a str,
-    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`; `TLS` for a connection that was passed on to a pod.
     pub protocol: &'a str,
     /// As the client sent it.
     pub method: &'a [u8],

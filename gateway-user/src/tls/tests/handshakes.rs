@@ -61,6 +61,7 @@ pub(crate) fn model(tls: Tls) -> Ir {
         }),
         refused: None,
         rules: Vec::new(),
+        passthrough: Vec::new(),
         steering: Steering {
             mode: SteeringMode::Request,
             reason: String::new(),

@@ -116,7 +116,10 @@ fn block(route: &RouteView, paint: Paint) -> String {
     for rule in &route.rules {
         let by = rule.group.as_ref().map(|group| split(&group.split));
         table.row([
-            rule.priority.to_string().into(),
+            match rule.priority {
+                0 => "TLS".into(),
+                priority => priority.to_string().into(),
+            },
             conditions(rule, words.any).into(),
             rule.target.as_str().into(),
             by.unwrap_or_default().into(),

@@ -334,6 +334,14 @@ const INDEX: &[Entry] = &[
         "fleetgate.io/steering",
         "`auto` (default), `connection` or `request`: whether kernel or proxy steers",
     ),
+    value(
+        "fleetgate.io/backend-proxy-protocol",
+        "`v2`: connections to pods begin with a PROXY header that names the client; default none",
+    ),
+    switch(
+        "fleetgate.io/tls-passthrough",
+        "connections of its hosts go to pods as they are, which end TLS; default false",
+    ),
     Entry {
         scope: Scope::AlbConfig,
         ..value(
@@ -346,6 +354,13 @@ const INDEX: &[Entry] = &[
         ..value(
             "fleetgate.io/addresses",
             "addresses of the listeners, separated by commas; default every VIP of the node",
+        )
+    },
+    Entry {
+        scope: Scope::AlbConfig,
+        ..value(
+            "fleetgate.io/proxy-protocol-from",
+            "networks of load balancers whose connections begin with a PROXY header; default none",
         )
     },
     Entry {

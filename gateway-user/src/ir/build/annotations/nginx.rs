@@ -33,7 +33,7 @@ const CHANGES: &[(&str, &str)] = &[
         "nothing here: filter before this gateway",
     ),
     ("modsecurity-", "nothing here: filter before this gateway"),
-    ("ssl-passthrough", "nothing here: TLS ends at this gateway"),
+    ("ssl-passthrough", "`fleetgate.io/tls-passthrough`"),
     ("force-ssl-redirect", "`ssl-redirect`"),
     ("permanent-redirect", REDIRECT),
     ("permanent-redirect-code", REDIRECT),

@@ -192,6 +192,7 @@ fn settings(
         forwarded: forwarding.forwarded,
         identity: forwarding.identity,
         trusted: forwarding.trusted,
+        proxy_protocol: None,
         writes: forwarding.writes,
         tls: None,
         access: None,

@@ -51,6 +51,7 @@ fn a_listener_has_the_defaults_of_the_contract() {
         forwarded: ForwardedHeaders::default(),
         identity: IdentityHeaders::default(),
         trusted: None,
+        proxy_protocol: None,
         writes: None,
         tls: None,
         access: None,
@@ -494,5 +495,51 @@ proptest! {
             let (gateway, problems) = listener(&fields, None);
             prop_assert!(gateway.kept.listeners.len() == 1 || !problems.is_empty());
         }
+    }
+}
+
+/// An HTTP and a TCP listener of an AlbConfig with this `fleetgate.io/proxy-protocol-from`.
+fn behind(networks: &str, before: Option<&Kept>) -> (Gateway, Vec<Problem>) {
+    let spec = r#"{"config": {}, "listeners": [{"port": 80}, {"port": 81, "protocol": "TCP"}]}"#;
+    let mut config = AlbConfig {
+        spec: serde_json::from_str::<AlbConfigSpec>(spec).unwrap(),
+        ..AlbConfig::default()
+    };
+    let key = crate::ir::build::notes::PROXY_FROM.to_owned();
+    config.metadata.annotations.insert(key, networks.to_owned());
+    let mut notes = Notes::on("AlbConfig", "", "mcg");
+    let gateway = understand(&config, &BTreeSet::new(), before, &mut notes);
+    (gateway, notes.problems)
+}
+
+#[test]
+fn proxy_headers_are_believed_from_the_networks_that_are_named_and_only_where_requests_are_read() {
+    let (gateway, problems) = behind("192.0.2.7, 10.0.0.0/8,10.1.2.3/8", None);
+    assert_eq!(problems, []);
+    let of = |key| gateway.kept.listeners[&key].proxy_protocol.clone();
+    let networks = ["10.0.0.0/8", "192.0.2.7"].map(|it| it.parse::<Network>().unwrap());
+    assert_eq!(of((80, Http)), Some(networks.to_vec()));
+    assert_eq!(of((81, ListenerProtocol::Tcp)), None);
+}
+
+#[test]
+fn of_networks_that_are_no_networks_the_last_good_ones_stay_and_without_any_nothing_is_served() {
+    let (good, _) = behind("10.0.0.0/8", None);
+    let many = vec!["10.0.0.0/8"; 501].join(",");
+    for bad in [
+        "",
+        " , ",
+        "10.0.0.0/33",
+        "10.0.0.0/8;192.0.2.7",
+        "lb.example",
+        many.as_str(),
+    ] {
+        let (gateway, problems) = behind(bad, Some(&good.kept));
+        assert_eq!(problems.len(), 1, "{bad}: {problems:?}");
+        assert_eq!(problems[0].severity, Severity::Error);
+        assert_eq!(gateway.kept, good.kept);
+        let (gateway, _) = behind(bad, None);
+        let served: Vec<_> = gateway.kept.listeners.keys().collect();
+        assert_eq!(served, [&(81, ListenerProtocol::Tcp)], "{bad}");
     }
 }

@@ -24,6 +24,7 @@ fn listener(rules: Vec<Arc<Rule>>) -> Listener {
         settings: Arc::default(),
         refused: None,
         rules,
+        passthrough: Vec::new(),
         steering: Steering {
             mode: SteeringMode::Request,
             reason: String::new(),
