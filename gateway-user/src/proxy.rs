@@ -1,4 +1,4 @@
-//! The L7 proxy: serves the listeners whose rules must read a request, HTTP/1.1 on both sides.
+//! The L7 proxy: serves the listeners whose rules must read a request, over HTTP/1.x and HTTP/2, in plain or through TLS.
 //!
 //! `accept -> gate (framing, deadlines) -> codec -> rule -> backend -> exchange -> codec -> write`. Each worker is one
 //! thread with its own listening socket, connections, pool and turns; nothing is locked per request.

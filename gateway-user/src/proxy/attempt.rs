@@ -40,7 +40,7 @@ use super::{
     reply::Reply,
     session::Session,
     timer::Timer,
-    upstream::Upstream,
+    upstream::{Place, Upstream},
     worker::Worker,
 };
 use crate::ir::BackendProtocol;
@@ -142,7 +142,12 @@ pub(super) async fn attempt(
         let record = &mut *subject.record;
         record.backend = Some((picked.index, picked.address));
         record.attempts += 1;
-        let place = (picked.address, tls);
+        let client = (subject.down.client, subject.down.local);
+        let place = Place {
+            address: picked.address,
+            tls,
+            client: group.group.policy.proxy_header.then_some(client),
+        };
         let mut pooled = match grpc {
             true => worker.shared.take(picked.address).map(Leg::shared),
             false => worker.pool.take(place, started, !replayable).map(Leg::Own),

@@ -3,7 +3,11 @@
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use rustls::ProtocolVersion;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -151,4 +155,8 @@ async fn plain_on_tls(mut stream: TcpStream) {
     // A client that left does not hear it; the reply fits an empty socket buffer.
     let _ = stream.write_all(&refusal.bytes()).await;
     let _ = stream.shutdown().await;
+    // Closing with unread bytes sends a reset, which may destroy the reply on its way (RFC 9112 section 9.6).
+    let mut scratch = [0; 4096];
+    let drop = async { while matches!(stream.read(&mut scratch).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(Duration::from_secs(1), drop).await;
 }

@@ -203,7 +203,6 @@ fn without_load_balancers_a_header_is_no_request() {
 }
 
 #[test]
-#[ignore = "reported: attempts do not tell the pool yet whose request it is"]
 fn a_pod_is_told_the_client_of_each_request_on_a_connection_of_its_own() {
     let origin = Origin::raw(|seen, stream| {
         let mut header = [0; 28];
