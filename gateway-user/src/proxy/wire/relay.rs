@@ -181,6 +181,4 @@ impl Both<'_> {
 }
 
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The index equals the walk over all rules.
 
-use std::{cell::Cell, hint::black_box, time::Instant};
+use std::cell::Cell;
 
 use proptest::{collection::vec, option, prelude::*};
 
@@ -193,47 +193,5 @@ fn a_request_asks_few_of_many_rules() {
         };
         assert_eq!(found, listener.first_match(&plain), "{host}{path}");
         assert!(asked.get() <= 2, "{host}{path}: {}", asked.get());
-    }
-}
-
-/// `cargo test --release -p gateway-user --lib -- --ignored --nocapture the_walk_and_the_index` prints what each costs.
-#[test]
-#[ignore = "prints costs of this machine"]
-fn the_walk_and_the_index_measured() {
-    for many in [1, 4, 10, 100, 1_000, 10_000] {
-        let listener = fleet(many);
-        let rules = &listener.rules;
-        let started = Instant::now();
-        let index = RuleIndex::build(rules);
-        let built = started.elapsed();
-        let requests: Vec<_> = (0..512_usize)
-            .map(|turn| {
-                let shop = turn.wrapping_mul(7_919) % (many / 3 + 1);
-                let label = if shop.is_multiple_of(3) { "" } else { "www." };
-                let path = ["/api/v1/health", "/api/v1/carts/1/items", "/static/a.js"][turn % 3];
-                (format!("{label}shop-{shop}.example.com"), path)
-            })
-            .collect();
-        let time = |find: &dyn Fn(&PlainRequest<'_>) -> Option<usize>| {
-            let rounds = 2_000_000 / (many * requests.len()).min(2_000_000) + 4;
-            let started = Instant::now();
-            for _ in 0..rounds {
-                for (host, path) in &requests {
-                    black_box(find(black_box(&PlainRequest {
-                        host: Some(host),
-                        path,
-                        method: "GET",
-                        ..PlainRequest::default()
-                    })));
-                }
-            }
-            let nanos = u32::try_from(started.elapsed().as_nanos()).map_or(f64::NAN, f64::from);
-            nanos / (rounds * requests.len()) as f64
-        };
-        let walk = time(&|request| listener.first_match(request));
-        let indexed = time(&|request| index.first_match(rules, request));
-        eprintln!(
-            "{many:>6} rules: walk {walk:>9.0} ns, index {indexed:>5.0} ns; built in {built:?}"
-        );
     }
 }
