@@ -19,6 +19,7 @@ pub mod servers;
 pub(crate) mod tests;
 mod unverified;
 
+pub(crate) use self::unverified::Unverified;
 pub use self::{
     certificate::{Certificate, Fault},
     client_auth::ClientIdentity,

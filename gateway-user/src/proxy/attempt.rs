@@ -208,7 +208,7 @@ pub(super) async fn attempt(
                             Answered::Switched(Box::new(upstream))
                         }
                         (Kept::Yes, Leg::Own(upstream)) => {
-                            worker.pool.put(upstream, started);
+                            worker.pool.put(upstream, Instant::now());
                             Answered::Whole
                         }
                         _ => Answered::Whole,

@@ -154,7 +154,7 @@ async fn copy(
         }
     }
     if response.keep_alive {
-        worker.pool.put(upstream, now);
+        worker.pool.put(upstream, Instant::now());
     }
     Some(())
 }

@@ -14,16 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
-    rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-        client::{
-            Resumption,
-            danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        },
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    },
+    rustls::{ClientConfig, Error, client::Resumption, crypto::ring, pki_types::ServerName},
 };
+
+use crate::tls::Unverified;
 
 /// Shakes hands. Without SNI: RFC 6066 section 3 permits no address there. A failure of TLS itself is an error that
 /// [`is_tls`] knows.
@@ -45,62 +39,9 @@ static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(|| {
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_custom_certificate_verifier(Arc::new(Unverified))
         .with_no_client_auth();
     // Each probe is a handshake of its own: nothing is remembered of a pod.
     config.resumption = Resumption::disabled();
     TlsConnector::from(Arc::new(config))
 });
-
-/// Takes any certificate, and so any signature: one that is checked against an unknown key proves nothing.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    /// More than ring can verify, since nothing is.
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        use SignatureScheme as Scheme;
-        vec![
-            Scheme::ECDSA_NISTP256_SHA256,
-            Scheme::ECDSA_NISTP384_SHA384,
-            Scheme::ECDSA_NISTP521_SHA512,
-            Scheme::ED25519,
-            Scheme::ED448,
-            Scheme::RSA_PSS_SHA256,
-            Scheme::RSA_PSS_SHA384,
-            Scheme::RSA_PSS_SHA512,
-            Scheme::RSA_PKCS1_SHA256,
-            Scheme::RSA_PKCS1_SHA384,
-            Scheme::RSA_PKCS1_SHA512,
-        ]
-    }
-}
