@@ -1,5 +1,7 @@
 //! Sending a request to a backend, and once more where that is safe.
 
+mod leg;
+
 use std::{
     cell::Cell,
     future::poll_fn,
@@ -8,29 +10,26 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
 use tokio::time::Instant;
 
+use self::leg::Leg;
+pub(super) use self::leg::{head, poll_head};
 use super::{
     balance::Choice,
-    body::{self, Break, Incoming, Outgoing},
-    buffer::Buffer,
+    body::{self, Break, Incoming},
     cors::Marked,
     downstream::Downstream,
     exchange::Broken,
     filters::{self, Local, Surroundings},
-    framing::{Framing, answer, body::Body},
     group::GroupState,
     gzip,
-    h1::{Coding, Sink, Source, source::Fault},
+    h1::source::Fault,
     headers,
-    http2::{Receiving, Sending, convert, websocket},
-    io::Io,
+    http2::websocket,
     message::{Request, Response, Version},
     meter::{Late, Meter},
     mirror::Tee,
@@ -259,152 +258,6 @@ enum Kept {
     Switched,
 }
 
-/// A way to a backend.
-#[derive(Debug)]
-enum Leg {
-    /// A connection for this request alone.
-    Own(Upstream),
-    /// A stream of a connection.
-    Shared {
-        send: SendRequest<Bytes>,
-        reused: bool,
-    },
-}
-
-impl Leg {
-    fn shared(send: SendRequest<Bytes>) -> Self {
-        Self::Shared { send, reused: true }
-    }
-
-    /// It has served a request before.
-    fn is_reused(&self) -> bool {
-        match self {
-            Self::Own(upstream) => upstream.reused,
-            Self::Shared { reused, .. } => *reused,
-        }
-    }
-
-    /// Begins the request; the head may wait for more to be written with it.
-    fn begin(&mut self, request: &Request) -> Result<(Outgoing<'_>, Answers<'_>), Failure> {
-        match self {
-            Self::Own(Upstream {
-                io, buffer, out, ..
-            }) => {
-                let io = &*io;
-                let answers = Answers::Own {
-                    before: io.read(),
-                    io,
-                    buffer,
-                    body: Body::Done,
-                };
-                Ok((Outgoing::h1(head(request, Sink::new(io, out))), answers))
-            }
-            Self::Shared { send, .. } => {
-                let head = convert::to_request(request, "http").ok_or(Refusal::close(
-                    Reason::BadRequest,
-                    "the request cannot be told in HTTP/2",
-                ))?;
-                let begun = send.send_request(head, !request.has_body());
-                let (response, stream) = begun.map_err(|_| Failure::Closed)?;
-                let left = match request.framing {
-                    Framing::Fixed(left) => Some(left),
-                    Framing::Chunked | Framing::Stream => None,
-                };
-                let answers = Answers::Shared(Some(response));
-                Ok((Outgoing::h2(Sending::body(stream, left)), answers))
-            }
-        }
-    }
-}
-
-/// Where an answer comes from.
-enum Answers<'a> {
-    Own {
-        io: &'a Io,
-        buffer: &'a mut Buffer,
-        /// Bytes read before the request.
-        before: u64,
-        body: Body,
-    },
-    Shared(Option<ResponseFuture>),
-}
-
-impl Answers<'_> {
-    /// The next head, and the body behind it.
-    async fn next(
-        &mut self,
-        is_head: bool,
-        response: &mut Response,
-    ) -> Result<Incoming<'_>, Failure> {
-        match self {
-            Self::Own {
-                io,
-                buffer,
-                before,
-                body,
-            } => {
-                let end = poll_fn(|cx| poll_head(io, buffer, *before, cx)).await?;
-                response.clear();
-                let read = answer::read(&buffer.bytes()[..end], is_head, response);
-                buffer.consume(end);
-                read.map_err(malformed)?;
-                *body = Body::of_response(response.body);
-                Ok(Incoming::H1(Source::new(io, buffer, body)))
-            }
-            Self::Shared(future) => {
-                let future = future.take().ok_or(Failure::Closed)?;
-                let (parts, stream) = future.await.map_err(broken_stream)?.into_parts();
-                response.clear();
-                convert::response(&parts, stream.is_end_stream(), response);
-                Ok(Incoming::H2(Box::new(Receiving::new(stream, None))))
-            }
-        }
-    }
-}
-
-/// Reads until the head of an answer is whole; its length.
-pub(super) fn poll_head(
-    io: &Io,
-    buffer: &mut Buffer,
-    before: u64,
-    cx: &mut Context<'_>,
-) -> Poll<Result<usize, Failure>> {
-    loop {
-        // Heads come whole nearly always, so nobody remembers where the last look ended.
-        match answer::end(buffer.bytes(), &mut 0) {
-            Ok(None) => {}
-            Ok(Some(end)) => return Poll::Ready(Ok(end)),
-            Err(unreadable) => return Poll::Ready(Err(malformed(unreadable))),
-        }
-        match ready!(buffer.poll_fill(io, cx, 0)) {
-            Ok(1..) => {}
-            Ok(0) | Err(_) if io.read() == before => return Poll::Ready(Err(Failure::Closed)),
-            Ok(0) | Err(_) => {
-                return Poll::Ready(Err(Refusal::keep(
-                    Reason::BackendClosed,
-                    "the backend closed the connection in the middle of its answer's head",
-                )
-                .into()));
-            }
-        }
-    }
-}
-
-/// Why a stream has no answer.
-fn broken_stream(err: h2::Error) -> Failure {
-    tracing::debug!(error = %err, "a backend ended a stream without an answer");
-    match err.reason() {
-        // RFC 9113 section 8.7: not processed at all.
-        Some(h2::Reason::REFUSED_STREAM) => Failure::Closed,
-        _ if err.is_io() || err.is_go_away() => Failure::Closed,
-        _ => Refusal::keep(
-            Reason::BadResponse,
-            "the backend ended the stream without an answer",
-        )
-        .into(),
-    }
-}
-
 /// One exchange on one connection: the body goes up while the answer comes down.
 async fn converse(
     subject: &mut Subject<'_>,
@@ -578,40 +431,6 @@ fn too_late(late: Late) -> Failure {
         .into(),
         Late::Stall => Broken::Cut(Reason::Timeout).into(),
     }
-}
-
-fn malformed(unreadable: answer::Unreadable) -> Failure {
-    tracing::debug!(why = unreadable.0, "a backend's answer is refused");
-    Refusal::keep(
-        Reason::BadResponse,
-        "the backend's answer is not HTTP/1.x, or can be read in two ways",
-    )
-    .into()
-}
-
-/// Writes the head of a request to a backend.
-pub(super) fn head<'a>(request: &Request, mut sink: Sink<'a>) -> Sink<'a> {
-    let coding = match request.framing {
-        Framing::Fixed(0) => Coding::None,
-        Framing::Fixed(_) => Coding::Plain,
-        Framing::Chunked | Framing::Stream => Coding::Chunked,
-    };
-    sink.head(coding, |out| {
-        out.extend_from_slice(request.method());
-        out.push(b' ');
-        out.extend_from_slice(request.path().as_bytes());
-        if let Some(query) = request.query() {
-            out.push(b'?');
-            out.extend_from_slice(query.as_bytes());
-        }
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        request.fields.write_h1(out);
-        if coding == Coding::Chunked {
-            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
-    });
-    sink
 }
 
 fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {

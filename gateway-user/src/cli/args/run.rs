@@ -168,7 +168,8 @@ pub struct RunArgs {
     /// Entries of the flow table, two for each connection [default: the size built in; kept while pinned].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
     pub max_flows: Option<u32>,
-    /// Seed of the rings: nodes with the same text and pods send a connection to the same pod.
+    /// Seed of the rings and key of session cookies: nodes with the same text and pods send a connection or session to
+    /// the same pod. Without one, who guesses a pod's address can recognise it in a cookie.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub ring_secret: String,
     /// Source ports of the node's own addresses that are reserved for the gateway.
