@@ -36,6 +36,7 @@ mod opening;
 mod outlier;
 mod passthrough;
 mod peers;
+mod plain;
 mod reason;
 mod record;
 mod reply;
@@ -70,6 +71,7 @@ use self::{
     balance::Ring,
     framing::HeadLimits,
     group::Common,
+    plain::Listening,
     stats::WorkerStats,
     upstream::PoolLimits,
     worker::{Limits, Shared},
@@ -262,7 +264,7 @@ impl Proxy {
                 let _context = runtime.enter();
                 let own = |socket: &TcpListener| {
                     let own = socket.try_clone().map_err(ProxyError::Listen)?;
-                    tokio::net::TcpListener::from_std(own).map_err(ProxyError::Listen)
+                    Listening::new(own).map_err(ProxyError::Listen)
                 };
                 (own(&socket)?, socket_v6.as_ref().map(own).transpose()?)
             };

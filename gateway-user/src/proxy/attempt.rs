@@ -49,6 +49,9 @@ const TRIES: usize = 3;
 /// How long a backend may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Whether a client that was not waited for yet has left is not asked before: most answers are there long before.
+const UNWATCHED: Duration = Duration::from_millis(20);
+
 /// What an exchange is about, apart from the request itself.
 pub(super) struct Subject<'a> {
     pub(super) worker: &'a Rc<Worker>,
@@ -290,6 +293,7 @@ async fn converse(
     let sent = started + record.pick.unwrap_or_default() + record.connect.unwrap_or_default();
     let (mut to_backend, mut answers) = leg.begin(request)?;
     let lost = Cell::new(None);
+    let watched = Cell::new(!from.is_fresh());
     let up = async {
         if expects && to_backend.flush().await.is_ok() {
             poll_fn(|_| match meter.is_expecting() {
@@ -303,7 +307,14 @@ async fn converse(
             false => to_backend.end(None).await.map_err(|_| Break::Write),
         };
         match sent {
-            Ok(()) => from.left().await,
+            Ok(()) => {
+                poll_fn(|_| match watched.get() {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                })
+                .await;
+                from.left().await;
+            }
             Err(Break::Read(fault)) => return fault,
             // It may have answered before it closed.
             Err(Break::Write) => std::future::pending().await,
@@ -398,7 +409,13 @@ async fn converse(
                 if expecting && !meter.is_expecting() {
                     continue;
                 }
-                ready!(timer.poll(cx, meter.deadline()));
+                let unwatched = (!watched.get()).then(|| started + UNWATCHED);
+                let deadline = meter.deadline();
+                ready!(timer.poll(cx, unwatched.map_or(deadline, |it| it.min(deadline))));
+                if unwatched.is_some_and(|it| Instant::now() >= it) {
+                    watched.set(true);
+                    continue;
+                }
                 if let Some(late) = meter.late(Instant::now(), 1 + body_bytes.get() + meter.bytes())
                 {
                     return Poll::Ready(Some(Err(too_late(late))));

@@ -88,6 +88,11 @@ impl Incoming<'_> {
         }
     }
 
+    /// Nobody would hear yet that the sender leaves.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self, Self::H1(source) if source.is_fresh())
+    }
+
     /// Waits until the sender leaves.
     pub(super) async fn left(&mut self) {
         match self {

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     io::Io,
+    plain::Plain,
     reason::{Reason, Refusal},
     stats::ConnectionCount,
     table::Routes,
@@ -82,7 +83,7 @@ pub(super) async fn serve(
 /// Serves a connection of a plain listener to its end.
 pub(super) async fn plain(
     worker: Rc<Worker>,
-    stream: TcpStream,
+    stream: impl Into<Plain>,
     down: Downstream,
     idle_timeout: Duration,
     count: ConnectionCount,

@@ -14,14 +14,17 @@ use std::{
 
 use bytes::BufMut;
 use socket2::SockRef;
-use tokio::time::Instant;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_rustls::TlsStream;
 
-use super::abuse::Account;
+use super::{
+    abuse::Account,
+    plain::{Plain, emptied},
+};
 
 /// One connection.
 pub(super) struct Io {
@@ -37,7 +40,7 @@ pub(super) struct Io {
 }
 
 enum Transport {
-    Tcp(TcpStream),
+    Tcp(Plain),
     Tls(Box<RefCell<TlsStream<TcpStream>>>),
 }
 
@@ -52,8 +55,8 @@ impl fmt::Debug for Io {
 }
 
 impl Io {
-    pub(super) fn plain(stream: TcpStream) -> Self {
-        Self::new(Transport::Tcp(stream))
+    pub(super) fn plain(stream: impl Into<Plain>) -> Self {
+        Self::new(Transport::Tcp(stream.into()))
     }
 
     pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
@@ -107,18 +110,26 @@ impl Io {
         self.ended.get()
     }
 
-    /// The TCP stream below, for its options.
-    pub(super) fn tcp<T>(&self, ask: impl FnOnce(&TcpStream) -> T) -> T {
+    /// Whether nobody waited for it yet: it is not heard when the peer leaves.
+    pub(super) fn is_fresh(&self) -> bool {
         match &self.transport {
-            Transport::Tcp(stream) => ask(stream),
-            Transport::Tls(stream) => ask(stream.borrow().get_ref().0),
+            Transport::Tcp(stream) => stream.is_fresh(),
+            Transport::Tls(_) => false,
+        }
+    }
+
+    /// The socket below; `None` if it is gone.
+    fn socket<T>(&self, ask: impl FnOnce(SockRef<'_>) -> T) -> Option<T> {
+        match &self.transport {
+            Transport::Tcp(stream) => stream.with(|it| ask(SockRef::from(&it))),
+            Transport::Tls(stream) => Some(ask(SockRef::from(stream.borrow().get_ref().0))),
         }
     }
 
     /// The TCP stream, if what is read and written are the very bytes on it.
     pub(super) fn bare(&self) -> Option<&TcpStream> {
         match &self.transport {
-            Transport::Tcp(stream) if self.ahead.borrow().is_empty() => Some(stream),
+            Transport::Tcp(stream) if self.ahead.borrow().is_empty() => stream.watch().ok(),
             _ => None,
         }
     }
@@ -130,12 +141,12 @@ impl Io {
         buf: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
         let room = buf.capacity() - buf.len();
-        let mut buf = buf.limit(room);
         let outcome = match &self.transport {
-            Transport::Tcp(stream) => poll_read_tcp(stream, cx, &mut buf),
+            Transport::Tcp(stream) => stream.poll_read(cx, buf),
             Transport::Tls(stream) => {
                 let stream = &mut *stream.borrow_mut();
                 // The future holds nothing of its own: it may be made anew for every look.
+                let mut buf = buf.limit(room);
                 pin!(stream.read_buf(&mut buf)).as_mut().poll(cx)
             }
         };
@@ -154,18 +165,7 @@ impl Io {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = match &self.transport {
-            Transport::Tcp(stream) => loop {
-                let tried = match slices {
-                    [one] => stream.try_write(one),
-                    more => stream.try_write_vectored(more),
-                };
-                match tried {
-                    Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                        ready!(stream.poll_write_ready(cx))?;
-                    }
-                    outcome => break outcome,
-                }
-            },
+            Transport::Tcp(stream) => ready!(stream.poll_write(cx, slices)),
             Transport::Tls(stream) => {
                 ready!(Pin::new(&mut *stream.borrow_mut()).poll_write_vectored(cx, slices))
             }
@@ -189,7 +189,10 @@ impl Io {
     /// Says that nothing more comes from here.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.transport {
-            Transport::Tcp(stream) => Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write)),
+            Transport::Tcp(_) => {
+                let shut = self.socket(|socket| socket.shutdown(Shutdown::Write));
+                Poll::Ready(shut.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into())))
+            }
             Transport::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx),
         }
     }
@@ -197,21 +200,28 @@ impl Io {
     /// Whether the peer neither closed nor said anything, as far as the event loop has heard. Costs no system call.
     pub(super) fn is_quiet(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.tcp(|stream| stream.poll_read_ready(&mut cx).is_pending())
+        match &self.transport {
+            Transport::Tcp(stream) => stream
+                .watch()
+                .is_ok_and(|it| it.poll_read_ready(&mut cx).is_pending()),
+            Transport::Tls(stream) => {
+                let stream = stream.borrow();
+                stream.get_ref().0.poll_read_ready(&mut cx).is_pending()
+            }
+        }
     }
 
     /// The same by one look into the socket's queue.
     pub(super) fn is_silent(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        self.tcp(|stream| {
-            matches!(SockRef::from(stream).peek(&mut byte), Err(err) if err.kind() == io::ErrorKind::WouldBlock)
-        })
+        let looked = self.socket(|socket| socket.peek(&mut byte));
+        matches!(looked, Some(Err(err)) if err.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// From here on, closing the connection tells the peer that something is missing.
     pub(super) fn close_abruptly(&self) {
         // A socket that refuses is closed in the usual way, which some peers take for an end.
-        self.tcp(|stream| drop(SockRef::from(stream).set_linger(Some(Duration::ZERO))));
+        let _ = self.socket(|socket| socket.set_linger(Some(Duration::ZERO)));
     }
 }
 
@@ -233,7 +243,7 @@ impl AsyncRead for Io {
         let room = buf.remaining();
         let before = buf.filled().len();
         let outcome = match &self.transport {
-            Transport::Tcp(stream) => poll_read_tcp(stream, cx, buf).map_ok(drop),
+            Transport::Tcp(stream) => poll_read_tcp(stream.watch()?, cx, buf).map_ok(drop),
             Transport::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_read(cx, buf),
         };
         ready!(outcome)?;
@@ -277,7 +287,7 @@ impl AsyncWrite for Io {
     }
 }
 
-/// Reads without writing zeros first, and without asking a socket that was just emptied whether it is empty.
+/// As [`Plain::poll_read`], for readers that bring memory of their own.
 fn poll_read_tcp(
     stream: &TcpStream,
     cx: &mut Context<'_>,
@@ -289,12 +299,7 @@ fn poll_read_tcp(
         match stream.try_read_buf(buf) {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
             Ok(read) => {
-                if read > 0 && read < room {
-                    // The events are edge-triggered and this thread also runs the event loop, so whatever comes
-                    // after a short read is announced anew. Saves one system call per message.
-                    let emptied = || Err(io::ErrorKind::WouldBlock.into());
-                    let _: io::Result<()> = stream.try_io(Interest::READABLE, emptied);
-                }
+                emptied(stream, read, room);
                 return Poll::Ready(Ok(read));
             }
             Err(err) => return Poll::Ready(Err(err)),

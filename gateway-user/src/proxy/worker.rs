@@ -3,8 +3,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    io,
-    net::SocketAddr,
+    io::{self, Write},
+    net::{SocketAddr, TcpStream},
     rc::Rc,
     sync::{
         Arc,
@@ -16,7 +16,6 @@ use std::{
 use arc_swap::{ArcSwap, cache::Cache};
 use foldhash::fast::RandomState;
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::watch,
     time::{Instant, MissedTickBehavior},
 };
@@ -32,6 +31,7 @@ use super::{
     latency::ListenerStats,
     messages::Messages,
     opening,
+    plain::Listening,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
     upstream::{Pool, PoolLimits, shared::SharedPool},
@@ -50,6 +50,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A worker that stops goes on accepting for this long: handshakes that have begun come to their end.
 const LAST_ACCEPTS: Duration = Duration::from_millis(200);
+/// Connections accepted before those that are open get their turn.
+const ACCEPTS: usize = 32;
 /// Idle timeout until a request has told the listener.
 const FIRST_IDLE: Duration = Duration::from_secs(15);
 /// Pipes for tunnels, two file descriptors each.
@@ -265,7 +267,7 @@ pub(super) async fn run(
     index: usize,
     shared: Shared,
     (stats, log): (Arc<WorkerStats>, WorkerLog),
-    (listener, listener_v6): (TcpListener, Option<TcpListener>),
+    (listener, listener_v6): (Listening, Option<Listening>),
 ) {
     let worker = Rc::new(Worker::new(index, &shared, stats, log));
     let mut stop = shared.stop.clone();
@@ -275,7 +277,7 @@ pub(super) async fn run(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            accepted = listener.accept() => accept(&worker, &shared, accepted).await,
+            accepted = listener.accept() => accept_all(&worker, &shared, &listener, accepted).await,
             accepted = next(listener_v6.as_ref()) => accept(&worker, &shared, accepted).await,
             now = hand_over.tick(), if worker.log.borrow().is_on() => worker.log.borrow_mut().flush_if_due(now.into_std()),
             _ = sweep.tick() => worker.sweep(),
@@ -306,7 +308,24 @@ pub(super) async fn run(
     worker.log.borrow_mut().flush();
 }
 
-async fn next(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+/// Takes those that wait behind the first, too.
+async fn accept_all(
+    worker: &Rc<Worker>,
+    shared: &Shared,
+    listener: &Listening,
+    mut accepted: io::Result<(TcpStream, SocketAddr)>,
+) {
+    for _ in 1..ACCEPTS {
+        accept(worker, shared, accepted).await;
+        accepted = match listener.try_accept() {
+            Some(accepted) => accepted,
+            None => return,
+        };
+    }
+    accept(worker, shared, accepted).await;
+}
+
+async fn next(listener: Option<&Listening>) -> io::Result<(TcpStream, SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
@@ -320,6 +339,7 @@ async fn accept(
 ) {
     match accepted {
         Ok((stream, client)) => admit(worker, shared, stream, client),
+        Err(err) if err.kind() == io::ErrorKind::ConnectionAborted => {}
         Err(err) => {
             tracing::warn!(error = %err, "cannot accept a client connection; is the limit of open files too low?");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -333,9 +353,8 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
         worker.stats.reason(Reason::Overloaded);
         worker.stats.response(Reason::Overloaded.status().as_u16());
         // The reply fits an empty socket buffer; a client that has not even that much room gets nothing.
-        let _ = stream.try_write(
-            &Refusal::close(Reason::Overloaded, "too many connections are open").bytes(),
-        );
+        let _ = (&stream)
+            .write(&Refusal::close(Reason::Overloaded, "too many connections are open").bytes());
         return;
     };
     // A client that is gone already has no address.
@@ -350,10 +369,18 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     };
     let worker = Rc::clone(worker);
     let routes = current.table.any(local);
+    let watched = |stream| {
+        let watched = tokio::net::TcpStream::from_std(stream);
+        watched.inspect_err(
+            |err| tracing::warn!(error = %err, "cannot watch a client connection; is the limit of epoll watches too low?"),
+        )
+    };
     if let Some(routes) = routes.filter(|it| it.opens(client.ip())) {
+        let Ok(stream) = watched(stream) else { return };
         let opened = opening::open(worker, stream, down, Arc::clone(routes), count);
         tokio::task::spawn_local(opened);
     } else if let Some((routes, server)) = current.table.secured(local) {
+        let Ok(stream) = watched(stream) else { return };
         let idle = routes.listener.settings.idle_timeout;
         let server = Arc::clone(server);
         let served = downstream::secured(worker, stream, down, server, idle, count);

@@ -85,6 +85,11 @@ impl<'a> Source<'a> {
         self.body.trailers()
     }
 
+    /// Nobody would hear yet that the sender leaves.
+    pub(in crate::proxy) fn is_fresh(&self) -> bool {
+        self.io.is_fresh()
+    }
+
     /// Waits until the sender leaves. What it sends meanwhile is kept, up to some; beyond that nobody looks.
     pub(in crate::proxy) async fn left(&mut self) {
         const AHEAD_BYTES: usize = 16 * 1024;
