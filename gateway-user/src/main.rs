@@ -21,6 +21,10 @@ use gateway_user::{
 use tokio::{net::TcpListener, runtime, task::LocalSet};
 use tracing_subscriber::EnvFilter;
 
+/// A connection's memory comes and goes with it: taking and giving back is what counts.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     match command {
