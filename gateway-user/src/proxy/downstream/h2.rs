@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    pin::pin,
     rc::Rc,
     task::{Poll, ready},
     time::Duration,
@@ -236,8 +235,7 @@ impl Stream {
                 head: None,
                 bytes: &|| (0, 0),
             };
-            let mut exchange = pin!(exchange::serve(scope, head, response, from, to));
-            let (next, idle) = poll_fn(|cx| exchange.as_mut().poll(cx)).await;
+            let (next, idle) = exchange::serve(scope, head, response, from, to).await;
             if let Some(idle) = idle {
                 self.idle.set(idle);
             }
