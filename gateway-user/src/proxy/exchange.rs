@@ -70,7 +70,7 @@ pub(super) async fn serve(
         bytes,
     } = scope;
     worker.stats.requests.fetch_add(1, Relaxed);
-    let mut record = Record::new(Instant::now(), head);
+    let mut record = Record::new(Instant::now(), head, down.client);
     let keep = !worker.connections.is_stopping();
     let mut reply = Reply::new(to, request, keep, &worker.stats);
     let current = worker.current();
@@ -94,6 +94,7 @@ pub(super) async fn serve(
         )
         .into()),
         (false, Some(routes)) => {
+            running.record.client = headers::client(request, &routes.listener, down.client);
             let messages = (&mut *request, &mut *response);
             running
                 .exchange(&current, routes, messages, &mut from, &mut reply)
@@ -154,10 +155,12 @@ impl Running<'_> {
         from: &mut Incoming<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Broken> {
-        let down = self.down;
+        let (down, client) = (self.down, self.record.client);
+        let source = client.ip();
         let around = Surroundings {
             listener: &routes.listener,
-            client: down.client,
+            client: source,
+            client_port: down.client.port(),
             tls: down.is_tls(),
         };
         if let Some(secured) = &down.secured
@@ -169,7 +172,6 @@ impl Running<'_> {
             )
             .into());
         }
-        let source = headers::source(request, &routes.listener, down.client.ip());
         let (index, rule) = first_match(routes, request, source)?;
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
         self.record.rule = Some((number, Arc::clone(&rule.ingress)));
@@ -232,9 +234,8 @@ impl Running<'_> {
         let mirror = mirror.and_then(|it| self.worker.group(current, it));
         let timeout = routes.listener.settings.request_timeout;
         let v6 = down.local.ip().to_canonical().is_ipv6();
-        let tee = mirror.and_then(|group| {
-            mirror::send(self.worker, group, request, (down.client.ip(), v6), timeout)
-        });
+        let tee = mirror
+            .and_then(|group| mirror::send(self.worker, group, request, (source, v6), timeout));
         let subject = attempt::Subject {
             tee,
             worker: self.worker,

@@ -25,6 +25,8 @@ pub(super) struct Record {
     pub(super) time: SystemTime,
     /// How long the head took to arrive, where it came in pieces.
     pub(super) head: Option<Duration>,
+    /// The client of the request; at first whom the connection is for.
+    pub(super) client: SocketAddr,
     /// Number of the rule from 1, and its Ingress.
     pub(super) rule: Option<(u32, std::sync::Arc<str>)>,
     pub(super) group: Option<Rc<GroupState>>,
@@ -43,11 +45,12 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(started: Instant, head: Option<Duration>) -> Self {
+    pub(super) fn new(started: Instant, head: Option<Duration>, client: SocketAddr) -> Self {
         Self {
             started,
             time: SystemTime::now(),
             head,
+            client,
             rule: None,
             group: None,
             backend: None,
@@ -98,7 +101,8 @@ impl Record {
             .map(|(number, ingress)| (&**ingress, *number));
         log.write(&Entry {
             time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            client: Some(down.client),
+            client: Some(self.client),
+            peer: Some(down.peer).filter(|it| *it != self.client),
             listener: listener.map_or("", |it| &it.name),
             protocol: request.version.text(),
             method: request.method(),

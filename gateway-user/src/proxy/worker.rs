@@ -345,6 +345,7 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     let current = worker.current();
     let down = Downstream {
         local,
+        peer: client,
         client,
         secured: None,
     };

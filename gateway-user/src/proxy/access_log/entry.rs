@@ -21,8 +21,11 @@ pub(super) const MAX_LINE_BYTES: usize = ESCAPED * (PATH_BYTES + TEXTS * TEXT_BY
 pub struct Entry<'a> {
     /// When its first byte came, in milliseconds since 1970.
     pub time_ms: u64,
-    /// Address and port of the client; behind a trusted proxy the one it tells.
+    /// Address and port of the client; behind a trusted proxy the one it tells, whose port is 0 and not shown where it
+    /// is not known.
     pub client: Option<SocketAddr>,
+    /// Who connected, if that is another.
+    pub peer: Option<SocketAddr>,
     /// Name of the listener, as [`crate::ir::ListenerName`] shows it.
     pub listener: &'a str,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`; `TLS` for a connection that was passed on to a pod.
@@ -104,6 +107,10 @@ impl Entry<'_> {
         if let Some(client) = self.client {
             out.extend_from_slice(b"\",\"client\":\"");
             address(out, client);
+        }
+        if let Some(peer) = self.peer {
+            out.extend_from_slice(b"\",\"peer\":\"");
+            address(out, peer);
         }
         let mut string = |name: &[u8], value: &[u8]| {
             out.extend_from_slice(name);

@@ -9,6 +9,7 @@ fn entry() -> Entry<'static> {
     Entry {
         time_ms: 1_796_047_238_123,
         client: Some("192.0.2.7:40000".parse().unwrap()),
+        peer: Some("10.9.0.1:51000".parse().unwrap()),
         listener: "demo:443/HTTPS",
         protocol: "HTTP/2",
         method: b"GET",
@@ -47,7 +48,7 @@ fn a_line_reads_as_documented() {
     entry().write(Stamp::default().at(entry().time_ms), &mut line);
     assert_eq!(
         String::from_utf8(line).unwrap(),
-        "{\"time\":\"2026-11-30T14:00:38.123Z\",\"client\":\"192.0.2.7:40000\",\"listener\":\"demo:443/HTTPS\",\
+        "{\"time\":\"2026-11-30T14:00:38.123Z\",\"client\":\"192.0.2.7:40000\",\"peer\":\"10.9.0.1:51000\",\"listener\":\"demo:443/HTTPS\",\
          \"protocol\":\"HTTP/2\",\"method\":\"GET\",\"scheme\":\"https\",\"host\":\"shop.example.com\",\
          \"path\":\"/cart?item=7\",\"status\":504,\"reason\":\"timeout\",\"rule\":\"shop/web\",\"rule_number\":3,\
          \"service\":\"shop/web:80\",\"cluster\":\"c1\",\"backend\":\"10.1.0.1:8080\",\"attempts\":2,\
@@ -131,6 +132,7 @@ fn the_longest_line_stays_within_the_bound() {
     let longest = Entry {
         time_ms: u64::MAX,
         client: v6,
+        peer: v6,
         listener: &text,
         protocol: &text,
         method: bytes,

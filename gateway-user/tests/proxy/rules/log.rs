@@ -3,7 +3,7 @@
 use std::{io::Write, path::Path, thread, time::Duration};
 
 use gateway_user::{
-    ir::{PathPattern, Redirect, Target},
+    ir::{ListenerSettings, PathPattern, Redirect, Target},
     proxy::{
         ProxyConfig,
         access_log::{AccessLog, Target as To},
@@ -18,6 +18,15 @@ use crate::support::{
 
 /// What is logged while `run` has a gateway with these rules.
 pub(super) fn logged(rules: Vec<Routed>, run: impl FnOnce(&Gateway)) -> Vec<Value> {
+    logged_with(rules, |_| {}, run)
+}
+
+/// The same, of a listener with other settings.
+pub(crate) fn logged_with(
+    rules: Vec<Routed>,
+    settings: impl FnOnce(&mut ListenerSettings),
+    run: impl FnOnce(&Gateway),
+) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let log = AccessLog::start(&To::File(path.clone())).unwrap();
@@ -25,7 +34,8 @@ pub(super) fn logged(rules: Vec<Routed>, run: impl FnOnce(&Gateway)) -> Vec<Valu
         workers: 2,
         ..ProxyConfig::default()
     };
-    let gateway = Gateway::logging(config, rules, &log);
+    let mut gateway = Gateway::logging(config, rules, &log);
+    gateway.change(|site| settings(&mut site.settings));
     run(&gateway);
     drop(gateway);
     log.finish();
