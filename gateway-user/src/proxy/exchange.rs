@@ -37,7 +37,7 @@ pub(super) struct Scope<'a> {
     pub(super) timer: &'a mut Timer,
     /// How long the head took to arrive, where it came in pieces.
     pub(super) head: Option<Duration>,
-    /// Bytes of the client's connection by now that belong to this exchange or come after it: read, written.
+    /// Bytes by now that belong to this exchange, of a connection also what comes after it: read, written.
     pub(super) bytes: &'a dyn Fn() -> (u64, u64),
 }
 

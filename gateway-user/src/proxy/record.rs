@@ -13,7 +13,7 @@ use super::{
     downstream::Downstream,
     fields::Name,
     group::GroupState,
-    message::Request,
+    message::{Request, Version},
     reason::Reason,
     worker::{ListenerState, Worker},
 };
@@ -78,8 +78,11 @@ impl Record {
         let total = self.started.elapsed() + self.head.unwrap_or_default();
         if let Some(listener) = listener {
             listener.stats.observe(self.status, total);
-            listener.stats.received_bytes.add(bytes.0);
-            listener.stats.sent_bytes.add(bytes.1);
+            // A connection of HTTP/2 counts by itself, as the bytes are on it.
+            if request.version != Version::Http2 {
+                listener.stats.received_bytes.add(bytes.0);
+                listener.stats.sent_bytes.add(bytes.1);
+            }
         }
         let mut log = worker.log.borrow_mut();
         if !log.is_on() {

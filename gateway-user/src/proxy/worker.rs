@@ -329,7 +329,8 @@ async fn accept(
 
 fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: SocketAddr) {
     worker.stats.accepted.fetch_add(1, Relaxed);
-    let Some(count) = ConnectionCount::claim(&shared.connections, shared.max_connections) else {
+    let Some(mut count) = ConnectionCount::claim(&shared.connections, shared.max_connections)
+    else {
         worker.stats.reason(Reason::Overloaded);
         worker.stats.response(Reason::Overloaded.status().as_u16());
         // The reply fits an empty socket buffer; a client that has not even that much room gets nothing.
@@ -351,6 +352,9 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     };
     let worker = Rc::clone(worker);
     let routes = current.table.any(local);
+    if let Some(routes) = routes {
+        count.on(&worker.listener(&current, local, &routes.listener).stats);
+    }
     if let Some(routes) = routes.filter(|it| it.opens(client.ip())) {
         let opened = opening::open(worker, stream, down, Arc::clone(routes), count);
         tokio::task::spawn_local(opened);

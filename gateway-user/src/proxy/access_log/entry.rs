@@ -54,11 +54,11 @@ pub struct Entry<'a> {
     pub attempts: u32,
     /// Bytes of the request's body.
     pub request_body_bytes: u64,
-    /// All bytes of the request, as they were framed.
+    /// All bytes of the request, as they were framed; of HTTP/2 the body and, before compression, the fields.
     pub received_bytes: u64,
     /// Bytes of the response's body.
     pub response_body_bytes: u64,
-    /// All bytes of the response, as they were framed.
+    /// All bytes of the response, likewise.
     pub sent_bytes: u64,
     /// How long what took.
     pub timers: Timers,
