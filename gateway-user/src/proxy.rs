@@ -71,8 +71,9 @@ use self::{
     framing::HeadLimits,
     group::Common,
     stats::WorkerStats,
+    trace::export::Traces,
     upstream::PoolLimits,
-    worker::{Limits, Shared},
+    worker::{Eyes, Limits, Shared},
 };
 pub use self::{
     reason::Reason,
@@ -184,11 +185,15 @@ impl Proxy {
     /// Starts the workers, which answer 503 until the first [`Proxy::update`]. All their sockets share one port of
     /// 127.0.0.1.
     pub fn start(config: ProxyConfig) -> Result<Self, ProxyError> {
-        Self::start_logging(config, &AccessLog::off())
+        Self::start_observed(config, &AccessLog::off(), &Traces::off())
     }
 
-    /// The same, with a log of requests.
-    pub fn start_logging(config: ProxyConfig, log: &AccessLog) -> Result<Self, ProxyError> {
+    /// The same, with a log and traces of requests.
+    pub fn start_observed(
+        config: ProxyConfig,
+        log: &AccessLog,
+        traces: &Traces,
+    ) -> Result<Self, ProxyError> {
         let workers = match config.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -266,7 +271,12 @@ impl Proxy {
                 };
                 (own(&socket)?, socket_v6.as_ref().map(own).transpose()?)
             };
-            let (shared, eyes) = (shared.clone(), (Arc::clone(worker_stats), log.worker()));
+            let shared = shared.clone();
+            let eyes = Eyes {
+                stats: Arc::clone(worker_stats),
+                log: log.worker(),
+                tracer: traces.worker(),
+            };
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))
                 .spawn(move || {

@@ -31,6 +31,8 @@ mod strictness;
 mod support;
 #[path = "proxy/tls.rs"]
 mod tls;
+#[path = "proxy/tracing.rs"]
+mod tracing;
 #[path = "proxy/trouble.rs"]
 mod trouble;
 #[path = "proxy/violations.rs"]

@@ -25,6 +25,7 @@ use super::{
     session::Session,
     table::Routes,
     timer::Timer,
+    trace,
     upstream::Upstream,
     worker::{Current, Worker},
 };
@@ -71,6 +72,7 @@ pub(super) async fn serve(
     } = scope;
     worker.stats.requests.fetch_add(1, Relaxed);
     let mut record = Record::new(Instant::now(), head, down.client);
+    record.span = worker.tracer.as_ref().map(|it| it.begin(&request.fields));
     let keep = !worker.connections.is_stopping();
     let mut reply = Reply::new(to, request, keep, &worker.stats);
     let current = worker.current();
@@ -106,11 +108,13 @@ pub(super) async fn serve(
         Ok(Answered::Switched(upstream)) => Next::Tunnel(upstream),
         Err(Broken::Gone) => {
             record.reason = Some(Reason::ClientGone);
+            record.aborted = true;
             worker.stats.reason(Reason::ClientGone);
             Next::Abort
         }
         Err(Broken::Cut(reason)) => {
             record.reason = Some(reason);
+            record.aborted = true;
             worker.stats.reason(reason);
             if reply.ends_with_connection() {
                 Next::Abort
@@ -192,6 +196,9 @@ impl Running<'_> {
             limit.admit(source, now_ns).map_err(too_many)?;
         }
         headers::strip_request(request);
+        if let Some(span) = &self.record.span {
+            trace::hand_on(span, &mut request.fields);
+        }
         let done = filters::request(rule, request, response, around)?;
         let answer = match (&rule.target, done.answer) {
             (_, Some(local)) => Some(local),

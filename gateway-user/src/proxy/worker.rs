@@ -34,6 +34,7 @@ use super::{
     opening,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
+    trace::Tracer,
     upstream::{Pool, PoolLimits, shared::SharedPool},
     wire::relay::Pipes,
 };
@@ -78,6 +79,14 @@ pub(super) struct Shared {
     pub(super) stop: watch::Receiver<Option<Duration>>,
 }
 
+/// What a worker tells of what it does.
+#[derive(Debug)]
+pub(super) struct Eyes {
+    pub(super) stats: Arc<WorkerStats>,
+    pub(super) log: WorkerLog,
+    pub(super) tracer: Option<Tracer>,
+}
+
 /// State of one worker; never leaves its thread.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -96,6 +105,8 @@ pub(super) struct Worker {
     pub(super) mirrors: Cell<usize>,
     pub(super) common: Arc<Common>,
     pub(super) log: RefCell<WorkerLog>,
+    /// `None`: requests are not traced.
+    pub(super) tracer: Option<Tracer>,
     pub(super) pool: Pool,
     pub(super) shared: Rc<SharedPool>,
     pub(super) stats: Arc<WorkerStats>,
@@ -148,7 +159,8 @@ impl Current {
 }
 
 impl Worker {
-    fn new(index: usize, shared: &Shared, stats: Arc<WorkerStats>, log: WorkerLog) -> Self {
+    fn new(index: usize, shared: &Shared, eyes: Eyes) -> Self {
+        let Eyes { stats, log, tracer } = eyes;
         let mut tables = Cache::new(Arc::clone(&shared.table));
         let current = Rc::new(Current::new(Arc::clone(tables.load()), None));
         let spare = Rc::default();
@@ -169,6 +181,7 @@ impl Worker {
             mirrors: Cell::new(0),
             common: Arc::clone(&shared.common),
             log: RefCell::new(log),
+            tracer,
             stats,
             stall_timeout: shared.stall_timeout,
         }
@@ -264,10 +277,10 @@ impl Worker {
 pub(super) async fn run(
     index: usize,
     shared: Shared,
-    (stats, log): (Arc<WorkerStats>, WorkerLog),
+    eyes: Eyes,
     (listener, listener_v6): (TcpListener, Option<TcpListener>),
 ) {
-    let worker = Rc::new(Worker::new(index, &shared, stats, log));
+    let worker = Rc::new(Worker::new(index, &shared, eyes));
     let mut stop = shared.stop.clone();
     let mut hand_over = tokio::time::interval(HAND_OVER);
     hand_over.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::json::{address, number, text};
+use crate::proxy::trace::{SpanId, TraceId};
 
 /// Bytes shown of a path with its query.
 const PATH_BYTES: usize = 1024;
@@ -66,8 +67,10 @@ pub struct Entry<'a> {
     pub tls: &'a str,
     /// Server name the client asked for (RFC 6066 section 3).
     pub sni: &'a [u8],
-    /// Trace id (W3C Trace Context section 3.2.2.3), 32 hexadecimal digits.
-    pub trace_id: &'a str,
+    /// The trace that the request belongs to.
+    pub trace_id: Option<TraceId>,
+    /// The proxy's span in it.
+    pub span_id: Option<SpanId>,
     /// `User-Agent`.
     pub user_agent: &'a [u8],
     /// `Referer`.
@@ -168,7 +171,12 @@ impl Entry<'_> {
         }
         optional(out, b",\"tls\":\"", self.tls.as_bytes());
         optional(out, b",\"sni\":\"", self.sni);
-        optional(out, b",\"trace_id\":\"", self.trace_id.as_bytes());
+        if let Some(trace) = self.trace_id {
+            optional(out, b",\"trace_id\":\"", &trace.text());
+        }
+        if let Some(span) = self.span_id {
+            optional(out, b",\"span_id\":\"", &span.text());
+        }
         optional(out, b",\"user_agent\":\"", self.user_agent);
         optional(out, b",\"referer\":\"", self.referer);
         out.extend_from_slice(b"}\n");

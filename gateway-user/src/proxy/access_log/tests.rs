@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::proxy::trace::{SpanId, TraceId};
 
 fn entry() -> Entry<'static> {
     Entry {
@@ -36,7 +37,8 @@ fn entry() -> Entry<'static> {
         },
         tls: "TLSv1.3",
         sni: b"shop.example.com",
-        trace_id: "4bf92f3577b34da6a3ce929d0e0e4736",
+        trace_id: Some(TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)),
+        span_id: Some(SpanId(0x00f0_67aa_0ba9_02b7)),
         user_agent: b"curl/8.5.0",
         referer: b"",
     }
@@ -54,7 +56,7 @@ fn a_line_reads_as_documented() {
          \"service\":\"shop/web:80\",\"cluster\":\"c1\",\"backend\":\"10.1.0.1:8080\",\"attempts\":2,\
          \"request_body_bytes\":0,\"received_bytes\":321,\"response_body_bytes\":20,\"sent_bytes\":220,\
          \"head_us\":12,\"pick_us\":3,\"first_byte_us\":5000,\"total_us\":60000000,\"tls\":\"TLSv1.3\",\
-         \"sni\":\"shop.example.com\",\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\
+         \"sni\":\"shop.example.com\",\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\"span_id\":\"00f067aa0ba902b7\",\
          \"user_agent\":\"curl/8.5.0\"}\n"
     );
 }
@@ -159,7 +161,8 @@ fn the_longest_line_stays_within_the_bound() {
         },
         tls: &text,
         sni: bytes,
-        trace_id: &text,
+        trace_id: Some(TraceId(u128::MAX)),
+        span_id: Some(SpanId(u64::MAX)),
         user_agent: bytes,
         referer: bytes,
     };

@@ -7,6 +7,7 @@ use gateway_user::{
     proxy::{
         ProxyConfig,
         access_log::{AccessLog, Target as To},
+        trace::export::Traces,
     },
 };
 use http::Request;
@@ -38,7 +39,7 @@ pub(crate) fn logged_with(
         workers: 2,
         ..ProxyConfig::default()
     };
-    let mut gateway = Gateway::logging(config, rules, &log);
+    let mut gateway = Gateway::observed(config, rules, &log, &Traces::off());
     gateway.change(|site| settings(&mut site.settings));
     run(&gateway);
     drop(gateway);
