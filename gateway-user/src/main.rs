@@ -109,6 +109,7 @@ fn state(shared: Arc<Shared>) -> AdminState {
                 retries: proxy.retries,
                 upgrades: proxy.upgrades,
                 access_log_lines: (shared.access_log.written(), shared.access_log.lost()),
+                spans: (shared.traces.sent(), shared.traces.lost()),
                 latencies: proxy.latencies,
             },
         }

@@ -73,8 +73,9 @@ use self::{
     group::Common,
     plain::Listening,
     stats::WorkerStats,
+    trace::export::Traces,
     upstream::PoolLimits,
-    worker::{Limits, Shared},
+    worker::{Eyes, Limits, Shared},
 };
 pub use self::{
     reason::Reason,
@@ -186,11 +187,15 @@ impl Proxy {
     /// Starts the workers, which answer 503 until the first [`Proxy::update`]. All their sockets share one port of
     /// 127.0.0.1.
     pub fn start(config: ProxyConfig) -> Result<Self, ProxyError> {
-        Self::start_logging(config, &AccessLog::off())
+        Self::start_observed(config, &AccessLog::off(), &Traces::off())
     }
 
-    /// The same, with a log of requests.
-    pub fn start_logging(config: ProxyConfig, log: &AccessLog) -> Result<Self, ProxyError> {
+    /// The same, with a log and traces of requests.
+    pub fn start_observed(
+        config: ProxyConfig,
+        log: &AccessLog,
+        traces: &Traces,
+    ) -> Result<Self, ProxyError> {
         let workers = match config.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -268,7 +273,12 @@ impl Proxy {
                 };
                 (own(&socket)?, socket_v6.as_ref().map(own).transpose()?)
             };
-            let (shared, eyes) = (shared.clone(), (Arc::clone(worker_stats), log.worker()));
+            let shared = shared.clone();
+            let eyes = Eyes {
+                stats: Arc::clone(worker_stats),
+                log: log.worker(),
+                tracer: traces.worker(),
+            };
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))
                 .spawn(move || {

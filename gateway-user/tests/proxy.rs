@@ -5,6 +5,8 @@
 mod ambiguity;
 #[path = "proxy/balancing.rs"]
 mod balancing;
+#[path = "proxy/clients.rs"]
+mod clients;
 #[path = "proxy/families.rs"]
 mod families;
 #[path = "proxy/forwarding.rs"]
@@ -29,6 +31,8 @@ mod strictness;
 mod support;
 #[path = "proxy/tls.rs"]
 mod tls;
+#[path = "proxy/tracing.rs"]
+mod tracing;
 #[path = "proxy/trouble.rs"]
 mod trouble;
 #[path = "proxy/violations.rs"]

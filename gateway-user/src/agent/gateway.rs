@@ -41,6 +41,7 @@ use crate::{
     proxy::{
         Proxy, ProxyConfig, ProxyStats, Router,
         access_log::{self, AccessLog},
+        trace::export::{self, Traces},
     },
     source::kubernetes::Board,
     status,
@@ -65,6 +66,8 @@ pub struct Shared {
     pub proxy: Arc<ProxyStats>,
     /// Lines of the access log.
     pub access_log: Arc<access_log::Counters>,
+    /// Spans of requests.
+    pub traces: Arc<export::Counters>,
     /// Where the maps are.
     pub pins: Pins,
     /// The fleet's API servers; nothing where a directory is the source.
@@ -96,6 +99,7 @@ pub(super) struct Gateway {
     pub(super) looked: Option<IpAddr>,
     pub(super) proxy: Proxy,
     pub(super) access_log: AccessLog,
+    traces: Traces,
     pub(super) router: Router,
     /// What HTTPS listeners end TLS with.
     pub(super) tls: Servers,
@@ -216,12 +220,14 @@ impl Gateway {
         ports::take(wanted, had)?;
         raise_open_files();
         let access_log = AccessLog::start(&options.access_log)?;
+        let traces = Traces::start(options.collector.as_ref())
+            .map_err(|error| Error::Io("cannot start the thread that sends traces", error))?;
         let config = ProxyConfig {
             workers: options.proxy_workers,
             secret: options.ring_secret.clone().into_bytes(),
             ..ProxyConfig::default()
         };
-        let proxy = Proxy::start_logging(config, &access_log)?;
+        let proxy = Proxy::start_observed(config, &access_log, &traces)?;
         let router = Router::new(options.ring_secret.as_bytes());
         let ir_options = ir::Options {
             steering: options.steering,
@@ -244,6 +250,7 @@ impl Gateway {
             ports: ArcSwap::default(),
             proxy: proxy.stats(),
             access_log: access_log.counters(),
+            traces: traces.counters(),
             pins: pins.clone(),
             servers: OnceLock::new(),
             status: publishing.as_ref().map(Publishing::counters),
@@ -264,6 +271,7 @@ impl Gateway {
             looked: None,
             proxy,
             access_log,
+            traces,
             router,
             tls: Servers::default(),
             lapsed: Vec::new(),
@@ -409,6 +417,7 @@ impl Gateway {
         }
         self.proxy.shutdown(drain);
         self.access_log.finish();
+        self.traces.finish();
     }
 }
 

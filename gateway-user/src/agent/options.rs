@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 use crate::{
     dataplane::attach::{TcChoice, XdpChoice},
     ir::SteeringWish,
-    proxy::access_log,
+    proxy::{access_log, trace::export::Collector},
     source::kubernetes,
 };
 
@@ -67,6 +67,8 @@ pub struct Options {
     pub sample_every: u32,
     /// Where the proxy logs requests.
     pub access_log: access_log::Target,
+    /// Who gets spans of requests; `None`: there are none.
+    pub collector: Option<Collector>,
     /// Shared by nodes that must compute the same rings.
     pub ring_secret: String,
     /// Threads of the proxy; 0: one for each CPU.

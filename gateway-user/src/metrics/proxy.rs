@@ -37,6 +37,8 @@ pub struct ProxyCounters {
     pub upgrades: u64,
     /// Lines of the access log that were written, and that were lost.
     pub access_log_lines: (u64, u64),
+    /// Spans of requests that a collector took, and that were lost.
+    pub spans: (u64, u64),
     /// Durations, and what each listener carries.
     pub latencies: LatencySnapshot,
 }
@@ -135,6 +137,16 @@ impl ProxyCounters {
                 ([("outcome", "lost")], lost),
             ],
         )?;
+        let (sent, lost) = self.spans;
+        family(
+            encoder,
+            Counter,
+            (
+                "proxy_spans",
+                "Recorded spans of requests, by what became of them",
+            ),
+            [([("outcome", "sent")], sent), ([("outcome", "lost")], lost)],
+        )?;
         self.durations(encoder)
     }
 
@@ -204,6 +216,7 @@ mod tests {
             proxy: ProxyCounters {
                 latencies: LatencySnapshot::of([&worker]),
                 access_log_lines: (7, 2),
+                spans: (5, 3),
                 ..ProxyCounters::default()
             },
             ..Scrape::default()
@@ -219,6 +232,8 @@ mod tests {
             "fleetgate_proxy_request_duration_seconds_bucket{le=\"+Inf\",listener=\"demo:80/HTTP\",code=\"2xx\"} 2",
             "fleetgate_proxy_upstream_response_seconds_count{cluster=\"c1\"} 1",
             "fleetgate_proxy_access_log_lines_total{outcome=\"lost\"} 2",
+            "fleetgate_proxy_spans_total{outcome=\"sent\"} 5",
+            "fleetgate_proxy_spans_total{outcome=\"lost\"} 3",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }

@@ -39,6 +39,8 @@ pub(super) struct Account {
     skip: usize,
     /// The frame that emptied the account.
     abuse: Option<Abuse>,
+    /// Bytes read and written that nobody has counted yet.
+    moved: (u64, u64),
 }
 
 /// The account is empty.
@@ -59,12 +61,14 @@ impl Account {
             have: 0,
             skip: PREFACE_BYTES,
             abuse: None,
+            moved: (0, 0),
         }
     }
 
     /// The next bytes that were read. Once it was abuse, it stays abuse.
     pub(super) fn read(&mut self, now: Instant, mut bytes: &[u8]) -> Result<(), Abuse> {
         self.pay(now);
+        self.moved.0 += bytes.len() as u64;
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let step = self.skip.min(bytes.len());
@@ -89,7 +93,13 @@ impl Account {
 
     /// Bytes were written.
     pub(super) fn wrote(&mut self, bytes: u64) {
+        self.moved.1 += bytes;
         self.use_of(bytes);
+    }
+
+    /// Bytes read and written since this was last asked.
+    pub(super) fn moved(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.moved)
     }
 
     /// A request was answered whole.

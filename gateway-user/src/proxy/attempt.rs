@@ -115,7 +115,7 @@ pub(super) async fn attempt(
     let started = subject.record.started;
     let _begun = group.begin(started);
     let choice = Choice {
-        client: subject.down.client.ip(),
+        client: subject.record.client.ip(),
         v6: subject.down.local.ip().to_canonical().is_ipv6(),
         query: request.query(),
         sticky: subject.session.as_ref().and_then(|it| it.asked),
@@ -144,7 +144,7 @@ pub(super) async fn attempt(
         let record = &mut *subject.record;
         record.backend = Some((picked.index, picked.address));
         record.attempts += 1;
-        let client = (subject.down.client, subject.down.local);
+        let client = (record.client, subject.down.local);
         let place = Place {
             address: picked.address,
             tls,

@@ -31,6 +31,10 @@ pub(super) mod h2;
 pub(super) struct Downstream {
     /// What the client connected to; selects the listener.
     pub(super) local: SocketAddr,
+    /// Who connected.
+    pub(super) peer: SocketAddr,
+    /// Whom the connection is for: the source that a trusted peer names in a PROXY header, else the peer. The client of
+    /// a request may be further away, see [`super::headers::client`].
     pub(super) client: SocketAddr,
     /// The client speaks TLS.
     pub(super) secured: Option<Secured>,

@@ -25,6 +25,7 @@ use super::{
     session::Session,
     table::Routes,
     timer::Timer,
+    trace,
     upstream::Upstream,
     worker::{Current, Worker},
 };
@@ -37,7 +38,7 @@ pub(super) struct Scope<'a> {
     pub(super) timer: &'a mut Timer,
     /// How long the head took to arrive, where it came in pieces.
     pub(super) head: Option<Duration>,
-    /// Bytes of the client's connection by now that belong to this exchange or come after it: read, written.
+    /// Bytes by now that belong to this exchange, of a connection also what comes after it: read, written.
     pub(super) bytes: &'a dyn Fn() -> (u64, u64),
 }
 
@@ -70,7 +71,8 @@ pub(super) async fn serve(
         bytes,
     } = scope;
     worker.stats.requests.fetch_add(1, Relaxed);
-    let mut record = Record::new(Instant::now(), head);
+    let mut record = Record::new(Instant::now(), head, down.client);
+    record.span = worker.tracer.as_ref().map(|it| it.begin(&request.fields));
     let keep = !worker.connections.is_stopping();
     let mut reply = Reply::new(to, request, keep, &worker.stats);
     let current = worker.current();
@@ -94,6 +96,7 @@ pub(super) async fn serve(
         )
         .into()),
         (false, Some(routes)) => {
+            running.record.client = headers::client(request, &routes.listener, down.client);
             let messages = (&mut *request, &mut *response);
             running
                 .exchange(&current, routes, messages, &mut from, &mut reply)
@@ -105,11 +108,13 @@ pub(super) async fn serve(
         Ok(Answered::Switched(upstream)) => Next::Tunnel(upstream),
         Err(Broken::Gone) => {
             record.reason = Some(Reason::ClientGone);
+            record.aborted = true;
             worker.stats.reason(Reason::ClientGone);
             Next::Abort
         }
         Err(Broken::Cut(reason)) => {
             record.reason = Some(reason);
+            record.aborted = true;
             worker.stats.reason(reason);
             if reply.ends_with_connection() {
                 Next::Abort
@@ -154,10 +159,12 @@ impl Running<'_> {
         from: &mut Incoming<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Broken> {
-        let down = self.down;
+        let (down, client) = (self.down, self.record.client);
+        let source = client.ip();
         let around = Surroundings {
             listener: &routes.listener,
-            client: down.client,
+            client: source,
+            client_port: down.client.port(),
             tls: down.is_tls(),
         };
         if let Some(secured) = &down.secured
@@ -169,7 +176,6 @@ impl Running<'_> {
             )
             .into());
         }
-        let source = headers::source(request, &routes.listener, down.client.ip());
         let (index, rule) = first_match(routes, request, source)?;
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
         self.record.rule = Some((number, Arc::clone(&rule.ingress)));
@@ -190,6 +196,9 @@ impl Running<'_> {
             limit.admit(source, now_ns).map_err(too_many)?;
         }
         headers::strip_request(request);
+        if let Some(span) = &self.record.span {
+            trace::hand_on(span, &mut request.fields);
+        }
         let done = filters::request(rule, request, response, around)?;
         let answer = match (&rule.target, done.answer) {
             (_, Some(local)) => Some(local),
@@ -232,9 +241,8 @@ impl Running<'_> {
         let mirror = mirror.and_then(|it| self.worker.group(current, it));
         let timeout = routes.listener.settings.request_timeout;
         let v6 = down.local.ip().to_canonical().is_ipv6();
-        let tee = mirror.and_then(|group| {
-            mirror::send(self.worker, group, request, (down.client.ip(), v6), timeout)
-        });
+        let tee = mirror
+            .and_then(|group| mirror::send(self.worker, group, request, (source, v6), timeout));
         let subject = attempt::Subject {
             tee,
             worker: self.worker,

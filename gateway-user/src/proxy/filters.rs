@@ -1,6 +1,6 @@
 //! What a rule does on the way to its target, and to what comes back (contract sections 7 and 8).
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use super::{
     cors::{self, Marked},
@@ -18,7 +18,10 @@ use crate::ir::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings<'a> {
     pub(super) listener: &'a Listener,
-    pub(super) client: SocketAddr,
+    /// The client of the request.
+    pub(super) client: IpAddr,
+    /// Port at the other end of the connection.
+    pub(super) client_port: u16,
     /// The client spoke TLS.
     pub(super) tls: bool,
 }
@@ -190,9 +193,9 @@ fn value(value: &InsertedValue, asked: &Fields, around: Surroundings<'_>) -> Opt
         InsertedValue::Header(name) => {
             return asked.named(name.as_bytes()).next().map(<[u8]>::to_vec);
         }
-        InsertedValue::System(SystemValue::ClientPort) => around.client.port().to_string(),
+        InsertedValue::System(SystemValue::ClientPort) => around.client_port.to_string(),
         InsertedValue::System(SystemValue::ClientAddress) => {
-            around.client.ip().to_canonical().to_string()
+            around.client.to_canonical().to_string()
         }
         InsertedValue::System(SystemValue::Protocol) => around.protocol().to_owned(),
         InsertedValue::System(SystemValue::GatewayId) => around.listener.name.gateway.clone(),

@@ -1,6 +1,9 @@
 //! Header fields that end at the proxy, and those it adds.
 
-use std::{io::Write, net::IpAddr};
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     downstream::Downstream,
@@ -125,30 +128,31 @@ fn set_number(fields: &mut Fields, name: Name, number: u16) {
     fields.set(name, number.to_string().as_bytes());
 }
 
-/// Who a request comes from: the peer, or, behind trusted proxies, the last address of `X-Forwarded-For` that is none of
-/// theirs (contract section 2.4). What is no address ends the search.
-pub(super) fn source(request: &Request, listener: &Listener, peer: IpAddr) -> IpAddr {
+/// The client of a request, for conditions, balancing, limits, filters and logs: who `near` is, the one at the other end
+/// of the connection, or, where that is a trusted proxy, the last address of `X-Forwarded-For` that is none (contract
+/// section 2.4). What is no address ends the search. The port of who was told of is not known, and so 0.
+pub(super) fn client(request: &Request, listener: &Listener, near: SocketAddr) -> SocketAddr {
     let Some(trusted) = &listener.settings.trusted else {
-        return peer;
+        return near;
     };
     let is_trusted = |address: IpAddr| trusted.iter().any(|it| it.contains(address));
-    let mut source = peer;
+    let mut client = near;
     let lines: Vec<&[u8]> = request.fields.all(Name::ForwardedFor).collect();
     let told = lines
         .iter()
         .rev()
         .flat_map(|line| line.rsplit(|byte| *byte == b','));
     for text in told {
-        if !is_trusted(source) {
+        if !is_trusted(client.ip()) {
             break;
         }
         let text = str::from_utf8(text).unwrap_or_default().trim();
-        match text.parse() {
-            Ok(address) => source = address,
+        match text.parse::<IpAddr>() {
+            Ok(address) => client = SocketAddr::new(address.to_canonical(), 0),
             Err(_) => break,
         }
     }
-    source
+    client
 }
 
 /// Makes a backend's header fields those of the answer to a client.

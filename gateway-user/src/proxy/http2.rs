@@ -1,7 +1,7 @@
 //! HTTP/2 messages as ours, and ours as HTTP/2's; bodies as streams (RFC 9113).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     rc::Rc,
@@ -26,7 +26,14 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// The sending half of a stream: shared, because who reads the other half must hear when the peer resets it.
 #[derive(Clone, Debug)]
-pub(super) struct Sending(Rc<RefCell<Half>>);
+pub(super) struct Sending(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    half: RefCell<Half>,
+    /// Bytes of data and of fields: received, sent.
+    bytes: Cell<(u64, u64)>,
+}
 
 #[derive(Debug)]
 enum Half {
@@ -44,7 +51,30 @@ enum Half {
 impl Sending {
     /// A server's stream.
     pub(super) fn answer(respond: SendResponse<Bytes>) -> Self {
-        Self(Rc::new(RefCell::new(Half::Head(respond))))
+        Self::new(Half::Head(respond))
+    }
+
+    fn new(half: Half) -> Self {
+        Self(Rc::new(Shared {
+            half: RefCell::new(half),
+            bytes: Cell::new((0, 0)),
+        }))
+    }
+
+    /// Bytes of the stream so far: received, sent. Heads and trailers count as they are before compression.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        self.0.bytes.get()
+    }
+
+    /// So much was received.
+    pub(super) fn received(&self, more: u64) {
+        let (received, sent) = self.0.bytes.get();
+        self.0.bytes.set((received + more, sent));
+    }
+
+    fn sent(&self, more: u64) {
+        let (received, sent) = self.0.bytes.get();
+        self.0.bytes.set((received, sent + more));
     }
 
     /// A client's stream, behind its head; `left` bytes follow.
@@ -53,12 +83,13 @@ impl Sending {
             Some(0) => Half::Done,
             left => Half::Body { stream, left },
         };
-        Self(Rc::new(RefCell::new(half)))
+        Self::new(half)
     }
 
     /// Sends an interim head (1xx).
     pub(super) fn interim(&self, head: http::Response<()>) -> io::Result<()> {
-        match &mut *self.0.borrow_mut() {
+        self.sent(convert::size(head.headers()));
+        match &mut *self.0.half.borrow_mut() {
             Half::Head(respond) => respond.send_informational(head).map_err(broken),
             Half::Body { .. } | Half::Done => Ok(()),
         }
@@ -66,10 +97,11 @@ impl Sending {
 
     /// Sends the head; `left` bytes follow, 0 for none.
     pub(super) fn head(&self, head: http::Response<()>, left: Option<u64>) -> io::Result<()> {
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         let Half::Head(respond) = &mut *half else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
+        self.sent(convert::size(head.headers()));
         let stream = respond
             .send_response(head, left == Some(0))
             .map_err(broken)?;
@@ -92,11 +124,12 @@ impl Sending {
     /// Sends what the peer has room for; how much that was. Behind the end, all is taken and dropped.
     fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let room = ready!(self.poll_room(cx, data.len()))?;
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         let Half::Body { stream, left } = &mut *half else {
             return Poll::Ready(Ok(data.len()));
         };
         let piece = &data[..room.min(data.len())];
+        self.sent(piece.len() as u64);
         let last = match left {
             Some(left) => {
                 *left = left.saturating_sub(piece.len() as u64);
@@ -114,7 +147,7 @@ impl Sending {
     }
 
     fn poll_room(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         let Half::Body { stream, .. } = &mut *half else {
             return Poll::Ready(Ok(wanted));
         };
@@ -133,7 +166,7 @@ impl Sending {
 
     /// Ends the stream.
     pub(super) fn end(&self, trailers: Option<&Fields>) -> io::Result<()> {
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         if let Half::Body { stream, left } = &mut *half {
             match trailers {
                 // A length that was told and not kept: the peer finds out.
@@ -141,9 +174,11 @@ impl Sending {
                     stream.send_reset(h2::Reason::INTERNAL_ERROR);
                 }
                 None => stream.send_data(Bytes::new(), true).map_err(broken)?,
-                Some(trailers) => stream
-                    .send_trailers(convert::map(trailers))
-                    .map_err(broken)?,
+                Some(trailers) => {
+                    let trailers = convert::map(trailers);
+                    self.sent(convert::size(&trailers));
+                    stream.send_trailers(trailers).map_err(broken)?;
+                }
             }
         }
         *half = Half::Done;
@@ -152,7 +187,7 @@ impl Sending {
 
     /// Breaks the stream off.
     pub(super) fn reset(&self, reason: h2::Reason) {
-        match &mut *self.0.borrow_mut() {
+        match &mut *self.0.half.borrow_mut() {
             Half::Head(respond) => respond.send_reset(reason),
             Half::Body { stream, .. } => stream.send_reset(reason),
             Half::Done => {}
@@ -161,7 +196,7 @@ impl Sending {
 
     /// Ready when the peer has no interest any more.
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut *self.0.borrow_mut() {
+        match &mut *self.0.half.borrow_mut() {
             Half::Head(respond) => respond.poll_reset(cx).map(drop),
             Half::Body { stream, .. } => stream.poll_reset(cx).map(drop),
             Half::Done => Poll::Pending,
@@ -218,12 +253,18 @@ impl Receiving {
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(piece)) if piece.is_empty() => {}
                 Some(Ok(piece)) => {
+                    if let Some(sending) = &self.sending {
+                        sending.received(piece.len() as u64);
+                    }
                     self.piece = piece;
                     return Poll::Ready(Ok(self.piece.len()));
                 }
                 Some(Err(err)) => return Poll::Ready(Err(fault(err))),
                 None => {
                     let trailers = ready!(stream.poll_trailers(cx)).map_err(fault)?;
+                    if let (Some(sending), Some(map)) = (&self.sending, &trailers) {
+                        sending.received(convert::size(map));
+                    }
                     self.trailers = trailers.map(|map| convert::fields(&map));
                     self.ended = true;
                 }

@@ -21,6 +21,15 @@ pub(super) enum Version {
 }
 
 impl Version {
+    /// The number alone.
+    pub(super) const fn number(self) -> &'static str {
+        match self {
+            Self::Http10 => "1.0",
+            Self::Http11 => "1.1",
+            Self::Http2 => "2",
+        }
+    }
+
     /// As logs have it.
     pub(super) const fn text(self) -> &'static str {
         match self {

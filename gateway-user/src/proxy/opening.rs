@@ -40,11 +40,11 @@ pub(super) async fn open(
     if routes.announces(down.client.ip()) {
         match timeout_at(until, announced(&mut stream)).await {
             // Without addresses (LOCAL: the load balancer itself, to see whether we live) the peer is the client.
-            Ok(Ok(header)) => down.client = header.source.unwrap_or(down.client),
+            Ok(Ok(header)) => down.client = header.source.unwrap_or(down.peer),
             Ok(Err(NoHeader::Left)) => return,
             Ok(Err(NoHeader::Bad(why))) => {
                 worker.stats.reason(Reason::BadProxyHeader);
-                tracing::debug!(peer = %down.client, why, "a connection without a PROXY header was closed");
+                tracing::debug!(peer = %down.peer, why, "a connection without a PROXY header was closed");
                 return;
             }
             Err(_) => return worker.stats.reason(Reason::RequestTimeout),

@@ -78,6 +78,7 @@ pub(super) async fn carry(
     log.write(&Entry {
         time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         client: Some(down.client),
+        peer: Some(down.peer).filter(|it| *it != down.client),
         listener: &asked.listener.name,
         protocol: "TLS",
         reason: reason.map(Reason::label),

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    latency::{Latencies, LatencySnapshot},
+    latency::{Latencies, LatencySnapshot, ListenerStats},
     reason::Reason,
 };
 use crate::ir::{Backend, ClusterId, ServiceName};
@@ -91,25 +91,50 @@ impl WorkerStats {
     }
 }
 
-/// One of the connections the process may hold; dropping it gives the place back.
+/// One of the connections the process may hold; dropping it gives the place back. Stays with its worker.
 #[derive(Debug)]
-pub(super) struct ConnectionCount(Arc<AtomicUsize>);
+pub(super) struct ConnectionCount {
+    all: Arc<AtomicUsize>,
+    /// Of the listener that was connected to.
+    listener: Option<Arc<ListenerStats>>,
+}
 
 impl ConnectionCount {
     /// None when `most` are open.
     pub(super) fn claim(connections: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let count = Self(Arc::clone(connections));
+        let count = Self {
+            all: Arc::clone(connections),
+            listener: None,
+        };
         if connections.fetch_add(1, Relaxed) < most {
             Some(count)
         } else {
             None
         }
     }
+
+    /// Counts it for a listener, too.
+    pub(super) fn on(&mut self, listener: &Arc<ListenerStats>) {
+        listener.connections.add(1);
+        listener.active_connections.add(1);
+        self.listener = Some(Arc::clone(listener));
+    }
+
+    /// Counts bytes for that listener: read, written.
+    pub(super) fn bytes(&self, read: u64, written: u64) {
+        if let Some(listener) = &self.listener {
+            listener.received_bytes.add(read);
+            listener.sent_bytes.add(written);
+        }
+    }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.all.fetch_sub(1, Relaxed);
+        if let Some(listener) = &self.listener {
+            listener.active_connections.sub(1);
+        }
     }
 }
 

@@ -6,9 +6,11 @@
 pub mod export;
 mod ids;
 mod state;
+mod tracer;
 
 use std::fmt;
 
+pub(super) use self::tracer::{Tracer, hand_on};
 pub use self::{ids::Ids, state::tracestate};
 
 /// `traceparent` of version 00, in bytes.
@@ -31,6 +33,43 @@ impl fmt::Display for TraceId {
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+impl TraceId {
+    /// As [`Self`] is shown.
+    pub fn text(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        digits(&mut out, self.0);
+        out
+    }
+}
+
+impl SpanId {
+    /// As [`Self`] is shown.
+    pub fn text(self) -> [u8; 16] {
+        let mut out = [0; 16];
+        digits(&mut out, self.0.into());
+        out
+    }
+}
+
+/// Bits of a trace id that are random for certain (W3C "Trace Context Level 2", random-trace-id).
+const RANDOM: u64 = (1 << 56) - 1;
+
+/// How many of the traces that begin here are recorded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sample(u64);
+
+impl Sample {
+    /// This share of them, 0 to 1.
+    pub fn share(share: f64) -> Self {
+        Self((share.clamp(0.0, 1.0) * (RANDOM + 1) as f64) as u64)
+    }
+
+    /// By the id alone, so that whoever samples by it decides alike.
+    fn takes(self, trace: TraceId) -> bool {
+        (trace.0 as u64 & RANDOM) < self.0
     }
 }
 
@@ -109,8 +148,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// Goes on with the caller's trace, whose decision on sampling stands; else begins one, recorded if `sample`.
-    pub fn new(parent: Option<Parent>, sample: bool, ids: &mut Ids) -> Self {
+    /// Goes on with the caller's trace, whose decision on sampling stands; else begins one, recorded if `sample` takes it.
+    pub fn new(parent: Option<Parent>, sample: Sample, ids: &mut Ids) -> Self {
         match parent {
             Some(parent) => Self {
                 trace: parent.trace,
@@ -118,12 +157,15 @@ impl Span {
                 parent: Some(parent.span),
                 sampled: parent.sampled,
             },
-            None => Self {
-                trace: ids.trace(),
-                id: ids.span(),
-                parent: None,
-                sampled: sample,
-            },
+            None => {
+                let trace = ids.trace();
+                Self {
+                    trace,
+                    id: ids.span(),
+                    parent: None,
+                    sampled: sample.takes(trace),
+                }
+            }
         }
     }
 
@@ -133,13 +175,6 @@ impl Span {
         digits(&mut out[3..35], self.trace.0);
         digits(&mut out[36..52], self.id.0.into());
         digits(&mut out[53..55], self.sampled.into());
-        out
-    }
-
-    /// The trace id as text, as the access log shows it.
-    pub fn trace_id(&self) -> [u8; 32] {
-        let mut out = [0; 32];
-        digits(&mut out, self.trace.0);
         out
     }
 }

@@ -32,8 +32,8 @@ pub(super) async fn carry(worker: &Worker, client: &mut Io, ahead: &[u8], backen
     tracing::debug!(ended = ?outcome.ended, "a tunnel ended");
 }
 
-/// The same for a client's stream of HTTP/2. One that is not carried to its end is reset, as TCP would be (RFC 8441
-/// section 5).
+/// The same for a client's stream of HTTP/2, whose bytes its connection counts. One that is not carried to its end is
+/// reset, as TCP would be (RFC 8441 section 5).
 pub(super) async fn carry_stream(
     worker: &Worker,
     mut client: Duplex,
@@ -56,8 +56,6 @@ pub(super) async fn carry_stream(
     if !matches!(ended, Some(Ended::Closed)) {
         sending.reset(h2::Reason::CANCEL);
     }
-    let (read, written) = client.bytes();
-    worker.stats.bytes(read, written);
     tracing::debug!(?ended, "a tunnel ended");
 }
 

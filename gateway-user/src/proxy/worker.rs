@@ -34,6 +34,7 @@ use super::{
     plain::Listening,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
+    trace::Tracer,
     upstream::{Pool, PoolLimits, shared::SharedPool},
     wire::relay::Pipes,
 };
@@ -80,6 +81,14 @@ pub(super) struct Shared {
     pub(super) stop: watch::Receiver<Option<Duration>>,
 }
 
+/// What a worker tells of what it does.
+#[derive(Debug)]
+pub(super) struct Eyes {
+    pub(super) stats: Arc<WorkerStats>,
+    pub(super) log: WorkerLog,
+    pub(super) tracer: Option<Tracer>,
+}
+
 /// State of one worker; never leaves its thread.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -98,6 +107,8 @@ pub(super) struct Worker {
     pub(super) mirrors: Cell<usize>,
     pub(super) common: Arc<Common>,
     pub(super) log: RefCell<WorkerLog>,
+    /// `None`: requests are not traced.
+    pub(super) tracer: Option<Tracer>,
     pub(super) pool: Pool,
     pub(super) shared: Rc<SharedPool>,
     pub(super) stats: Arc<WorkerStats>,
@@ -150,7 +161,8 @@ impl Current {
 }
 
 impl Worker {
-    fn new(index: usize, shared: &Shared, stats: Arc<WorkerStats>, log: WorkerLog) -> Self {
+    fn new(index: usize, shared: &Shared, eyes: Eyes) -> Self {
+        let Eyes { stats, log, tracer } = eyes;
         let mut tables = Cache::new(Arc::clone(&shared.table));
         let current = Rc::new(Current::new(Arc::clone(tables.load()), None));
         let spare = Rc::default();
@@ -171,6 +183,7 @@ impl Worker {
             mirrors: Cell::new(0),
             common: Arc::clone(&shared.common),
             log: RefCell::new(log),
+            tracer,
             stats,
             stall_timeout: shared.stall_timeout,
         }
@@ -266,10 +279,10 @@ impl Worker {
 pub(super) async fn run(
     index: usize,
     shared: Shared,
-    (stats, log): (Arc<WorkerStats>, WorkerLog),
+    eyes: Eyes,
     (listener, listener_v6): (Listening, Option<Listening>),
 ) {
-    let worker = Rc::new(Worker::new(index, &shared, stats, log));
+    let worker = Rc::new(Worker::new(index, &shared, eyes));
     let mut stop = shared.stop.clone();
     let mut hand_over = tokio::time::interval(HAND_OVER);
     hand_over.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -349,7 +362,8 @@ async fn accept(
 
 fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: SocketAddr) {
     worker.stats.accepted.fetch_add(1, Relaxed);
-    let Some(count) = ConnectionCount::claim(&shared.connections, shared.max_connections) else {
+    let Some(mut count) = ConnectionCount::claim(&shared.connections, shared.max_connections)
+    else {
         worker.stats.reason(Reason::Overloaded);
         worker.stats.response(Reason::Overloaded.status().as_u16());
         // The reply fits an empty socket buffer; a client that has not even that much room gets nothing.
@@ -364,6 +378,7 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     let current = worker.current();
     let down = Downstream {
         local,
+        peer: client,
         client,
         secured: None,
     };
@@ -375,6 +390,9 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
             |err| tracing::warn!(error = %err, "cannot watch a client connection; is the limit of epoll watches too low?"),
         )
     };
+    if let Some(routes) = routes {
+        count.on(&worker.listener(&current, local, &routes.listener).stats);
+    }
     if let Some(routes) = routes.filter(|it| it.opens(client.ip())) {
         let Ok(stream) = watched(stream) else { return };
         let opened = opening::open(worker, stream, down, Arc::clone(routes), count);

@@ -21,7 +21,7 @@ mod https;
 #[path = "rules/limits.rs"]
 mod limits;
 #[path = "rules/log.rs"]
-mod log;
+pub(crate) mod log;
 #[path = "rules/many.rs"]
 mod many;
 #[path = "rules/mirror.rs"]

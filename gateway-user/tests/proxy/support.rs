@@ -17,7 +17,9 @@ use gateway_user::{
         Listener, ListenerName, ListenerProtocol, ListenerSettings, Policy, Rule, ServiceName,
         Split, Steering, SteeringMode, Target, Touched,
     },
-    proxy::{Proxy, ProxyConfig, Router, StatsSnapshot, access_log::AccessLog},
+    proxy::{
+        Proxy, ProxyConfig, Router, StatsSnapshot, access_log::AccessLog, trace::export::Traces,
+    },
     tls::{Servers, servers::Secrets},
 };
 use socket2::{Domain, Socket, Type};
@@ -486,17 +488,22 @@ impl Gateway {
     }
 
     pub(crate) fn with(config: ProxyConfig, rules: Vec<Routed>) -> Self {
-        Self::logging(config, rules, &AccessLog::off())
+        Self::observed(config, rules, &AccessLog::off(), &Traces::off())
     }
 
-    /// The same, with a log of requests.
-    pub(crate) fn logging(config: ProxyConfig, rules: Vec<Routed>, log: &AccessLog) -> Self {
+    /// The same, with a log and traces of requests.
+    pub(crate) fn observed(
+        config: ProxyConfig,
+        rules: Vec<Routed>,
+        log: &AccessLog,
+        traces: &Traces,
+    ) -> Self {
         let settings = ListenerSettings {
             request_timeout: Duration::from_secs(10),
             ..ListenerSettings::default()
         };
         let mut gateway = Self {
-            proxy: Proxy::start_logging(config, log).unwrap(),
+            proxy: Proxy::start_observed(config, log, traces).unwrap(),
             secrets: Secrets::new(),
             site: Site {
                 protocol: ListenerProtocol::Http,

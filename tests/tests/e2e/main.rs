@@ -20,6 +20,7 @@ mod prefix;
 mod proxy;
 mod same;
 mod six;
+mod traces;
 mod two;
 mod udp;
 mod upgrade;

@@ -15,7 +15,13 @@ use crate::{
     cli::values::{Cidr, PortRange},
     dataplane::attach::{TcChoice, XdpChoice},
     ir::{ClusterId, SteeringWish},
-    proxy::access_log,
+    proxy::{
+        access_log,
+        trace::{
+            Sample,
+            export::{Collector, Endpoint},
+        },
+    },
     source::kubernetes::{self, Access},
 };
 
@@ -107,6 +113,26 @@ impl AccessLogArg {
     }
 }
 
+/// Who gets spans of requests.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CollectorArg(Option<Endpoint>);
+
+impl CollectorArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            // A variable of OpenTelemetry that is empty counts as not set.
+            "" | "off" => None,
+            url => Some(Endpoint::parse(url)?),
+        }))
+    }
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|it| (0.0..=1.0).contains(it));
+    share.ok_or_else(|| "expected a number from 0 to 1, e.g. 0.01".to_owned())
+}
+
 /// Arguments of `fleetgate run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -162,6 +188,23 @@ pub struct RunArgs {
     /// A file is opened anew when it was moved away, and on SIGHUP.
     #[arg(long, value_name = "auto|off|stdout|PATH", default_value = "auto", value_parser = AccessLogArg::parse)]
     pub access_log: AccessLogArg,
+    /// Collector that gets spans of requests, over OTLP/HTTP: http://HOST[:4318][/PATH], or off.
+    ///
+    /// A request goes on with the trace that its traceparent names, or begins one, and pods are told. What the collector
+    /// does not take in time is lost, and counted.
+    #[arg(long, value_name = "URL|off", default_value = "off", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = CollectorArg::parse)]
+    pub otlp_endpoint: CollectorArg,
+    /// What the gateway is called among traces.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "fleetgate",
+        env = "OTEL_SERVICE_NAME"
+    )]
+    pub otlp_service_name: String,
+    /// Share of the traces that begin here that is recorded; of others the caller decides.
+    #[arg(long, value_name = "RATIO", default_value = "0.01", value_parser = share)]
+    pub trace_sample: f64,
     /// Log one drop in N of the kernel's, with its reason; 0 logs none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sample_every: u32,
@@ -252,6 +295,12 @@ impl From<RunArgs> for Options {
             max_flows: args.max_flows.unwrap_or(maps::FLOWS.1),
             sample_every: args.sample_every,
             access_log: args.access_log.target(io::stdout().is_terminal()),
+            collector: args.otlp_endpoint.0.map(|endpoint| Collector {
+                endpoint,
+                service: args.otlp_service_name,
+                node: node(),
+                sample: Sample::share(args.trace_sample),
+            }),
             ring_secret: args.ring_secret,
             proxy_workers: args.proxy_workers.map_or(0, usize::from),
         }
@@ -272,5 +321,18 @@ mod tests {
         let file = access_log::Target::File("/var/log/access".into());
         assert_eq!(target("/var/log/access", true), file);
         assert!(AccessLogArg::parse("").is_err());
+    }
+
+    #[test]
+    fn spans_go_nowhere_unless_a_collector_is_named() {
+        let endpoint = |text| CollectorArg::parse(text).unwrap().0;
+        assert_eq!((endpoint("off"), endpoint("")), (None, None));
+        let collector = endpoint("http://otel:4318").unwrap();
+        assert_eq!(collector.to_string(), "http://otel:4318/v1/traces");
+        assert!(CollectorArg::parse("https://otel:4318").is_err());
+        assert_eq!((share("0"), share("1")), (Ok(0.0), Ok(1.0)));
+        for bad in ["", "-0.1", "1.1", "NaN", "all"] {
+            assert!(share(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::json::{address, number, text};
+use crate::proxy::trace::{SpanId, TraceId};
 
 /// Bytes shown of a path with its query.
 const PATH_BYTES: usize = 1024;
@@ -21,8 +22,11 @@ pub(super) const MAX_LINE_BYTES: usize = ESCAPED * (PATH_BYTES + TEXTS * TEXT_BY
 pub struct Entry<'a> {
     /// When its first byte came, in milliseconds since 1970.
     pub time_ms: u64,
-    /// Address and port of the client; behind a trusted proxy the one it tells.
+    /// Address and port of the client; behind a trusted proxy the one it tells, whose port is 0 and not shown where it
+    /// is not known.
     pub client: Option<SocketAddr>,
+    /// Who connected, if that is another.
+    pub peer: Option<SocketAddr>,
     /// Name of the listener, as [`crate::ir::ListenerName`] shows it.
     pub listener: &'a str,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`; `TLS` for a connection that was passed on to a pod.
@@ -51,11 +55,11 @@ pub struct Entry<'a> {
     pub attempts: u32,
     /// Bytes of the request's body.
     pub request_body_bytes: u64,
-    /// All bytes of the request, as they were framed.
+    /// All bytes of the request, as they were framed; of HTTP/2 the body and, before compression, the fields.
     pub received_bytes: u64,
     /// Bytes of the response's body.
     pub response_body_bytes: u64,
-    /// All bytes of the response, as they were framed.
+    /// All bytes of the response, likewise.
     pub sent_bytes: u64,
     /// How long what took.
     pub timers: Timers,
@@ -63,8 +67,10 @@ pub struct Entry<'a> {
     pub tls: &'a str,
     /// Server name the client asked for (RFC 6066 section 3).
     pub sni: &'a [u8],
-    /// Trace id (W3C Trace Context section 3.2.2.3), 32 hexadecimal digits.
-    pub trace_id: &'a str,
+    /// The trace that the request belongs to.
+    pub trace_id: Option<TraceId>,
+    /// The proxy's span in it.
+    pub span_id: Option<SpanId>,
     /// `User-Agent`.
     pub user_agent: &'a [u8],
     /// `Referer`.
@@ -104,6 +110,10 @@ impl Entry<'_> {
         if let Some(client) = self.client {
             out.extend_from_slice(b"\",\"client\":\"");
             address(out, client);
+        }
+        if let Some(peer) = self.peer {
+            out.extend_from_slice(b"\",\"peer\":\"");
+            address(out, peer);
         }
         let mut string = |name: &[u8], value: &[u8]| {
             out.extend_from_slice(name);
@@ -161,7 +171,12 @@ impl Entry<'_> {
         }
         optional(out, b",\"tls\":\"", self.tls.as_bytes());
         optional(out, b",\"sni\":\"", self.sni);
-        optional(out, b",\"trace_id\":\"", self.trace_id.as_bytes());
+        if let Some(trace) = self.trace_id {
+            optional(out, b",\"trace_id\":\"", &trace.text());
+        }
+        if let Some(span) = self.span_id {
+            optional(out, b",\"span_id\":\"", &span.text());
+        }
         optional(out, b",\"user_agent\":\"", self.user_agent);
         optional(out, b",\"referer\":\"", self.referer);
         out.extend_from_slice(b"}\n");

@@ -76,11 +76,16 @@ pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Writes the inside of a string: `192.0.2.1:80` or `[2001:db8::1]:80`; a mapped IPv4 address is shown as IPv4.
+/// Writes the inside of a string: `192.0.2.1:80` or `[2001:db8::1]:80`, without a port that is 0; a mapped IPv4 address is
+/// shown as IPv4.
 pub(super) fn address(out: &mut Vec<u8>, address: SocketAddr) {
+    let port = address.port();
     let IpAddr::V4(v4) = address.ip().to_canonical() else {
         // Writing to memory cannot fail.
-        let _ = write!(out, "[{}]:{}", address.ip(), address.port());
+        let _ = match port {
+            0 => write!(out, "{}", address.ip()),
+            _ => write!(out, "[{}]:{port}", address.ip()),
+        };
         return;
     };
     for (at, octet) in v4.octets().into_iter().enumerate() {
@@ -89,8 +94,10 @@ pub(super) fn address(out: &mut Vec<u8>, address: SocketAddr) {
         }
         number(out, octet.into());
     }
-    out.push(b':');
-    number(out, address.port().into());
+    if port > 0 {
+        out.push(b':');
+        number(out, port.into());
+    }
 }
 
 #[cfg(test)]
@@ -131,10 +138,14 @@ mod tests {
         }
 
         #[test]
-        fn addresses_look_as_the_standard_library_writes_them(ip: IpAddr, port: u16) {
+        fn addresses_look_as_the_standard_library_writes_them(ip: IpAddr, port in prop_oneof![Just(0), any::<u16>()]) {
             let mut out = Vec::new();
             address(&mut out, SocketAddr::new(ip, port));
-            let expected = SocketAddr::new(ip.to_canonical(), port).to_string();
+            let ip = ip.to_canonical();
+            let expected = match port {
+                0 => ip.to_string(),
+                _ => SocketAddr::new(ip, port).to_string(),
+            };
             prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }

@@ -4,11 +4,13 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::proxy::trace::{SpanId, TraceId};
 
 fn entry() -> Entry<'static> {
     Entry {
         time_ms: 1_796_047_238_123,
         client: Some("192.0.2.7:40000".parse().unwrap()),
+        peer: Some("10.9.0.1:51000".parse().unwrap()),
         listener: "demo:443/HTTPS",
         protocol: "HTTP/2",
         method: b"GET",
@@ -35,7 +37,8 @@ fn entry() -> Entry<'static> {
         },
         tls: "TLSv1.3",
         sni: b"shop.example.com",
-        trace_id: "4bf92f3577b34da6a3ce929d0e0e4736",
+        trace_id: Some(TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)),
+        span_id: Some(SpanId(0x00f0_67aa_0ba9_02b7)),
         user_agent: b"curl/8.5.0",
         referer: b"",
     }
@@ -47,13 +50,13 @@ fn a_line_reads_as_documented() {
     entry().write(Stamp::default().at(entry().time_ms), &mut line);
     assert_eq!(
         String::from_utf8(line).unwrap(),
-        "{\"time\":\"2026-11-30T14:00:38.123Z\",\"client\":\"192.0.2.7:40000\",\"listener\":\"demo:443/HTTPS\",\
+        "{\"time\":\"2026-11-30T14:00:38.123Z\",\"client\":\"192.0.2.7:40000\",\"peer\":\"10.9.0.1:51000\",\"listener\":\"demo:443/HTTPS\",\
          \"protocol\":\"HTTP/2\",\"method\":\"GET\",\"scheme\":\"https\",\"host\":\"shop.example.com\",\
          \"path\":\"/cart?item=7\",\"status\":504,\"reason\":\"timeout\",\"rule\":\"shop/web\",\"rule_number\":3,\
          \"service\":\"shop/web:80\",\"cluster\":\"c1\",\"backend\":\"10.1.0.1:8080\",\"attempts\":2,\
          \"request_body_bytes\":0,\"received_bytes\":321,\"response_body_bytes\":20,\"sent_bytes\":220,\
          \"head_us\":12,\"pick_us\":3,\"first_byte_us\":5000,\"total_us\":60000000,\"tls\":\"TLSv1.3\",\
-         \"sni\":\"shop.example.com\",\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\
+         \"sni\":\"shop.example.com\",\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\"span_id\":\"00f067aa0ba902b7\",\
          \"user_agent\":\"curl/8.5.0\"}\n"
     );
 }
@@ -131,6 +134,7 @@ fn the_longest_line_stays_within_the_bound() {
     let longest = Entry {
         time_ms: u64::MAX,
         client: v6,
+        peer: v6,
         listener: &text,
         protocol: &text,
         method: bytes,
@@ -157,7 +161,8 @@ fn the_longest_line_stays_within_the_bound() {
         },
         tls: &text,
         sni: bytes,
-        trace_id: &text,
+        trace_id: Some(TraceId(u128::MAX)),
+        span_id: Some(SpanId(u64::MAX)),
         user_agent: bytes,
         referer: bytes,
     };

@@ -52,7 +52,7 @@ pub(in crate::proxy) async fn serve(
     (mut io, ahead): (Io, Vec<u8>),
     down: Downstream,
     idle_timeout: Duration,
-    _count: ConnectionCount,
+    count: ConnectionCount,
 ) {
     let _place = worker.connections.enter().await;
     let mut builder = server::Builder::new();
@@ -74,6 +74,11 @@ pub(in crate::proxy) async fn serve(
         begins(&io, ahead).await?;
         builder.handshake::<Io, Bytes>(io).await.ok()
     };
+    let counted = Counted {
+        account: &account,
+        worker: &worker,
+        count,
+    };
     let Some(Some(mut connection)) = timer.limit(until, handshake).await else {
         return;
     };
@@ -86,6 +91,7 @@ pub(in crate::proxy) async fn serve(
     loop {
         let accepted = poll_fn(|cx| {
             loop {
+                counted.count();
                 if account.borrow().verdict().is_err() && !calmed {
                     calmed = true;
                     told = true;
@@ -175,6 +181,29 @@ async fn begins(io: &Io, mut bytes: Vec<u8>) -> Option<()> {
     None
 }
 
+/// Counts the bytes of a connection, also those of its end.
+struct Counted<'a> {
+    account: &'a RefCell<Account>,
+    worker: &'a Worker,
+    count: ConnectionCount,
+}
+
+impl Counted<'_> {
+    fn count(&self) {
+        let (read, written) = self.account.borrow_mut().moved();
+        if read + written > 0 {
+            self.worker.stats.bytes(read, written);
+            self.count.bytes(read, written);
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count();
+    }
+}
+
 /// Counts a stream as open.
 struct Open(Rc<Cell<usize>>);
 
@@ -207,6 +236,7 @@ impl Stream {
         let (head, response) = &mut *messages;
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
+        sending.received(convert::request_size(&parts));
         let read = convert::request(&parts, ended, worker.limits.head, head);
         drop(parts);
         let to = Outgoing::h2(sending.clone());
@@ -233,7 +263,7 @@ impl Stream {
                 down: &self.down,
                 timer: &mut timer,
                 head: None,
-                bytes: &|| (0, 0),
+                bytes: &|| sending.bytes(),
             };
             let (next, idle) = exchange::serve(scope, head, response, from, to).await;
             if let Some(idle) = idle {

@@ -12,6 +12,22 @@ use crate::proxy::{
     reason::{Reason, Refusal},
 };
 
+/// Bytes of names and values, before compression.
+pub(in crate::proxy) fn size(map: &HeaderMap) -> u64 {
+    let lengths = map
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    lengths.sum::<usize>() as u64
+}
+
+/// The same of a request's head.
+pub(in crate::proxy) fn request_size(parts: &request::Parts) -> u64 {
+    let uri = &parts.uri;
+    let authority = uri.authority().map_or(0, |it| it.as_str().len());
+    let target = uri.path_and_query().map_or(0, |it| it.as_str().len());
+    (parts.method.as_str().len() + authority + target) as u64 + size(&parts.headers)
+}
+
 /// Fields of a trailer section.
 pub(super) fn fields(map: &HeaderMap) -> Fields {
     super::trailer_fields(map)

@@ -21,24 +21,11 @@ pub(in crate::proxy) struct Duplex {
     /// What of the last piece was handed on.
     used: usize,
     to: Sending,
-    read: u64,
-    written: u64,
 }
 
 impl Duplex {
     pub(in crate::proxy) fn new(from: Receiving, to: Sending) -> Self {
-        Self {
-            from,
-            used: 0,
-            to,
-            read: 0,
-            written: 0,
-        }
-    }
-
-    /// Bytes so far: read, written.
-    pub(in crate::proxy) fn bytes(&self) -> (u64, u64) {
-        (self.read, self.written)
+        Self { from, used: 0, to }
     }
 }
 
@@ -57,20 +44,17 @@ impl AsyncRead for Duplex {
         let step = left.len().min(buf.remaining());
         buf.put_slice(&left[..step]);
         self.used += step;
-        self.read += step as u64;
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Duplex {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.to.poll_write(cx, bytes))?;
-        self.written += written as u64;
-        Poll::Ready(Ok(written))
+        self.to.poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

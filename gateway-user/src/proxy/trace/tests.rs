@@ -84,27 +84,35 @@ fn two_parents_are_none() {
 fn the_backend_is_told_the_trace_of_the_client_and_the_span_of_the_proxy() {
     let mut ids = Ids::new([1, 2, 3, 4]);
     let parent = read(&format!("cc-{TRACE}-{SPAN}-07-more"));
-    let span = Span::new(parent, false, &mut ids);
+    let span = Span::new(parent, Sample::share(0.0), &mut ids);
     let told = String::from_utf8(span.traceparent().to_vec()).unwrap();
     assert_eq!(told, format!("00-{TRACE}-{}-01", span.id));
     assert_ne!(span.id.to_string(), SPAN);
     assert_eq!(span.parent.unwrap().to_string(), SPAN);
-    assert_eq!(&span.trace_id()[..], TRACE.as_bytes());
+    assert_eq!(&span.trace.text()[..], TRACE.as_bytes());
+    assert_eq!(span.id.text(), span.id.to_string().as_bytes());
 }
 
 #[test]
 fn the_caller_decides_on_sampling_and_without_one_the_proxy_does() {
     let mut ids = Ids::new([1, 2, 3, 4]);
-    let unsampled = read(&format!("00-{TRACE}-{SPAN}-00"));
-    assert!(!Span::new(unsampled, true, &mut ids).sampled);
-    assert!(Span::new(None, true, &mut ids).sampled);
-    assert!(!Span::new(None, false, &mut ids).sampled);
+    let (all, none) = (Sample::share(1.0), Sample::share(0.0));
+    let caller = |flags: &str| read(&format!("00-{TRACE}-{SPAN}-{flags}"));
+    assert!(!Span::new(caller("00"), all, &mut ids).sampled);
+    assert!(Span::new(caller("01"), none, &mut ids).sampled);
+    for _ in 0..1000 {
+        assert!(Span::new(None, all, &mut ids).sampled);
+        assert!(!Span::new(None, none, &mut ids).sampled);
+    }
+    let tenth = (0..10_000).filter(|_| Span::new(None, Sample::share(0.1), &mut ids).sampled);
+    assert!((900..1100).contains(&tenth.count()));
 }
 
 proptest! {
     #[test]
     fn what_is_told_is_read_again(seed: [u64; 4], sample: bool) {
-        let span = Span::new(None, sample, &mut Ids::new(seed));
+        let share = Sample::share(f64::from(u8::from(sample)));
+        let span = Span::new(None, share, &mut Ids::new(seed));
         let read = Parent::parse(&span.traceparent()).unwrap();
         prop_assert_eq!((read.trace, read.span, read.sampled), (span.trace, span.id, sample));
     }

@@ -67,6 +67,44 @@ fn a_call_is_answered_with_its_trailers_and_calls_share_a_connection() {
     assert_eq!(pod.connections.load(SeqCst), 1);
 }
 
+/// What `fleetgate top` and the metrics show is made of this.
+#[test]
+fn calls_and_their_connection_are_counted_for_listener_cluster_and_pod() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    let name = format!("demo:{}/HTTP", gateway.proxy.local_addr().port());
+    let seen = || {
+        let stats = gateway.stats();
+        let listener = stats.latencies.listeners.get(&name).cloned();
+        (listener.unwrap_or_default(), stats)
+    };
+    with(&gateway.proxy, async |send| {
+        for _ in 0..10 {
+            hello(&send, "/echo").await.unwrap();
+        }
+        while seen().0.durations[1].count() < 10 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let (listener, stats) = seen();
+        assert_eq!(listener.durations[1].count(), 10);
+        assert_eq!((listener.connections, listener.active_connections), (1, 1));
+        assert_eq!(stats.latencies.upstreams["c1"].count(), 10);
+        assert_eq!((stats.requests, stats.responses[1]), (10, 10));
+        assert_eq!((stats.backends.len(), stats.backends[0].1), (1, 10));
+    });
+    eventually("the connection is over", || {
+        seen().0.active_connections == 0
+    });
+    let (listener, stats) = seen();
+    // Ten times "hello" and a head each way, behind a preface of 24 bytes.
+    assert!(listener.received_bytes > 24 + 10 * (9 + 5 + 9));
+    assert!(listener.sent_bytes > 10 * (9 + 5 + 9));
+    assert_eq!(
+        (listener.received_bytes, listener.sent_bytes),
+        (stats.downstream_received_bytes, stats.downstream_sent_bytes)
+    );
+}
+
 #[test]
 fn messages_stream_both_ways_each_before_the_next_one_is_sent() {
     let pod = pod();

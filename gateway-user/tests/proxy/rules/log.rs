@@ -3,21 +3,35 @@
 use std::{io::Write, path::Path, thread, time::Duration};
 
 use gateway_user::{
-    ir::{PathPattern, Redirect, Target},
+    ir::{ListenerSettings, PathPattern, Redirect, Target},
     proxy::{
         ProxyConfig,
         access_log::{AccessLog, Target as To},
+        trace::export::Traces,
     },
 };
+use http::Request;
 use serde_json::Value;
 
 use super::one;
-use crate::support::{
-    Gateway, Origin, Routed, answered, backend, closed_port, eventually, group, ok, rule,
+use crate::{
+    http2::{receive, with},
+    support::{
+        Gateway, Origin, Routed, answered, backend, closed_port, eventually, group, ok, rule,
+    },
 };
 
 /// What is logged while `run` has a gateway with these rules.
 pub(super) fn logged(rules: Vec<Routed>, run: impl FnOnce(&Gateway)) -> Vec<Value> {
+    logged_with(rules, |_| {}, run)
+}
+
+/// The same, of a listener with other settings.
+pub(crate) fn logged_with(
+    rules: Vec<Routed>,
+    settings: impl FnOnce(&mut ListenerSettings),
+    run: impl FnOnce(&Gateway),
+) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let log = AccessLog::start(&To::File(path.clone())).unwrap();
@@ -25,7 +39,8 @@ pub(super) fn logged(rules: Vec<Routed>, run: impl FnOnce(&Gateway)) -> Vec<Valu
         workers: 2,
         ..ProxyConfig::default()
     };
-    let gateway = Gateway::logging(config, rules, &log);
+    let mut gateway = Gateway::observed(config, rules, &log, &Traces::off());
+    gateway.change(|site| settings(&mut site.settings));
     run(&gateway);
     drop(gateway);
     log.finish();
@@ -114,6 +129,42 @@ fn a_request_is_one_line_that_tells_where_it_went_and_how_much_passed() {
         "it was open already: {}",
         lines[1]
     );
+}
+
+#[test]
+fn of_a_request_over_http_2_the_bytes_of_its_stream_are_told() {
+    let origin = Origin::fixed(ok("hello"));
+    let mut answer = 5;
+    let h2c = |settings: &mut ListenerSettings| settings.h2c = true;
+    let lines = logged_with(vec![rule(one(&origin))], h2c, |gateway| {
+        let got = with(&gateway.proxy, |send| async move {
+            let mut send = send.ready().await.unwrap();
+            let request = Request::post("http://a.example/p?q=1").body(()).unwrap();
+            let (response, mut stream) = send.send_request(request, false).unwrap();
+            stream.send_data("body".into(), true).unwrap();
+            receive(response).await.unwrap()
+        });
+        for (name, value) in got.head.headers() {
+            answer += name.as_str().len() + value.len();
+        }
+    });
+    assert_eq!(lines.len(), 1);
+    let names = [
+        "protocol",
+        "request_body_bytes",
+        "received_bytes",
+        "response_body_bytes",
+        "sent_bytes",
+    ];
+    let asked = "POSTa.example/p?q=1body".len();
+    let told = [
+        "HTTP/2".into(),
+        4.into(),
+        asked.into(),
+        5.into(),
+        answer.into(),
+    ] as [Value; 5];
+    assert_eq!(fields(&lines[0], &names), told);
 }
 
 #[test]

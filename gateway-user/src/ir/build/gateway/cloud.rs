@@ -127,7 +127,7 @@ fn listener(it: &AlbListener, field: &str, fields: &mut Vec<String>, notes: &mut
     if traced.is_some_and(|it| it.get("tracingEnabled").is_some_and(|on| *on == true)) {
         notes.warning(
             format!("{field}.logConfig.{tracing}.tracingEnabled"),
-            "tracing is not supported yet; requests are served without it",
+            "requests are traced as the gateway node is told (--otlp-endpoint), whatever a listener says",
             "nothing needs to be done, or set it to false to silence this",
         );
     }
