@@ -290,6 +290,7 @@ async fn converse(
     let sent = started + record.pick.unwrap_or_default() + record.connect.unwrap_or_default();
     let (mut to_backend, mut answers) = leg.begin(request)?;
     let lost = Cell::new(None);
+    let taken = reply.to.taken();
     let up = async {
         if expects && to_backend.flush().await.is_ok() {
             poll_fn(|_| match meter.is_expecting() {
@@ -372,7 +373,7 @@ async fn converse(
         // A client that is still sending cannot be told where its next request begins.
         reply.keep &= meter.is_uploaded() && !worker.connections.is_stopping();
         reply.begin(response).map_err(|_| Broken::Gone)?;
-        match body::pump(&mut source, &mut reply.to, &body_bytes).await {
+        match body::pump(&mut source, &mut reply.to, &body_bytes, &meter).await {
             Ok(()) => Ok(match response.keep_alive && meter.is_uploaded() {
                 true => Kept::Yes,
                 false => Kept::No,
@@ -399,8 +400,9 @@ async fn converse(
                     continue;
                 }
                 ready!(timer.poll(cx, meter.deadline()));
-                if let Some(late) = meter.late(Instant::now(), 1 + body_bytes.get() + meter.bytes())
-                {
+                let taken = taken.bytes();
+                let carried = 1 + body_bytes.get() + meter.bytes() + taken;
+                if let Some(late) = meter.late(Instant::now(), carried, taken) {
                     return Poll::Ready(Some(Err(too_late(late))));
                 }
             }
@@ -430,6 +432,7 @@ fn too_late(late: Late) -> Failure {
         )
         .into(),
         Late::Stall => Broken::Cut(Reason::Timeout).into(),
+        Late::Taking => Broken::Cut(Reason::SlowClient).into(),
     }
 }
 

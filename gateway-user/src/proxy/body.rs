@@ -14,6 +14,7 @@ use super::{
     gzip::Encoder,
     h1::{Sink, Source, source::Fault},
     http2::{Receiving, Sending},
+    io::Io,
     meter::Meter,
     mirror::Tee,
 };
@@ -39,6 +40,23 @@ pub(super) struct Outgoing<'a> {
 pub(super) enum Channel<'a> {
     H1(Sink<'a>),
     H2(Sending),
+}
+
+/// How much of a message its receiver has taken.
+#[derive(Debug)]
+pub(super) enum Taken<'a> {
+    H1(&'a Io),
+    H2(Sending),
+}
+
+impl Taken<'_> {
+    /// Bytes so far, counted from some point before the message.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::H1(io) => io.written(),
+            Self::H2(stream) => stream.taken(),
+        }
+    }
 }
 
 /// Why a body did not get through.
@@ -109,6 +127,14 @@ impl<'a> Outgoing<'a> {
         Self {
             channel: Channel::H2(stream),
             gzip: None,
+        }
+    }
+
+    /// Tells how much is taken while the message is written.
+    pub(super) fn taken(&self) -> Taken<'a> {
+        match &self.channel {
+            Channel::H1(sink) => Taken::H1(sink.io()),
+            Channel::H2(stream) => Taken::H2(stream.clone()),
         }
     }
 
@@ -194,14 +220,18 @@ async fn carry(
 }
 
 /// Carries the body of an answer to its end.
-/// `bytes` counts it.
+/// `bytes` counts it; `meter` is told whom it waits for, without a look at the clock.
 pub(super) async fn pump(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     bytes: &Cell<u64>,
+    meter: &Meter,
 ) -> Result<(), Break> {
-    let came = |data: &[u8]| bytes.set(bytes.get() + data.len() as u64);
-    carry(from, to, || {}, came).await
+    let came = |data: &[u8]| {
+        bytes.set(bytes.get() + data.len() as u64);
+        meter.hand(true);
+    };
+    carry(from, to, || meter.hand(false), came).await
 }
 
 /// The same for the body of a request, whose pace is judged; `tee` gets a copy.

@@ -111,7 +111,8 @@ pub(super) async fn serve(
         Err(Broken::Cut(reason)) => {
             record.reason = Some(reason);
             worker.stats.reason(reason);
-            if reply.ends_with_connection() {
+            // What a slow client did not take is not left to the kernel either.
+            if reply.ends_with_connection() || reason == Reason::SlowClient {
                 Next::Abort
             } else {
                 Next::Close { unread: true }

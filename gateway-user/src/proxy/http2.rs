@@ -1,7 +1,7 @@
 //! HTTP/2 messages as ours, and ours as HTTP/2's; bodies as streams (RFC 9113).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     rc::Rc,
@@ -26,7 +26,14 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// The sending half of a stream: shared, because who reads the other half must hear when the peer resets it.
 #[derive(Clone, Debug)]
-pub(super) struct Sending(Rc<RefCell<Half>>);
+pub(super) struct Sending(Rc<Way>);
+
+#[derive(Debug)]
+struct Way {
+    half: RefCell<Half>,
+    /// Bytes of the body that the peer had room for.
+    taken: Cell<u64>,
+}
 
 #[derive(Debug)]
 enum Half {
@@ -44,7 +51,7 @@ enum Half {
 impl Sending {
     /// A server's stream.
     pub(super) fn answer(respond: SendResponse<Bytes>) -> Self {
-        Self(Rc::new(RefCell::new(Half::Head(respond))))
+        Self::new(Half::Head(respond))
     }
 
     /// A client's stream, behind its head; `left` bytes follow.
@@ -53,12 +60,24 @@ impl Sending {
             Some(0) => Half::Done,
             left => Half::Body { stream, left },
         };
-        Self(Rc::new(RefCell::new(half)))
+        Self::new(half)
+    }
+
+    fn new(half: Half) -> Self {
+        Self(Rc::new(Way {
+            half: RefCell::new(half),
+            taken: Cell::new(0),
+        }))
+    }
+
+    /// Bytes of the body that the peer had room for so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.0.taken.get()
     }
 
     /// Sends an interim head (1xx).
     pub(super) fn interim(&self, head: http::Response<()>) -> io::Result<()> {
-        match &mut *self.0.borrow_mut() {
+        match &mut *self.0.half.borrow_mut() {
             Half::Head(respond) => respond.send_informational(head).map_err(broken),
             Half::Body { .. } | Half::Done => Ok(()),
         }
@@ -66,7 +85,7 @@ impl Sending {
 
     /// Sends the head; `left` bytes follow, 0 for none.
     pub(super) fn head(&self, head: http::Response<()>, left: Option<u64>) -> io::Result<()> {
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         let Half::Head(respond) = &mut *half else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -92,7 +111,7 @@ impl Sending {
     /// Sends what the peer has room for; how much that was. Behind the end, all is taken and dropped.
     fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let room = ready!(self.poll_room(cx, data.len()))?;
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         let Half::Body { stream, left } = &mut *half else {
             return Poll::Ready(Ok(data.len()));
         };
@@ -107,6 +126,7 @@ impl Sending {
         stream
             .send_data(Bytes::copy_from_slice(piece), last)
             .map_err(broken)?;
+        self.0.taken.set(self.0.taken.get() + piece.len() as u64);
         if last {
             *half = Half::Done;
         }
@@ -114,7 +134,7 @@ impl Sending {
     }
 
     fn poll_room(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         let Half::Body { stream, .. } = &mut *half else {
             return Poll::Ready(Ok(wanted));
         };
@@ -133,7 +153,7 @@ impl Sending {
 
     /// Ends the stream.
     pub(super) fn end(&self, trailers: Option<&Fields>) -> io::Result<()> {
-        let mut half = self.0.borrow_mut();
+        let mut half = self.0.half.borrow_mut();
         if let Half::Body { stream, left } = &mut *half {
             match trailers {
                 // A length that was told and not kept: the peer finds out.
@@ -152,7 +172,7 @@ impl Sending {
 
     /// Breaks the stream off.
     pub(super) fn reset(&self, reason: h2::Reason) {
-        match &mut *self.0.borrow_mut() {
+        match &mut *self.0.half.borrow_mut() {
             Half::Head(respond) => respond.send_reset(reason),
             Half::Body { stream, .. } => stream.send_reset(reason),
             Half::Done => {}
@@ -161,7 +181,7 @@ impl Sending {
 
     /// Ready when the peer has no interest any more.
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut *self.0.borrow_mut() {
+        match &mut *self.0.half.borrow_mut() {
             Half::Head(respond) => respond.poll_reset(cx).map(drop),
             Half::Body { stream, .. } => stream.poll_reset(cx).map(drop),
             Half::Done => Poll::Pending,

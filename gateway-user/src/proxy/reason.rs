@@ -61,11 +61,13 @@ pub enum Reason {
     UnknownProtocol,
     /// A load balancer's connection began without a whole PROXY header.
     BadProxyHeader,
+    /// The client took next to nothing of an answer that was there.
+    SlowClient,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -92,6 +94,7 @@ impl Reason {
         Self::Flood,
         Self::UnknownProtocol,
         Self::BadProxyHeader,
+        Self::SlowClient,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -123,6 +126,7 @@ impl Reason {
             Self::Flood => "flood",
             Self::UnknownProtocol => "unknown-protocol",
             Self::BadProxyHeader => "bad-proxy-header",
+            Self::SlowClient => "slow-client",
         }
     }
 
@@ -145,7 +149,8 @@ impl Reason {
             | Self::ClientGone
             | Self::HandshakeFailed
             | Self::Flood
-            | Self::BadProxyHeader => StatusCode::REQUEST_TIMEOUT,
+            | Self::BadProxyHeader
+            | Self::SlowClient => StatusCode::REQUEST_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
