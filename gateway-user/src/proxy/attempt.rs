@@ -16,8 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use self::leg::Leg;
-pub(super) use self::leg::{head, poll_head};
+pub(super) use self::leg::Leg;
 use super::{
     balance::Choice,
     body::{self, Break, Incoming},
@@ -47,7 +46,7 @@ use crate::ir::BackendProtocol;
 /// Backends tried for one request.
 const TRIES: usize = 3;
 /// How long a backend may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an exchange is about, apart from the request itself.
 pub(super) struct Subject<'a> {
@@ -120,10 +119,6 @@ pub(super) async fn attempt(
     };
     let replayable = request.is_idempotent() && !request.has_body() && !request.upgrade;
     let protocol = group.group.policy.protocol;
-    let (tls, grpc) = (
-        protocol == BackendProtocol::Https,
-        protocol == BackendProtocol::Grpc,
-    );
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Refusal::keep(
         Reason::NoServer,
@@ -144,13 +139,10 @@ pub(super) async fn attempt(
         let client = (subject.down.client, subject.down.local);
         let place = Place {
             address: picked.address,
-            tls,
+            tls: protocol == BackendProtocol::Https,
             client: group.group.policy.proxy_header.then_some(client),
         };
-        let mut pooled = match grpc {
-            true => worker.shared.take(picked.address).map(Leg::shared),
-            false => worker.pool.take(place, started, !replayable).map(Leg::Own),
-        };
+        let mut pooled = Leg::kept(&worker, place, protocol, started, !replayable);
         loop {
             let mut upstream = match pooled.take() {
                 Some(upstream) => upstream,
@@ -159,16 +151,7 @@ pub(super) async fn attempt(
                     let patience = CONNECT_TIMEOUT.min(deadline.saturating_duration_since(now));
                     let record = &mut *subject.record;
                     record.pick = Some(now - started);
-                    let connected = match grpc {
-                        true => {
-                            let connected = worker.shared.connect(picked.address, patience).await;
-                            connected.map(|send| Leg::Shared {
-                                send,
-                                reused: false,
-                            })
-                        }
-                        false => worker.pool.connect(place, patience).await.map(Leg::Own),
-                    };
+                    let connected = Leg::open(&worker, place, protocol, patience).await;
                     record.connect = Some(now.elapsed());
                     match connected {
                         Ok(upstream) => upstream,
@@ -242,7 +225,8 @@ pub(super) async fn attempt(
     Err(failure.into())
 }
 
-fn of_status(status: u16) -> Outcome {
+/// What an answer says of the pod.
+pub(super) fn of_status(status: u16) -> Outcome {
     if status >= 500 {
         Outcome::ServerError
     } else {
@@ -436,7 +420,8 @@ fn too_late(late: Late) -> Failure {
     }
 }
 
-fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {
+/// A backend that could not be reached.
+pub(super) fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {
     use io::ErrorKind::{
         ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
     };

@@ -232,10 +232,7 @@ impl Running<'_> {
         let mirror = routes.mirror(index, || self.worker.turn());
         let mirror = mirror.and_then(|it| self.worker.group(current, it));
         let timeout = routes.listener.settings.request_timeout;
-        let v6 = down.local.ip().to_canonical().is_ipv6();
-        let tee = mirror.and_then(|group| {
-            mirror::send(self.worker, group, request, (down.client.ip(), v6), timeout)
-        });
+        let tee = mirror.and_then(|group| mirror::send(self.worker, group, request, down, timeout));
         let subject = attempt::Subject {
             tee,
             worker: self.worker,

@@ -24,6 +24,8 @@ pub(super) struct Pod {
     pub(super) connections: Arc<AtomicUsize>,
     /// Streams that the other side has reset.
     pub(super) resets: Arc<AtomicUsize>,
+    /// Calls whose body came to its end.
+    pub(super) whole: Arc<AtomicUsize>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -37,15 +39,18 @@ pub(super) fn pod() -> Pod {
         address: listener.local_addr().unwrap(),
         connections: Arc::default(),
         resets: Arc::default(),
+        whole: Arc::default(),
         _stop: stop,
     };
     let (connections, resets) = (Arc::clone(&pod.connections), Arc::clone(&pod.resets));
+    let whole = Arc::clone(&pod.whole);
     thread::spawn(move || {
         runtime.block_on(async move {
             let accept = async {
                 while let Ok((stream, _)) = listener.accept().await {
                     connections.fetch_add(1, SeqCst);
-                    tokio::spawn(connection(stream, Arc::clone(&resets)));
+                    let (resets, whole) = (Arc::clone(&resets), Arc::clone(&whole));
+                    tokio::spawn(connection(stream, resets, whole));
                 }
             };
             tokio::select! { () = accept => {}, _ = stopped => {} }
@@ -54,15 +59,19 @@ pub(super) fn pod() -> Pod {
     pod
 }
 
-async fn connection(stream: tokio::net::TcpStream, resets: Arc<AtomicUsize>) {
+async fn connection(
+    stream: tokio::net::TcpStream,
+    resets: Arc<AtomicUsize>,
+    whole: Arc<AtomicUsize>,
+) {
     let mut connection = server::handshake(stream).await.unwrap();
     while let Some(Ok((request, respond))) = connection.accept().await {
         if request.uri().path() == "/goaway" {
             connection.graceful_shutdown();
         }
-        let resets = Arc::clone(&resets);
+        let (resets, whole) = (Arc::clone(&resets), Arc::clone(&whole));
         tokio::spawn(async move {
-            let outcome = answer(request, respond).await;
+            let outcome = answer(request, respond, &whole).await;
             if outcome.is_err_and(|err| err.is_remote() && err.is_reset()) {
                 resets.fetch_add(1, SeqCst);
             }
@@ -73,6 +82,7 @@ async fn connection(stream: tokio::net::TcpStream, resets: Arc<AtomicUsize>) {
 async fn answer(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    whole: &AtomicUsize,
 ) -> Result<(), h2::Error> {
     let head = || {
         Response::builder()
@@ -106,6 +116,7 @@ async fn answer(
                 stream.send_data(piece, false)?;
             }
             let sent = body.trailers().await?.unwrap_or_default();
+            whole.fetch_add(1, SeqCst);
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
             trailers.insert("x-bytes", bytes.into());
