@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 use tokio::time::Instant;
 
 use super::Failure;
@@ -23,7 +22,7 @@ use crate::{
         io::Io,
         message::{Request, Response},
         reason::{Reason, Refusal},
-        upstream::{Place, Upstream},
+        upstream::{Place, Upstream, shared::Line},
         worker::Worker,
     },
 };
@@ -34,10 +33,7 @@ pub(in crate::proxy) enum Leg {
     /// A connection for this request alone.
     Own(Upstream),
     /// A stream of a connection.
-    Shared {
-        send: SendRequest<Bytes>,
-        reused: bool,
-    },
+    Shared { line: Line, reused: bool },
 }
 
 impl Leg {
@@ -51,8 +47,8 @@ impl Leg {
     ) -> Option<Self> {
         match protocol {
             BackendProtocol::Grpc => {
-                let send = worker.shared.take(place.address)?;
-                Some(Self::Shared { send, reused: true })
+                let line = worker.shared.take(place.address)?;
+                Some(Self::Shared { line, reused: true })
             }
             BackendProtocol::Http | BackendProtocol::Https => {
                 worker.pool.take(place, now, certain).map(Self::Own)
@@ -69,11 +65,8 @@ impl Leg {
     ) -> io::Result<Self> {
         match protocol {
             BackendProtocol::Grpc => {
-                let send = worker.shared.connect(place.address, patience).await?;
-                Ok(Self::Shared {
-                    send,
-                    reused: false,
-                })
+                let connected = worker.shared.connect(place.address, patience).await;
+                connected.map(|(line, reused)| Self::Shared { line, reused })
             }
             BackendProtocol::Http | BackendProtocol::Https => {
                 worker.pool.connect(place, patience).await.map(Self::Own)
@@ -107,12 +100,12 @@ impl Leg {
                 };
                 Ok((Outgoing::h1(head(request, Sink::new(io, out))), answers))
             }
-            Self::Shared { send, .. } => {
+            Self::Shared { line, .. } => {
                 let head = convert::to_request(request, "http").ok_or(Refusal::close(
                     Reason::BadRequest,
                     "the request cannot be told in HTTP/2",
                 ))?;
-                let begun = send.send_request(head, !request.has_body());
+                let begun = line.send.send_request(head, !request.has_body());
                 let (response, stream) = begun.map_err(|_| Failure::Closed)?;
                 let left = match request.framing {
                     Framing::Fixed(left) => Some(left),

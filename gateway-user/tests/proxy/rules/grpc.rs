@@ -4,10 +4,13 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use bytes::Bytes;
 use gateway_user::ir::{BackendProtocol, Policy};
-use h2::{Reason, client::SendRequest};
+use h2::{
+    Reason, SendStream,
+    client::{ResponseFuture, SendRequest},
+};
 use http::{HeaderMap, Request};
 
-use super::h2pod::{Pod, pod};
+use super::h2pod::{Pod, allowing, pod};
 use crate::{
     http2::{receive, with},
     support::{Gateway, backend, eventually, rule, treated},
@@ -190,4 +193,58 @@ fn a_call_that_the_pod_refuses_unprocessed_is_told_as_a_reason() {
         assert!(got.head.headers().contains_key("x-fleetgate-reason"));
         assert_eq!(hello(&send, "/echo").await.unwrap().body, b"hello");
     });
+}
+
+/// So many calls that are open at once.
+async fn open(send: &SendRequest<Bytes>, calls: usize) -> Vec<(ResponseFuture, SendStream<Bytes>)> {
+    let mut open = Vec::new();
+    for _ in 0..calls {
+        let mut send = send.clone().ready().await.unwrap();
+        open.push(send.send_request(call("/echo"), false).unwrap());
+    }
+    open
+}
+
+/// Ends calls, each of which is answered.
+async fn end(calls: Vec<(ResponseFuture, SendStream<Bytes>)>) {
+    for (response, mut up) in calls {
+        up.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        assert_eq!(receive(response).await.unwrap().body, b"hello");
+    }
+}
+
+#[test]
+fn calls_that_begin_together_wait_for_one_connection() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        let calls = open(&send, 50).await;
+        end(calls).await;
+    });
+    assert_eq!(pod.connections.load(SeqCst), 1);
+}
+
+#[test]
+fn calls_beyond_what_a_pod_allows_on_a_connection_get_another_one() {
+    let pod = allowing(4);
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        // Tells the limit.
+        hello(&send, "/echo").await.unwrap();
+        let mut calls = open(&send, 4).await;
+        for (_, up) in &mut calls {
+            up.send_data(Bytes::from_static(b"a"), false).unwrap();
+        }
+        let mut downs = Vec::new();
+        for (response, up) in calls {
+            let mut down = response.await.unwrap().into_body();
+            assert!(down.data().await.is_some(), "it is open at the pod");
+            downs.push((down, up));
+        }
+        let more = open(&send, 20).await;
+        end(more).await;
+        drop(downs);
+    });
+    let connections = pod.connections.load(SeqCst);
+    assert!((2..=8).contains(&connections), "{connections} connections");
 }

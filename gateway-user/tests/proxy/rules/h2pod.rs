@@ -30,6 +30,11 @@ pub(super) struct Pod {
 }
 
 pub(super) fn pod() -> Pod {
+    allowing(1000)
+}
+
+/// One that lets so many streams be open on a connection.
+pub(super) fn allowing(streams: u32) -> Pod {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime
         .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
@@ -50,7 +55,7 @@ pub(super) fn pod() -> Pod {
                 while let Ok((stream, _)) = listener.accept().await {
                     connections.fetch_add(1, SeqCst);
                     let (resets, whole) = (Arc::clone(&resets), Arc::clone(&whole));
-                    tokio::spawn(connection(stream, resets, whole));
+                    tokio::spawn(connection(stream, streams, resets, whole));
                 }
             };
             tokio::select! { () = accept => {}, _ = stopped => {} }
@@ -61,10 +66,13 @@ pub(super) fn pod() -> Pod {
 
 async fn connection(
     stream: tokio::net::TcpStream,
+    streams: u32,
     resets: Arc<AtomicUsize>,
     whole: Arc<AtomicUsize>,
 ) {
-    let mut connection = server::handshake(stream).await.unwrap();
+    let mut builder = server::Builder::new();
+    builder.max_concurrent_streams(streams);
+    let mut connection = builder.handshake(stream).await.unwrap();
     while let Some(Ok((request, respond))) = connection.accept().await {
         if request.uri().path() == "/goaway" {
             connection.graceful_shutdown();
