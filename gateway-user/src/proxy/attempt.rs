@@ -1,5 +1,6 @@
 //! Sending a request to a backend, and once more where that is safe.
 
+mod held;
 mod leg;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 
 use tokio::time::Instant;
 
-pub(super) use self::leg::Leg;
+pub(super) use self::{held::Held, leg::Leg};
 use super::{
     balance::Choice,
     body::{self, Break, Incoming},
@@ -80,6 +81,8 @@ pub(super) enum Answered {
 pub(super) enum Failure {
     /// The backend closed before it said anything.
     Closed,
+    /// The backend says that it has not looked at the request.
+    Unprocessed,
     /// What is wrong is told or is no matter of this backend.
     Final(Broken),
 }
@@ -97,8 +100,8 @@ impl From<Refusal> for Failure {
 }
 
 /// Sends the request to a backend, and to another one where that is safe and the budget for retries allows it: the
-/// request was not sent yet, or it is idempotent, has no body, and met a pooled connection that closed before its first
-/// response byte.
+/// request was not sent yet; or the backend says that it was not processed, and what was sent of its body is held; or it
+/// is idempotent, has no body, and met a pooled connection that closed before its first response byte.
 pub(super) async fn attempt(
     mut subject: Subject<'_>,
     request: &Request,
@@ -119,6 +122,8 @@ pub(super) async fn attempt(
     };
     let replayable = request.is_idempotent() && !request.has_body() && !request.upgrade;
     let protocol = group.group.policy.protocol;
+    // Only over HTTP/2 can a backend say that it has not looked.
+    let mut held = (protocol == BackendProtocol::Grpc && !request.upgrade).then(Held::default);
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Refusal::keep(
         Reason::NoServer,
@@ -143,6 +148,7 @@ pub(super) async fn attempt(
             client: group.group.policy.proxy_header.then_some(client),
         };
         let mut pooled = Leg::kept(&worker, place, protocol, started, !replayable);
+        let mut refused_before = false;
         loop {
             let mut upstream = match pooled.take() {
                 Some(upstream) => upstream,
@@ -179,8 +185,10 @@ pub(super) async fn attempt(
                 response,
                 from,
                 reply,
+                held.as_mut(),
             )
             .await;
+            let may_repeat = held.as_ref().is_some_and(Held::is_whole);
             match kept {
                 Ok(kept) => {
                     group.note(&picked, of_status(subject.record.backend_status));
@@ -200,7 +208,21 @@ pub(super) async fn attempt(
                     // Once more, to the same backend, on a connection that is new.
                     worker.stats.retries.fetch_add(1, Relaxed);
                 }
-                Err(Failure::Closed) => {
+                Err(Failure::Unprocessed) if may_repeat && !refused_before && group.may_retry() => {
+                    // Its connection goes away, or was full: once more, to the same backend.
+                    refused_before = true;
+                    worker.stats.retries.fetch_add(1, Relaxed);
+                }
+                Err(Failure::Unprocessed) if may_repeat => {
+                    group.note(&picked, Outcome::GatewayFailure);
+                    failure = Refusal::keep(
+                        Reason::BackendClosed,
+                        "the backends refused the request before they looked at it",
+                    );
+                    tried.push(picked.index);
+                    break;
+                }
+                Err(Failure::Closed | Failure::Unprocessed) => {
                     group.note(&picked, Outcome::GatewayFailure);
                     return Err(Refusal::keep(
                         Reason::BackendClosed,
@@ -251,6 +273,7 @@ async fn converse(
     response: &mut Response,
     from: &mut Incoming<'_>,
     reply: &mut Reply<'_>,
+    held: Option<&mut Held>,
 ) -> Result<Kept, Failure> {
     let Subject {
         worker,
@@ -276,7 +299,8 @@ async fn converse(
     let lost = Cell::new(None);
     let taken = reply.to.taken();
     let up = async {
-        if expects && to_backend.flush().await.is_ok() {
+        let begun = held.as_ref().is_some_and(|it| it.bytes() > 0);
+        if expects && !begun && to_backend.flush().await.is_ok() {
             poll_fn(|_| match meter.is_expecting() {
                 true => Poll::Pending,
                 false => Poll::Ready(()),
@@ -284,7 +308,7 @@ async fn converse(
             .await;
         }
         let sent = match request.has_body() {
-            true => body::upload(from, &mut to_backend, &meter, tee.as_mut()).await,
+            true => body::upload(from, &mut to_backend, &meter, tee.as_mut(), held).await,
             false => to_backend.end(None).await.map_err(|_| Break::Write),
         };
         match sent {

@@ -7,9 +7,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
+    attempt::Held,
     fields::Fields,
     gzip::Encoder,
     h1::{Sink, Source, source::Fault},
@@ -95,6 +97,14 @@ impl Incoming<'_> {
         match self {
             Self::H1(source) => source.data(),
             Self::H2(stream) => stream.data(),
+        }
+    }
+
+    /// The same, to be kept; of HTTP/2 it is not copied.
+    fn piece(&self) -> Bytes {
+        match self {
+            Self::H1(source) => Bytes::copy_from_slice(source.data()),
+            Self::H2(stream) => stream.piece(),
         }
     }
 
@@ -197,7 +207,7 @@ async fn carry(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     waits: impl Fn(),
-    mut came: impl FnMut(&[u8]),
+    mut came: impl FnMut(&Incoming<'_>),
 ) -> Result<(), Break> {
     loop {
         let step = match from.at_hand().await {
@@ -211,7 +221,7 @@ async fn carry(
         match step.map_err(Break::Read)? {
             0 => break,
             _ => {
-                came(from.data());
+                came(from);
                 to.data(from.data()).await.map_err(|_| Break::Write)?;
             }
         }
@@ -227,23 +237,37 @@ pub(super) async fn pump(
     bytes: &Cell<u64>,
     meter: &Meter,
 ) -> Result<(), Break> {
-    let came = |data: &[u8]| {
-        bytes.set(bytes.get() + data.len() as u64);
+    let came = |from: &Incoming<'_>| {
+        bytes.set(bytes.get() + from.data().len() as u64);
         meter.hand(true);
     };
     carry(from, to, || meter.hand(false), came).await
 }
 
-/// The same for the body of a request, whose pace is judged; `tee` gets a copy.
+/// The same for the body of a request, whose pace is judged; `tee` gets a copy. What is in `held` was sent to another
+/// backend and goes first; what comes is held, too, until there is an answer.
 pub(super) async fn upload(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     meter: &Meter,
     mut tee: Option<&mut Tee>,
+    mut held: Option<&mut Held>,
 ) -> Result<(), Break> {
+    if let Some(held) = held.as_ref().filter(|it| it.bytes() > 0) {
+        meter.feed(Instant::now(), held.bytes());
+        for piece in held.pieces() {
+            to.data(piece).await.map_err(|_| Break::Write)?;
+        }
+    }
     let waits = || meter.starve(Instant::now());
-    let came = |data: &[u8]| {
+    let came = |from: &Incoming<'_>| {
+        let data = from.data();
         meter.feed(Instant::now(), data.len());
+        match &mut held {
+            Some(held) if meter.is_answered() => held.drop(),
+            Some(held) => held.keep(|| from.piece(), data.len()),
+            None => {}
+        }
         if let Some(tee) = &mut tee {
             tee.data(data);
         }

@@ -257,6 +257,11 @@ impl Receiving {
         &self.piece
     }
 
+    /// The same, to be kept.
+    pub(super) fn piece(&self) -> Bytes {
+        self.piece.clone()
+    }
+
     /// Fields behind the body.
     pub(super) fn trailers(&self) -> Option<&Fields> {
         self.trailers.as_ref()

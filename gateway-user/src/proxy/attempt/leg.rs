@@ -106,7 +106,7 @@ impl Leg {
                     "the request cannot be told in HTTP/2",
                 ))?;
                 let begun = line.send.send_request(head, !request.has_body());
-                let (response, stream) = begun.map_err(|_| Failure::Closed)?;
+                let (response, stream) = begun.map_err(|_| Failure::Unprocessed)?;
                 let left = match request.framing {
                     Framing::Fixed(left) => Some(left),
                     Framing::Chunked | Framing::Stream => None,
@@ -195,8 +195,9 @@ fn poll_head(
 pub(super) fn broken_stream(err: h2::Error) -> Failure {
     tracing::debug!(error = %err, "a backend ended a stream without an answer");
     match err.reason() {
-        // RFC 9113 section 8.7: not processed at all.
-        Some(h2::Reason::REFUSED_STREAM) => Failure::Closed,
+        // RFC 9113 section 8.7: not processed at all. A stream that a GOAWAY ends is above the last one it names.
+        Some(h2::Reason::REFUSED_STREAM) => Failure::Unprocessed,
+        _ if err.is_go_away() && err.is_remote() => Failure::Unprocessed,
         _ if err.is_io() || err.is_go_away() => Failure::Closed,
         _ => Refusal::keep(
             Reason::BadResponse,
