@@ -71,7 +71,7 @@ use self::{
     framing::HeadLimits,
     group::Common,
     stats::WorkerStats,
-    upstream::PoolLimits,
+    upstream::{Most, PoolLimits},
     worker::{Limits, Shared},
 };
 pub use self::{
@@ -99,6 +99,8 @@ pub struct ProxyConfig {
     pub max_target_bytes: usize,
     /// Idle connections kept per backend and worker.
     pub idle_per_backend: usize,
+    /// Connections to one backend, per worker; who finds no free one waits for two seconds, then gets a 503.
+    pub connections_per_backend: usize,
     /// How long an idle connection to a backend is kept.
     pub upstream_idle_timeout: Duration,
     /// An exchange or tunnel on which no byte moves for this long is broken off.
@@ -116,6 +118,7 @@ impl Default for ProxyConfig {
             max_head_bytes: 64 * 1024,
             max_target_bytes: 32 * 1024,
             idle_per_backend: 1024,
+            connections_per_backend: 4096,
             upstream_idle_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(300),
             secret: Vec::new(),
@@ -208,10 +211,11 @@ impl Proxy {
             fields: MAX_FIELDS,
         };
         let common = Arc::new(Common::new(&config.secret));
+        let (clients, backends) = affordable(config.max_connections);
         let shared = Shared {
             table: Arc::clone(&table),
             connections,
-            max_connections: config.max_connections.min(affordable()),
+            max_connections: clients,
             workers,
             common: Arc::clone(&common),
             limits: Limits {
@@ -221,6 +225,10 @@ impl Proxy {
             pool: PoolLimits {
                 idle_per_backend: config.idle_per_backend,
                 idle_timeout: config.upstream_idle_timeout,
+                most: Most {
+                    per_backend: config.connections_per_backend,
+                    all: (backends / workers).max(1),
+                },
             },
             stall_timeout: config.stall_timeout,
             stop: stopped,
@@ -339,14 +347,17 @@ impl Drop for Proxy {
     }
 }
 
-/// Client connections that the limit of open files allows: those with a request need one to a backend, and the agent has
-/// some of its own. More would leave the proxy unable to accept, or to say why not.
-fn affordable() -> usize {
+/// Client connections and connections to backends that the limit of open files allows, the agent's own files apart. More
+/// would leave the proxy unable to accept, or to say why not. Not every client asks at this moment.
+fn affordable(clients: usize) -> (usize, usize) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current.map_or(usize::MAX, |files| {
-        let files = usize::try_from(files).unwrap_or(usize::MAX);
-        (files.saturating_sub(OWN_FILES) / 10 * 7).max(LEAST_CONNECTIONS)
-    })
+    let files = limit.current.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    let files = files.saturating_sub(OWN_FILES);
+    let clients = clients.min((files / 10 * 7).max(LEAST_CONNECTIONS));
+    let backends = files.saturating_sub(clients).max(LEAST_CONNECTIONS);
+    (clients, backends)
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -163,7 +163,9 @@ pub(super) async fn attempt(
                         Ok(upstream) => upstream,
                         Err(err) => {
                             failure = refused(&worker, picked.address, &err);
-                            group.note(&picked, Outcome::GatewayFailure);
+                            if failure.reason != Reason::BackendBusy {
+                                group.note(&picked, Outcome::GatewayFailure);
+                            }
                             tried.push(picked.index);
                             break;
                         }
@@ -447,7 +449,8 @@ fn too_late(late: Late) -> Failure {
 /// A backend that could not be reached.
 pub(super) fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {
     use io::ErrorKind::{
-        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, ResourceBusy,
+        TimedOut,
     };
     tracing::debug!(backend = %address, error = %err, "cannot connect to a backend");
     if matches!(
@@ -455,6 +458,12 @@ pub(super) fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> 
         ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
     ) {
         worker.mark(address);
+    }
+    if err.kind() == ResourceBusy {
+        return Refusal::keep(
+            Reason::BackendBusy,
+            "the backends have as many connections as this gateway may open, and none became free in time",
+        );
     }
     if err.kind() == TimedOut {
         Refusal::keep(

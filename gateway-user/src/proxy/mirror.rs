@@ -15,6 +15,7 @@ use super::{
     group::GroupState,
     message::{Request, Response},
     outlier::Outcome,
+    reason::Reason,
     upstream,
     worker::Worker,
 };
@@ -155,9 +156,9 @@ impl Copy<'_> {
         let mut leg = match leg {
             Ok(leg) => leg,
             Err(err) => {
-                // Only what it does to the pod: nobody is told.
-                let _ = attempt::refused(worker, to.address, &err);
-                return Some(Outcome::GatewayFailure);
+                let refused = attempt::refused(worker, to.address, &err);
+                let busy = refused.reason == Reason::BackendBusy;
+                return (!busy).then_some(Outcome::GatewayFailure);
             }
         };
         let (status, kept) = match self.converse(&mut leg, body).await {

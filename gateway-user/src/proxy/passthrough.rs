@@ -16,7 +16,7 @@ use super::{
     group::{GroupState, Picked},
     outlier::Outcome,
     reason::Reason,
-    upstream::Place,
+    upstream::{Place, Seat},
     wire::relay::{self, Ended, RelayOptions, Side},
     worker::{ListenerState, Worker},
 };
@@ -53,7 +53,7 @@ pub(super) async fn carry(
             (Some(reason), None)
         }
         // The pod is busy with it as long as `picked` lives.
-        Ok((mut pod, picked)) => {
+        Ok((mut pod, picked, _seat)) => {
             worker.stats.upstream_opened.fetch_add(1, Relaxed);
             let options = RelayOptions {
                 idle: worker.stall_timeout,
@@ -117,7 +117,7 @@ async fn reach(
     down: &Downstream,
     asked: &Asked<'_>,
     tried: &mut Vec<usize>,
-) -> Result<(TcpStream, Picked), Reason> {
+) -> Result<(TcpStream, Picked, Seat), Reason> {
     let group = &asked.group;
     let now = Instant::now();
     let _begun = group.begin(now);
@@ -140,10 +140,15 @@ async fn reach(
             tls: false,
             client: named.then_some((down.client, down.local)),
         };
+        let Ok(seat) = worker.pool.seat(place, CONNECT_TIMEOUT).await else {
+            failed = Reason::BackendBusy;
+            tried.push(picked.index);
+            continue;
+        };
         match tokio::time::timeout(CONNECT_TIMEOUT, place.dial()).await {
             Ok(Ok(pod)) => {
                 group.note(&picked, Outcome::Fine);
-                return Ok((pod, picked));
+                return Ok((pod, picked, seat));
             }
             Ok(Err(_)) => failed = Reason::ConnectRefused,
             Err(_) => failed = Reason::ConnectTimeout,

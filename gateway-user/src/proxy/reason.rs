@@ -63,11 +63,13 @@ pub enum Reason {
     BadProxyHeader,
     /// The client took next to nothing of an answer that was there.
     SlowClient,
+    /// The backends have as many connections as they may, and none became free in time.
+    BackendBusy,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -95,6 +97,7 @@ impl Reason {
         Self::UnknownProtocol,
         Self::BadProxyHeader,
         Self::SlowClient,
+        Self::BackendBusy,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -127,6 +130,7 @@ impl Reason {
             Self::UnknownProtocol => "unknown-protocol",
             Self::BadProxyHeader => "bad-proxy-header",
             Self::SlowClient => "slow-client",
+            Self::BackendBusy => "backend-busy",
         }
     }
 
@@ -137,6 +141,7 @@ impl Reason {
             Self::Starting
             | Self::NoServer
             | Self::Overloaded
+            | Self::BackendBusy
             | Self::RuleRefused
             | Self::RateLimited => StatusCode::SERVICE_UNAVAILABLE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,

@@ -417,3 +417,84 @@ fn a_backend_that_accepts_no_connection_is_a_504_within_the_request_timeout() {
     );
     assert!(started.elapsed() < Duration::from_secs(2));
 }
+
+/// A gateway of one worker that opens so many connections to a pod.
+fn bounded(connections: usize, origin: &Origin) -> Gateway {
+    Gateway::with(
+        ProxyConfig {
+            workers: 1,
+            connections_per_backend: connections,
+            ..ProxyConfig::default()
+        },
+        vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
+    )
+}
+
+#[test]
+fn requests_beyond_the_connections_to_a_pod_wait_for_one_in_turn() {
+    let origin = Origin::answering(|seen, stream| {
+        thread::sleep(Duration::from_millis(20));
+        stream.write_all(&ok(seen.line()))
+    });
+    let gateway = bounded(2, &origin);
+    let mut clients: Vec<_> = (0..20).map(|_| gateway.client()).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /{at} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        // One after the other, so that the order is known.
+        eventually("it is read", || gateway.stats().requests == at as u64 + 1);
+    }
+    for (at, client) in clients.iter_mut().enumerate() {
+        let reply = client.reply().unwrap();
+        assert_eq!(reply.text(), format!("GET /{at} HTTP/1.1"));
+    }
+    assert_eq!(origin.connections(), 2);
+    let seen = origin.seen();
+    let order: Vec<usize> = seen
+        .iter()
+        .map(|it| it.line()[5..].split(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(
+        order
+            .iter()
+            .enumerate()
+            .all(|(at, it)| it.abs_diff(at) <= 1),
+        "{order:?}"
+    );
+}
+
+#[test]
+fn a_request_that_gets_no_connection_in_time_is_a_503_that_says_so_and_the_pod_is_not_blamed() {
+    let origin = Origin::answering(|seen, stream| {
+        if seen.line().contains("/long") {
+            thread::sleep(Duration::from_secs(1));
+        }
+        stream.write_all(&ok("ok"))
+    });
+    let mut gateway = bounded(1, &origin);
+    gateway.change(|site| site.settings.request_timeout = Duration::from_millis(300));
+    let mut long = gateway.client();
+    long.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is under way", || origin.seen().len() == 1);
+    // Its own deadline is not that of the next one.
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(long.reply().unwrap().status, 504);
+    assert_eq!(
+        client.reply().unwrap().status,
+        200,
+        "that one's end is a place"
+    );
+    gateway.change(|site| site.settings.request_timeout = Duration::from_secs(2));
+    long.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is under way", || origin.seen().len() == 3);
+    gateway.change(|site| site.settings.request_timeout = Duration::from_millis(100));
+    for _ in 0..4 {
+        let reply = client.get("/");
+        assert_eq!(
+            (reply.status, reply.reason().as_str()),
+            (503, "backend-busy")
+        );
+    }
+    assert_eq!(long.reply().unwrap().status, 200);
+    assert_eq!(client.get("/").status, 200);
+}
