@@ -105,6 +105,8 @@ pub struct ProxyConfig {
     pub upstream_idle_timeout: Duration,
     /// An exchange or tunnel on which no byte moves for this long is broken off.
     pub stall_timeout: Duration,
+    /// How long connections to a listener that is gone may go on.
+    pub drain_timeout: Duration,
     /// Shared by nodes whose cookies must mean the same pods.
     pub secret: Vec<u8>,
 }
@@ -121,6 +123,7 @@ impl Default for ProxyConfig {
             connections_per_backend: 4096,
             upstream_idle_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(300),
+            drain_timeout: Duration::from_secs(5),
             secret: Vec::new(),
         }
     }
@@ -179,6 +182,7 @@ pub struct Proxy {
     /// Rings of the table; held, so that no worker has to make one.
     rings: Mutex<Vec<Arc<Ring>>>,
     stats: Arc<ProxyStats>,
+    updated: watch::Sender<()>,
     stop: watch::Sender<Option<Duration>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -197,6 +201,7 @@ impl Proxy {
             workers => workers,
         };
         let (stop, stopped) = watch::channel(None);
+        let (updated, is_updated) = watch::channel(());
         let connections = Arc::new(AtomicUsize::new(0));
         let table = Arc::new(ArcSwap::from_pointee(RouteTable::unknown()));
         let stats = Arc::new(ProxyStats {
@@ -231,6 +236,8 @@ impl Proxy {
                 },
             },
             stall_timeout: config.stall_timeout,
+            drain_timeout: config.drain_timeout,
+            updated: is_updated,
             stop: stopped,
         };
 
@@ -244,6 +251,7 @@ impl Proxy {
             common,
             rings: Mutex::default(),
             stats: Arc::clone(&stats),
+            updated,
             stop,
             threads: Vec::new(),
         };
@@ -309,13 +317,15 @@ impl Proxy {
         self.local_addr
     }
 
-    /// Replaces what is served. Requests under way keep the table they began with.
+    /// Replaces what is served. Requests under way keep the table they began with. Connections to a listener that is gone
+    /// are told to end, and ended after the drain timeout.
     pub fn update(&self, table: RouteTable) {
         let groups = table.groups.iter().flatten();
         let rings = groups.filter_map(|group| self.common.rings.prepare(group));
         let rings = rings.flatten().collect();
         *self.rings.lock().unwrap_or_else(PoisonError::into_inner) = rings;
         self.table.store(Arc::new(table));
+        self.updated.send_replace(());
     }
 
     /// The counters; they go on counting.

@@ -218,6 +218,7 @@ impl Gateway {
         let access_log = AccessLog::start(&options.access_log)?;
         let config = ProxyConfig {
             workers: options.proxy_workers,
+            drain_timeout: options.drain_timeout,
             secret: options.ring_secret.clone().into_bytes(),
             ..ProxyConfig::default()
         };

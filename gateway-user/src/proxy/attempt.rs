@@ -381,7 +381,7 @@ async fn converse(
         let encoded = around.listener.settings.gzip;
         reply.to.gzip = encoded.then(|| gzip::begin(request, response)).flatten();
         // A client that is still sending cannot be told where its next request begins.
-        reply.keep &= meter.is_uploaded() && !worker.connections.is_stopping();
+        reply.keep &= meter.is_uploaded() && !worker.connections.is_ending(client.local);
         reply.begin(response).map_err(|_| Broken::Gone)?;
         match body::pump(&mut source, &mut reply.to, &body_bytes, &meter).await {
             Ok(()) => Ok(match response.keep_alive && meter.is_uploaded() {

@@ -71,7 +71,7 @@ pub(super) async fn serve(
     } = scope;
     worker.stats.requests.fetch_add(1, Relaxed);
     let mut record = Record::new(Instant::now(), head);
-    let keep = !worker.connections.is_stopping();
+    let keep = !worker.connections.is_ending(down.local);
     let mut reply = Reply::new(to, request, keep, &worker.stats);
     let current = worker.current();
     let routes = current.table.serving(down.local, down.is_tls());
@@ -88,7 +88,7 @@ pub(super) async fn serve(
             "the gateway has not read its configuration yet",
         )
         .into()),
-        (false, None) => Err(Refusal::keep(
+        (false, None) => Err(Refusal::close(
             Reason::NoListener,
             "nothing is served at this address and port",
         )

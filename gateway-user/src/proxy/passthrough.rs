@@ -1,9 +1,12 @@
 //! TLS that ends in pods: a connection goes to a pod whole, its ClientHello included.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -42,6 +45,7 @@ pub(super) async fn carry(
     down: &Downstream,
     asked: Asked<'_>,
 ) {
+    let place = worker.connections.enter(down.local).await;
     let (started, time) = (Instant::now(), SystemTime::now());
     let mut tried = Vec::new();
     let reached = reach(worker, down, &asked, &mut tried).await;
@@ -59,7 +63,18 @@ pub(super) async fn carry(
                 idle: worker.stall_timeout,
                 pipes: &worker.pipes,
             };
-            let outcome = relay::relay(&mut stream, &mut pod, &[], &[], options).await;
+            let outcome = {
+                let mut relay = pin!(relay::relay(&mut stream, &mut pod, &[], &[], options));
+                poll_fn(|cx| match place.is_cut() {
+                    true => Poll::Ready(None),
+                    false => relay.as_mut().poll(cx).map(Some),
+                })
+                .await
+            };
+            // Whose listener is gone was told to end, and had its time.
+            let Some(outcome) = outcome else {
+                return;
+            };
             bytes = (outcome.to_upstream, outcome.to_downstream);
             worker.stats.bytes(bytes.0, bytes.1);
             let reason = ended(outcome.ended, asked.sni);
