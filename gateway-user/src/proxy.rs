@@ -58,7 +58,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -323,6 +323,8 @@ impl Proxy {
         let groups = table.groups.iter().flatten();
         let rings = groups.filter_map(|group| self.common.rings.prepare(group));
         let rings = rings.flatten().collect();
+        let groups = table.groups.iter().flatten().map(Arc::as_ref);
+        self.common.joins.update(groups, Instant::now());
         *self.rings.lock().unwrap_or_else(PoisonError::into_inner) = rings;
         self.table.store(Arc::new(table));
         self.updated.send_replace(());
