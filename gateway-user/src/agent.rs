@@ -124,8 +124,6 @@ const REST: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A source that has said nothing after this long is not waited for.
 const FIRST_WORD: Duration = Duration::from_secs(1);
-/// Requests in flight get this long when the agent stops.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until SIGTERM or SIGINT. `admin` makes the admin server's task from what it
 /// shows; it runs beside the gateway and ends with it.
@@ -151,6 +149,7 @@ where
     };
     let (prober, mut verdicts) =
         health::start().map_err(|e| Error::Io("the thread that probes pods", e))?;
+    let drain_timeout = options.drain_timeout;
     let mut gateway = Gateway::start(options, network, prober).await?;
     if let Some(following) = &following {
         // Set once: by this agent.
@@ -205,7 +204,7 @@ where
     drop(following);
     info!("stopping; the kernel goes on steering, `fleetgate unload` ends that");
     admin.abort();
-    gateway.stop(DRAIN);
+    gateway.stop(drain_timeout);
     if let Err(error) = admin.await
         && error.is_panic()
     {

@@ -59,7 +59,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -74,7 +74,7 @@ use self::{
     plain::Listening,
     stats::WorkerStats,
     trace::export::Traces,
-    upstream::PoolLimits,
+    upstream::{Most, PoolLimits},
     worker::{Eyes, Limits, Shared},
 };
 pub use self::{
@@ -102,10 +102,14 @@ pub struct ProxyConfig {
     pub max_target_bytes: usize,
     /// Idle connections kept per backend and worker.
     pub idle_per_backend: usize,
+    /// Connections to one backend, per worker; who finds no free one waits for two seconds, then gets a 503.
+    pub connections_per_backend: usize,
     /// How long an idle connection to a backend is kept.
     pub upstream_idle_timeout: Duration,
     /// An exchange or tunnel on which no byte moves for this long is broken off.
     pub stall_timeout: Duration,
+    /// How long connections to a listener that is gone may go on.
+    pub drain_timeout: Duration,
     /// Shared by nodes whose cookies must mean the same pods.
     pub secret: Vec<u8>,
 }
@@ -119,8 +123,10 @@ impl Default for ProxyConfig {
             max_head_bytes: 64 * 1024,
             max_target_bytes: 32 * 1024,
             idle_per_backend: 1024,
+            connections_per_backend: 4096,
             upstream_idle_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(300),
+            drain_timeout: Duration::from_secs(5),
             secret: Vec::new(),
         }
     }
@@ -179,6 +185,7 @@ pub struct Proxy {
     /// Rings of the table; held, so that no worker has to make one.
     rings: Mutex<Vec<Arc<Ring>>>,
     stats: Arc<ProxyStats>,
+    updated: watch::Sender<()>,
     stop: watch::Sender<Option<Duration>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -201,6 +208,7 @@ impl Proxy {
             workers => workers,
         };
         let (stop, stopped) = watch::channel(None);
+        let (updated, is_updated) = watch::channel(());
         let connections = Arc::new(AtomicUsize::new(0));
         let table = Arc::new(ArcSwap::from_pointee(RouteTable::unknown()));
         let stats = Arc::new(ProxyStats {
@@ -215,10 +223,11 @@ impl Proxy {
             fields: MAX_FIELDS,
         };
         let common = Arc::new(Common::new(&config.secret));
+        let (clients, backends) = affordable(config.max_connections);
         let shared = Shared {
             table: Arc::clone(&table),
             connections,
-            max_connections: config.max_connections.min(affordable()),
+            max_connections: clients,
             workers,
             common: Arc::clone(&common),
             limits: Limits {
@@ -228,8 +237,14 @@ impl Proxy {
             pool: PoolLimits {
                 idle_per_backend: config.idle_per_backend,
                 idle_timeout: config.upstream_idle_timeout,
+                most: Most {
+                    per_backend: config.connections_per_backend,
+                    all: (backends / workers).max(1),
+                },
             },
             stall_timeout: config.stall_timeout,
+            drain_timeout: config.drain_timeout,
+            updated: is_updated,
             stop: stopped,
         };
 
@@ -243,6 +258,7 @@ impl Proxy {
             common,
             rings: Mutex::default(),
             stats: Arc::clone(&stats),
+            updated,
             stop,
             threads: Vec::new(),
         };
@@ -313,13 +329,17 @@ impl Proxy {
         self.local_addr
     }
 
-    /// Replaces what is served. Requests under way keep the table they began with.
+    /// Replaces what is served. Requests under way keep the table they began with. Connections to a listener that is gone
+    /// are told to end, and ended after the drain timeout.
     pub fn update(&self, table: RouteTable) {
         let groups = table.groups.iter().flatten();
         let rings = groups.filter_map(|group| self.common.rings.prepare(group));
         let rings = rings.flatten().collect();
+        let groups = table.groups.iter().flatten().map(Arc::as_ref);
+        self.common.joins.update(groups, Instant::now());
         *self.rings.lock().unwrap_or_else(PoisonError::into_inner) = rings;
         self.table.store(Arc::new(table));
+        self.updated.send_replace(());
     }
 
     /// The counters; they go on counting.
@@ -351,14 +371,17 @@ impl Drop for Proxy {
     }
 }
 
-/// Client connections that the limit of open files allows: those with a request need one to a backend, and the agent has
-/// some of its own. More would leave the proxy unable to accept, or to say why not.
-fn affordable() -> usize {
+/// Client connections and connections to backends that the limit of open files allows, the agent's own files apart. More
+/// would leave the proxy unable to accept, or to say why not. Not every client asks at this moment.
+fn affordable(clients: usize) -> (usize, usize) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current.map_or(usize::MAX, |files| {
-        let files = usize::try_from(files).unwrap_or(usize::MAX);
-        (files.saturating_sub(OWN_FILES) / 10 * 7).max(LEAST_CONNECTIONS)
-    })
+    let files = limit.current.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    let files = files.saturating_sub(OWN_FILES);
+    let clients = clients.min((files / 10 * 7).max(LEAST_CONNECTIONS));
+    let backends = files.saturating_sub(clients).max(LEAST_CONNECTIONS);
+    (clients, backends)
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

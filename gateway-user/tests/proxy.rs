@@ -25,6 +25,8 @@ mod passthrough;
 mod proxy_protocol;
 #[path = "proxy/rules.rs"]
 mod rules;
+#[path = "proxy/slow_clients.rs"]
+mod slow_clients;
 #[path = "proxy/strictness.rs"]
 mod strictness;
 #[path = "proxy/support.rs"]

@@ -224,6 +224,7 @@ impl Gateway {
             .map_err(|error| Error::Io("cannot start the thread that sends traces", error))?;
         let config = ProxyConfig {
             workers: options.proxy_workers,
+            drain_timeout: options.drain_timeout,
             secret: options.ring_secret.clone().into_bytes(),
             ..ProxyConfig::default()
         };

@@ -1,6 +1,6 @@
 //! What the command line decides about a running gateway.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{
     dataplane::attach::{TcChoice, XdpChoice},
@@ -73,4 +73,6 @@ pub struct Options {
     pub ring_secret: String,
     /// Threads of the proxy; 0: one for each CPU.
     pub proxy_workers: usize,
+    /// How long what is under way in the proxy may go on when the agent stops, or its listener goes.
+    pub drain_timeout: Duration,
 }

@@ -1,5 +1,6 @@
 //! Sending a request to a backend, and once more where that is safe.
 
+mod held;
 mod leg;
 
 use std::{
@@ -16,8 +17,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use self::leg::Leg;
-pub(super) use self::leg::{head, poll_head};
+pub(super) use self::{held::Held, leg::Leg};
 use super::{
     balance::Choice,
     body::{self, Break, Incoming},
@@ -47,7 +47,7 @@ use crate::ir::BackendProtocol;
 /// Backends tried for one request.
 const TRIES: usize = 3;
 /// How long a backend may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether a client that was not waited for yet has left is not asked before: most answers are there long before.
 const UNWATCHED: Duration = Duration::from_millis(20);
@@ -84,6 +84,8 @@ pub(super) enum Answered {
 pub(super) enum Failure {
     /// The backend closed before it said anything.
     Closed,
+    /// The backend says that it has not looked at the request.
+    Unprocessed,
     /// What is wrong is told or is no matter of this backend.
     Final(Broken),
 }
@@ -101,8 +103,8 @@ impl From<Refusal> for Failure {
 }
 
 /// Sends the request to a backend, and to another one where that is safe and the budget for retries allows it: the
-/// request was not sent yet, or it is idempotent, has no body, and met a pooled connection that closed before its first
-/// response byte.
+/// request was not sent yet; or the backend says that it was not processed, and what was sent of its body is held; or it
+/// is idempotent, has no body, and met a pooled connection that closed before its first response byte.
 pub(super) async fn attempt(
     mut subject: Subject<'_>,
     request: &Request,
@@ -123,10 +125,8 @@ pub(super) async fn attempt(
     };
     let replayable = request.is_idempotent() && !request.has_body() && !request.upgrade;
     let protocol = group.group.policy.protocol;
-    let (tls, grpc) = (
-        protocol == BackendProtocol::Https,
-        protocol == BackendProtocol::Grpc,
-    );
+    // Only over HTTP/2 can a backend say that it has not looked.
+    let mut held = (protocol == BackendProtocol::Grpc && !request.upgrade).then(Held::default);
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Refusal::keep(
         Reason::NoServer,
@@ -147,13 +147,11 @@ pub(super) async fn attempt(
         let client = (record.client, subject.down.local);
         let place = Place {
             address: picked.address,
-            tls,
+            tls: protocol == BackendProtocol::Https,
             client: group.group.policy.proxy_header.then_some(client),
         };
-        let mut pooled = match grpc {
-            true => worker.shared.take(picked.address).map(Leg::shared),
-            false => worker.pool.take(place, started, !replayable).map(Leg::Own),
-        };
+        let mut pooled = Leg::kept(&worker, place, protocol, started, !replayable);
+        let mut refused_before = false;
         loop {
             let mut upstream = match pooled.take() {
                 Some(upstream) => upstream,
@@ -162,22 +160,15 @@ pub(super) async fn attempt(
                     let patience = CONNECT_TIMEOUT.min(deadline.saturating_duration_since(now));
                     let record = &mut *subject.record;
                     record.pick = Some(now - started);
-                    let connected = match grpc {
-                        true => {
-                            let connected = worker.shared.connect(picked.address, patience).await;
-                            connected.map(|send| Leg::Shared {
-                                send,
-                                reused: false,
-                            })
-                        }
-                        false => worker.pool.connect(place, patience).await.map(Leg::Own),
-                    };
+                    let connected = Leg::open(&worker, place, protocol, patience).await;
                     record.connect = Some(now.elapsed());
                     match connected {
                         Ok(upstream) => upstream,
                         Err(err) => {
                             failure = refused(&worker, picked.address, &err);
-                            group.note(&picked, Outcome::GatewayFailure);
+                            if failure.reason != Reason::BackendBusy {
+                                group.note(&picked, Outcome::GatewayFailure);
+                            }
                             tried.push(picked.index);
                             break;
                         }
@@ -199,8 +190,10 @@ pub(super) async fn attempt(
                 response,
                 from,
                 reply,
+                held.as_mut(),
             )
             .await;
+            let may_repeat = held.as_ref().is_some_and(Held::is_whole);
             match kept {
                 Ok(kept) => {
                     group.note(&picked, of_status(subject.record.backend_status));
@@ -220,7 +213,21 @@ pub(super) async fn attempt(
                     // Once more, to the same backend, on a connection that is new.
                     worker.stats.retries.fetch_add(1, Relaxed);
                 }
-                Err(Failure::Closed) => {
+                Err(Failure::Unprocessed) if may_repeat && !refused_before && group.may_retry() => {
+                    // Its connection goes away, or was full: once more, to the same backend.
+                    refused_before = true;
+                    worker.stats.retries.fetch_add(1, Relaxed);
+                }
+                Err(Failure::Unprocessed) if may_repeat => {
+                    group.note(&picked, Outcome::GatewayFailure);
+                    failure = Refusal::keep(
+                        Reason::BackendClosed,
+                        "the backends refused the request before they looked at it",
+                    );
+                    tried.push(picked.index);
+                    break;
+                }
+                Err(Failure::Closed | Failure::Unprocessed) => {
                     group.note(&picked, Outcome::GatewayFailure);
                     return Err(Refusal::keep(
                         Reason::BackendClosed,
@@ -245,7 +252,8 @@ pub(super) async fn attempt(
     Err(failure.into())
 }
 
-fn of_status(status: u16) -> Outcome {
+/// What an answer says of the pod.
+pub(super) fn of_status(status: u16) -> Outcome {
     if status >= 500 {
         Outcome::ServerError
     } else {
@@ -270,6 +278,7 @@ async fn converse(
     response: &mut Response,
     from: &mut Incoming<'_>,
     reply: &mut Reply<'_>,
+    held: Option<&mut Held>,
 ) -> Result<Kept, Failure> {
     let Subject {
         worker,
@@ -294,8 +303,10 @@ async fn converse(
     let (mut to_backend, mut answers) = leg.begin(request)?;
     let lost = Cell::new(None);
     let watched = Cell::new(!from.is_fresh());
+    let taken = reply.to.taken();
     let up = async {
-        if expects && to_backend.flush().await.is_ok() {
+        let begun = held.as_ref().is_some_and(|it| it.bytes() > 0);
+        if expects && !begun && to_backend.flush().await.is_ok() {
             poll_fn(|_| match meter.is_expecting() {
                 true => Poll::Pending,
                 false => Poll::Ready(()),
@@ -303,7 +314,7 @@ async fn converse(
             .await;
         }
         let sent = match request.has_body() {
-            true => body::upload(from, &mut to_backend, &meter, tee.as_mut()).await,
+            true => body::upload(from, &mut to_backend, &meter, tee.as_mut(), held).await,
             false => to_backend.end(None).await.map_err(|_| Break::Write),
         };
         match sent {
@@ -381,9 +392,9 @@ async fn converse(
         let encoded = around.listener.settings.gzip;
         reply.to.gzip = encoded.then(|| gzip::begin(request, response)).flatten();
         // A client that is still sending cannot be told where its next request begins.
-        reply.keep &= meter.is_uploaded() && !worker.connections.is_stopping();
+        reply.keep &= meter.is_uploaded() && !worker.connections.is_ending(client.local);
         reply.begin(response).map_err(|_| Broken::Gone)?;
-        match body::pump(&mut source, &mut reply.to, &body_bytes).await {
+        match body::pump(&mut source, &mut reply.to, &body_bytes, &meter).await {
             Ok(()) => Ok(match response.keep_alive && meter.is_uploaded() {
                 true => Kept::Yes,
                 false => Kept::No,
@@ -416,8 +427,9 @@ async fn converse(
                     watched.set(true);
                     continue;
                 }
-                if let Some(late) = meter.late(Instant::now(), 1 + body_bytes.get() + meter.bytes())
-                {
+                let taken = taken.bytes();
+                let carried = 1 + body_bytes.get() + meter.bytes() + taken;
+                if let Some(late) = meter.late(Instant::now(), carried, taken) {
                     return Poll::Ready(Some(Err(too_late(late))));
                 }
             }
@@ -447,12 +459,15 @@ fn too_late(late: Late) -> Failure {
         )
         .into(),
         Late::Stall => Broken::Cut(Reason::Timeout).into(),
+        Late::Taking => Broken::Cut(Reason::SlowClient).into(),
     }
 }
 
-fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {
+/// A backend that could not be reached.
+pub(super) fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {
     use io::ErrorKind::{
-        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, ResourceBusy,
+        TimedOut,
     };
     tracing::debug!(backend = %address, error = %err, "cannot connect to a backend");
     if matches!(
@@ -460,6 +475,12 @@ fn refused(worker: &Worker, address: SocketAddr, err: &io::Error) -> Refusal {
         ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
     ) {
         worker.mark(address);
+    }
+    if err.kind() == ResourceBusy {
+        return Refusal::keep(
+            Reason::BackendBusy,
+            "the backends have as many connections as this gateway may open, and none became free in time",
+        );
     }
     if err.kind() == TimedOut {
         Refusal::keep(

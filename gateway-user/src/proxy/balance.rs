@@ -1,8 +1,9 @@
 //! Which backend of a group serves a request. Pure; time is an argument.
 //!
 //! A [`Balancer`] belongs to one worker and one group as it is now. What goes on when the group changes it takes from the
-//! one before: whose turn it is, and who is new. What workers share comes from [`Peers`] and [`Rings`].
+//! one before: whose turn it is. What workers share comes from [`Peers`], [`Rings`] and [`Joins`].
 
+mod joins;
 mod ring;
 mod turns;
 mod warming;
@@ -16,7 +17,10 @@ use std::{
 
 use gateway_common::hash;
 
-pub(super) use self::ring::{Ring, Rings};
+pub(super) use self::{
+    joins::Joins,
+    ring::{Ring, Rings},
+};
 use self::{
     turns::Turns,
     warming::{Warm, Warming},
@@ -40,6 +44,7 @@ pub(super) struct Place<'a> {
     pub(super) workers: usize,
     pub(super) peers: &'a Peers,
     pub(super) rings: &'a Rings,
+    pub(super) joins: &'a Joins,
 }
 
 /// What a choice may depend on.
@@ -75,7 +80,7 @@ struct Side {
 }
 
 impl Balancer {
-    /// For a group as it is now. `before` is what this worker had for it, `None` if it is new; then no pod starts slowly.
+    /// For a group as it is now. `before` is what this worker had for it, `None` if it is new to it.
     pub(super) fn new(
         group: &Group,
         place: Place<'_>,
@@ -87,16 +92,19 @@ impl Balancer {
             .flat_map(|it| it.peers.iter().zip(0..))
             .map(|(peer, at)| (peer.address, at))
             .collect();
-        let warming = match (group.policy.slow_start, before) {
-            (Some(over), Some(before)) => {
-                let addresses = group.backends.iter().map(|it| known.get(&it.address));
-                let warm = addresses.zip(0..).filter_map(|(known, at)| match known {
-                    Some(known) => Some((at, before.warming.get(*known)?)),
-                    None => Some((at, Warm::new(now))),
+        let warming = match group.policy.slow_start {
+            Some(over) => {
+                let joined = place.joins.of(group).into_iter();
+                let new = joined.filter(|(_, since)| now.saturating_duration_since(*since) < over);
+                let warm = new.map(|(at, since)| {
+                    let address = group.backends.get(at).map(|it| it.address);
+                    let had = address.and_then(|it| known.get(&it)).zip(before);
+                    let had = had.and_then(|(known, before)| before.warming.get(*known));
+                    (at, had.unwrap_or_else(|| Warm::new(since)).joined(since))
                 });
                 Warming::new(over, warm.collect::<BTreeMap<_, _>>())
             }
-            _ => Warming::default(),
+            None => Warming::default(),
         };
         let side = |v6: bool| {
             let all = group.backends.iter().zip(0..);

@@ -7,13 +7,16 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
+    attempt::Held,
     fields::Fields,
     gzip::Encoder,
     h1::{Sink, Source, source::Fault},
     http2::{Receiving, Sending},
+    io::Io,
     meter::Meter,
     mirror::Tee,
 };
@@ -39,6 +42,23 @@ pub(super) struct Outgoing<'a> {
 pub(super) enum Channel<'a> {
     H1(Sink<'a>),
     H2(Sending),
+}
+
+/// How much of a message its receiver has taken.
+#[derive(Debug)]
+pub(super) enum Taken<'a> {
+    H1(&'a Io),
+    H2(Sending),
+}
+
+impl Taken<'_> {
+    /// Bytes so far, counted from some point before the message.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::H1(io) => io.written(),
+            Self::H2(stream) => stream.taken(),
+        }
+    }
 }
 
 /// Why a body did not get through.
@@ -80,6 +100,14 @@ impl Incoming<'_> {
         }
     }
 
+    /// The same, to be kept; of HTTP/2 it is not copied.
+    fn piece(&self) -> Bytes {
+        match self {
+            Self::H1(source) => Bytes::copy_from_slice(source.data()),
+            Self::H2(stream) => stream.piece(),
+        }
+    }
+
     /// Fields behind the body, once it has ended.
     pub(super) fn trailers(&self) -> Option<&Fields> {
         match self {
@@ -114,6 +142,14 @@ impl<'a> Outgoing<'a> {
         Self {
             channel: Channel::H2(stream),
             gzip: None,
+        }
+    }
+
+    /// Tells how much is taken while the message is written.
+    pub(super) fn taken(&self) -> Taken<'a> {
+        match &self.channel {
+            Channel::H1(sink) => Taken::H1(sink.io()),
+            Channel::H2(stream) => Taken::H2(stream.clone()),
         }
     }
 
@@ -176,7 +212,7 @@ async fn carry(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     waits: impl Fn(),
-    mut came: impl FnMut(&[u8]),
+    mut came: impl FnMut(&Incoming<'_>),
 ) -> Result<(), Break> {
     loop {
         let step = match from.at_hand().await {
@@ -190,7 +226,7 @@ async fn carry(
         match step.map_err(Break::Read)? {
             0 => break,
             _ => {
-                came(from.data());
+                came(from);
                 to.data(from.data()).await.map_err(|_| Break::Write)?;
             }
         }
@@ -199,26 +235,44 @@ async fn carry(
 }
 
 /// Carries the body of an answer to its end.
-/// `bytes` counts it.
+/// `bytes` counts it; `meter` is told whom it waits for, without a look at the clock.
 pub(super) async fn pump(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     bytes: &Cell<u64>,
+    meter: &Meter,
 ) -> Result<(), Break> {
-    let came = |data: &[u8]| bytes.set(bytes.get() + data.len() as u64);
-    carry(from, to, || {}, came).await
+    let came = |from: &Incoming<'_>| {
+        bytes.set(bytes.get() + from.data().len() as u64);
+        meter.hand(true);
+    };
+    carry(from, to, || meter.hand(false), came).await
 }
 
-/// The same for the body of a request, whose pace is judged; `tee` gets a copy.
+/// The same for the body of a request, whose pace is judged; `tee` gets a copy. What is in `held` was sent to another
+/// backend and goes first; what comes is held, too, until there is an answer.
 pub(super) async fn upload(
     from: &mut Incoming<'_>,
     to: &mut Outgoing<'_>,
     meter: &Meter,
     mut tee: Option<&mut Tee>,
+    mut held: Option<&mut Held>,
 ) -> Result<(), Break> {
+    if let Some(held) = held.as_ref().filter(|it| it.bytes() > 0) {
+        meter.feed(Instant::now(), held.bytes());
+        for piece in held.pieces() {
+            to.data(piece).await.map_err(|_| Break::Write)?;
+        }
+    }
     let waits = || meter.starve(Instant::now());
-    let came = |data: &[u8]| {
+    let came = |from: &Incoming<'_>| {
+        let data = from.data();
         meter.feed(Instant::now(), data.len());
+        match &mut held {
+            Some(held) if meter.is_answered() => held.drop(),
+            Some(held) => held.keep(|| from.piece(), data.len()),
+            None => {}
+        }
         if let Some(tee) = &mut tee {
             tee.data(data);
         }

@@ -1,10 +1,14 @@
-//! Which connections a worker has, so that they can be told to end.
+//! Which connections a worker has, so that they can be told to end, and ended.
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     future::poll_fn,
+    net::SocketAddr,
     task::{Poll, Waker},
 };
+
+use tokio::time::Instant;
 
 /// The connections of one worker.
 #[derive(Debug, Default)]
@@ -13,6 +17,17 @@ pub(super) struct Connections {
     /// Free places are none; a task is the same as long as it lives.
     tasks: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
+    /// How many there are at each address that clients connected to.
+    addresses: RefCell<HashMap<SocketAddr, usize>>,
+    /// Addresses of those where nothing is served any more.
+    gone: RefCell<HashMap<SocketAddr, Gone>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    since: Instant,
+    /// Its connections are not waited for any longer.
+    cut: bool,
 }
 
 /// A connection's place; dropping it gives it back.
@@ -20,20 +35,43 @@ pub(super) struct Connections {
 pub(super) struct Place<'a> {
     connections: &'a Connections,
     index: usize,
+    local: SocketAddr,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.connections.tasks.borrow_mut().get_mut(self.index) {
+        let connections = self.connections;
+        if let Some(place) = connections.tasks.borrow_mut().get_mut(self.index) {
             *place = None;
         }
-        self.connections.free.borrow_mut().push(self.index);
+        connections.free.borrow_mut().push(self.index);
+        let mut addresses = connections.addresses.borrow_mut();
+        if let Some(count) = addresses.get_mut(&self.local) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&self.local);
+                connections.gone.borrow_mut().remove(&self.local);
+            }
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Whether the connection is to end when it can.
+    pub(super) fn is_ending(&self) -> bool {
+        self.connections.is_ending(self.local)
+    }
+
+    /// Whether it is to end at once.
+    pub(super) fn is_cut(&self) -> bool {
+        let gone = self.connections.gone.borrow();
+        !gone.is_empty() && gone.get(&self.local).is_some_and(|it| it.cut)
     }
 }
 
 impl Connections {
-    /// The task of a new connection, which is woken when the worker stops.
-    pub(super) async fn enter(&self) -> Place<'_> {
+    /// The task of a new connection to this address, which is woken when the worker stops, or serves there no more.
+    pub(super) async fn enter(&self, local: SocketAddr) -> Place<'_> {
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let mut tasks = self.tasks.borrow_mut();
         let index = match self.free.borrow_mut().pop() {
@@ -44,20 +82,59 @@ impl Connections {
             }
         };
         tasks[index] = Some(waker);
+        *self.addresses.borrow_mut().entry(local).or_default() += 1;
         Place {
             connections: self,
             index,
+            local,
         }
     }
 
-    /// Whether connections are to end when they can.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.get()
+    /// Whether connections to this address are to end when they can.
+    pub(super) fn is_ending(&self, local: SocketAddr) -> bool {
+        if self.stopping.get() {
+            return true;
+        }
+        let gone = self.gone.borrow();
+        !gone.is_empty() && gone.contains_key(&local)
     }
 
     /// Tells every connection.
     pub(super) fn stop(&self) {
         self.stopping.set(true);
+        self.wake();
+    }
+
+    /// Tells the connections to addresses where nothing is served any more; says whether there are such that had not been
+    /// told before.
+    pub(super) fn tell_gone(&self, serves: impl Fn(SocketAddr) -> bool, now: Instant) -> bool {
+        let mut gone = self.gone.borrow_mut();
+        gone.retain(|local, _| !serves(*local));
+        let before = gone.len();
+        for local in self.addresses.borrow().keys().filter(|it| !serves(**it)) {
+            let new = Gone {
+                since: now,
+                cut: false,
+            };
+            gone.entry(*local).or_insert(new);
+        }
+        let more = gone.len() > before;
+        drop(gone);
+        if more {
+            self.wake();
+        }
+        more
+    }
+
+    /// Ends those that were told by then.
+    pub(super) fn cut(&self, told: Instant) {
+        for gone in self.gone.borrow_mut().values_mut() {
+            gone.cut |= gone.since <= told;
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
         for waker in self.tasks.borrow().iter().flatten() {
             waker.wake_by_ref();
         }

@@ -73,7 +73,7 @@ pub(super) async fn serve(
     worker.stats.requests.fetch_add(1, Relaxed);
     let mut record = Record::new(Instant::now(), head, down.client);
     record.span = worker.tracer.as_ref().map(|it| it.begin(&request.fields));
-    let keep = !worker.connections.is_stopping();
+    let keep = !worker.connections.is_ending(down.local);
     let mut reply = Reply::new(to, request, keep, &worker.stats);
     let current = worker.current();
     let routes = current.table.serving(down.local, down.is_tls());
@@ -90,7 +90,7 @@ pub(super) async fn serve(
             "the gateway has not read its configuration yet",
         )
         .into()),
-        (false, None) => Err(Refusal::keep(
+        (false, None) => Err(Refusal::close(
             Reason::NoListener,
             "nothing is served at this address and port",
         )
@@ -116,7 +116,8 @@ pub(super) async fn serve(
             record.reason = Some(reason);
             record.aborted = true;
             worker.stats.reason(reason);
-            if reply.ends_with_connection() {
+            // What a slow client did not take is not left to the kernel either.
+            if reply.ends_with_connection() || reason == Reason::SlowClient {
                 Next::Abort
             } else {
                 Next::Close { unread: true }
@@ -240,9 +241,9 @@ impl Running<'_> {
         let mirror = routes.mirror(index, || self.worker.turn());
         let mirror = mirror.and_then(|it| self.worker.group(current, it));
         let timeout = routes.listener.settings.request_timeout;
-        let v6 = down.local.ip().to_canonical().is_ipv6();
-        let tee = mirror
-            .and_then(|group| mirror::send(self.worker, group, request, (source, v6), timeout));
+        let client = (self.record.client, down.local);
+        let tee =
+            mirror.and_then(|group| mirror::send(self.worker, group, request, client, timeout));
         let subject = attempt::Subject {
             tee,
             worker: self.worker,

@@ -8,6 +8,7 @@ use std::fmt;
 mod name;
 
 pub(super) use name::Name;
+use name::reads_as;
 
 /// A piece of the text of a message.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -123,7 +124,7 @@ impl Fields {
         let same = move |it: &&Line| {
             it.live
                 && it.name == known
-                && (known != Name::Other || self.text(it.text).eq_ignore_ascii_case(name))
+                && (!known.text().is_empty() || self.text(it.text).eq_ignore_ascii_case(name))
         };
         self.lines.iter().filter(same).map(|it| self.text(it.value))
     }
@@ -167,21 +168,27 @@ impl Fields {
     /// Removes a field, whatever its name is.
     pub(super) fn remove_named(&mut self, name: &[u8]) -> bool {
         let known = Name::of(name);
-        if known != Name::Other {
+        if !known.text().is_empty() {
             return self.remove(known);
         }
         let mut found = false;
         for index in 0..self.lines.len() {
             let line = self.lines[index];
-            if line.live
-                && line.name == Name::Other
-                && self.text(line.text).eq_ignore_ascii_case(name)
-            {
+            if line.live && line.name == known && self.text(line.text).eq_ignore_ascii_case(name) {
                 self.lines[index].live = false;
                 found = true;
             }
         }
         found
+    }
+
+    /// Removes a field, whatever its name is, also where it has `_` in the place of `-`.
+    pub(super) fn remove_spellings(&mut self, name: &[u8]) {
+        for index in 0..self.lines.len() {
+            if reads_as(self.text(self.lines[index].text), name) {
+                self.lines[index].live = false;
+            }
+        }
     }
 
     /// Puts another value in the place of each value of a field; `None` removes that line.
@@ -268,6 +275,15 @@ mod tests {
         fields.set(Name::Host, b"b.example");
         assert_eq!(written(&fields), "Via: v\r\nhost: b.example\r\n");
         assert_eq!(fields.len(), 2);
+    }
+
+    #[test]
+    fn a_field_is_removed_in_each_of_its_spellings() {
+        let mut fields = sample();
+        fields.push(b"X_One", b"3");
+        fields.push(b"X_Two", b"4");
+        fields.remove_spellings(b"x-one");
+        assert_eq!(written(&fields), "Host: a\r\nVia: v\r\nX_Two: 4\r\n");
     }
 
     #[test]

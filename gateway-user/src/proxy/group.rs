@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    balance::{Balancer, Choice, Place, Rings},
+    balance::{Balancer, Choice, Joins, Place, Rings},
     keyed::Key,
     latency::Histogram,
     outlier::{Outcome, Pass},
@@ -29,6 +29,7 @@ use crate::ir::{Backend, Group};
 pub(super) struct Common {
     pub(super) peers: Peers,
     pub(super) rings: Rings,
+    pub(super) joins: Joins,
     /// Of the tokens in cookies.
     pub(super) key: Key,
     /// Times that workers tell each other count from here.
@@ -44,6 +45,7 @@ impl Common {
     pub(super) fn new(secret: &[u8]) -> Self {
         Self {
             peers: Peers::default(),
+            joins: Joins::default(),
             rings: Rings::new(crate::plan::ring_seed(&String::from_utf8_lossy(secret))),
             key: Key::of(secret, "sticky"),
             epoch: Instant::now(),
@@ -104,6 +106,7 @@ impl GroupState {
             workers,
             peers: &common.peers,
             rings: &common.rings,
+            joins: &common.joins,
         };
         let balancer = before.map(|it| it.balancer.borrow());
         let now = Instant::now();

@@ -65,7 +65,7 @@ pub(super) fn strip_request(request: &mut Request) {
         Name::Expect => !expects,
         Name::Upgrade => !upgrade,
         // Also where none is sent: a client must not tell of a certificate that it has not shown.
-        other => other.is_identity(),
+        other => other.is_identity() || other == Name::Disguised,
     });
     request.trailers = trailers;
 }
@@ -117,7 +117,7 @@ pub(super) fn prepare_request(request: &mut Request, listener: &Listener, down: 
     ] {
         let Some(header) = header else { continue };
         // Whoever has none must not claim one.
-        fields.remove_named(header.as_bytes());
+        fields.remove_spellings(header.as_bytes());
         if let Some(value) = value {
             fields.push(header.as_bytes(), value.as_bytes());
         }

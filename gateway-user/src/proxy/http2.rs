@@ -33,6 +33,8 @@ struct Shared {
     half: RefCell<Half>,
     /// Bytes of data and of fields: received, sent.
     bytes: Cell<(u64, u64)>,
+    /// Bytes of the body that the peer had room for.
+    taken: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl Sending {
         Self(Rc::new(Shared {
             half: RefCell::new(half),
             bytes: Cell::new((0, 0)),
+            taken: Cell::new(0),
         }))
     }
 
@@ -84,6 +87,11 @@ impl Sending {
             left => Half::Body { stream, left },
         };
         Self::new(half)
+    }
+
+    /// Bytes of the body that the peer had room for so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.0.taken.get()
     }
 
     /// Sends an interim head (1xx).
@@ -140,6 +148,7 @@ impl Sending {
         stream
             .send_data(Bytes::copy_from_slice(piece), last)
             .map_err(broken)?;
+        self.0.taken.set(self.0.taken.get() + piece.len() as u64);
         if last {
             *half = Half::Done;
         }
@@ -276,6 +285,11 @@ impl Receiving {
     /// The data of the last step.
     pub(super) fn data(&self) -> &[u8] {
         &self.piece
+    }
+
+    /// The same, to be kept.
+    pub(super) fn piece(&self) -> Bytes {
+        self.piece.clone()
     }
 
     /// Fields behind the body.

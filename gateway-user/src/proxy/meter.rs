@@ -10,6 +10,9 @@ use tokio::time::Instant;
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// An upload slower than this is a way to hold a place, not to send something.
 const LEAST_BYTES_PER_SECOND: u128 = 240;
+/// What a client takes of an answer that waits for it, at least, from one look to the next: less is a way to hold a
+/// place. Far below what many streams that share a slow link get each.
+const LEAST_TAKEN: u64 = 1024;
 
 /// What was waited for too long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,6 +23,8 @@ pub(super) enum Late {
     Upload,
     /// Any byte of the answer's body, to either side.
     Stall,
+    /// The client, which takes next to nothing of an answer that is there.
+    Taking,
 }
 
 /// The times of one attempt.
@@ -42,6 +47,10 @@ pub(super) struct Meter {
     answered: Cell<bool>,
     /// Bytes that the answer had moved at the last look.
     carried: Cell<u64>,
+    /// A piece of the answer is on its way to the client; otherwise the backend is waited for.
+    handing: Cell<bool>,
+    /// What the client had taken at the last look.
+    taken: Cell<Option<u64>>,
     /// The client waits to be told to go on.
     expecting: Cell<bool>,
 }
@@ -72,6 +81,8 @@ impl Meter {
             judged: Cell::new((now, 0, Duration::ZERO)),
             answered: Cell::new(false),
             carried: Cell::new(0),
+            handing: Cell::new(false),
+            taken: Cell::new(None),
             expecting: Cell::new(expects),
         }
     }
@@ -132,10 +143,23 @@ impl Meter {
         self.deadline.set(self.deadline.get().min(now + self.stall));
     }
 
+    /// A piece of the answer is handed to the client from now on, or the backend is waited for.
+    pub(super) fn hand(&self, handing: bool) {
+        self.handing.set(handing);
+    }
+
     /// The deadline has passed: what is late, or nothing, and the deadline was moved. `carried` are the bytes that the
-    /// answer has moved on either side.
-    pub(super) fn late(&self, now: Instant, carried: u64) -> Option<Late> {
+    /// answer has moved on either side, `taken` those that the client took.
+    pub(super) fn late(&self, now: Instant, carried: u64, taken: u64) -> Option<Late> {
         if self.answered.get() {
+            // A client that had room for so much at any time since the last look would not be waited for: a backend
+            // that is slow makes nobody late.
+            if let Some(before) = self.taken.replace(Some(taken))
+                && self.handing.get()
+                && taken.saturating_sub(before) < LEAST_TAKEN
+            {
+                return Some(Late::Taking);
+            }
             let before = self.carried.replace(carried);
             if before == carried && carried > 0 {
                 return Some(Late::Stall);
@@ -186,13 +210,13 @@ mod tests {
         let start = Instant::now();
         let none = meter(start, false, false);
         assert_eq!(none.deadline(), start + 4 * SECOND);
-        assert_eq!(none.late(start + 4 * SECOND, 0), Some(Late::Answer));
+        assert_eq!(none.late(start + 4 * SECOND, 0, 0), Some(Late::Answer));
         let some = meter(start, true, false);
         some.feed(start + 3 * SECOND, 100_000);
         some.upload_done(start + 3 * SECOND);
-        assert_eq!(some.late(start + 4 * SECOND, 0), None);
+        assert_eq!(some.late(start + 4 * SECOND, 0, 0), None);
         assert_eq!(some.deadline(), start + 7 * SECOND);
-        assert_eq!(some.late(start + 7 * SECOND, 0), Some(Late::Answer));
+        assert_eq!(some.late(start + 7 * SECOND, 0, 0), Some(Late::Answer));
     }
 
     #[test]
@@ -200,21 +224,21 @@ mod tests {
         let start = Instant::now();
         let stalls = meter(start, true, false);
         stalls.starve(start);
-        assert_eq!(stalls.late(start + 4 * SECOND, 0), Some(Late::Upload));
+        assert_eq!(stalls.late(start + 4 * SECOND, 0, 0), Some(Late::Upload));
         let drips = meter(start, true, false);
         for second in 0..4 {
             drips.starve(start + second * SECOND);
             drips.feed(start + (second + 1) * SECOND, 10);
         }
-        assert_eq!(drips.late(start + 4 * SECOND, 0), Some(Late::Upload));
+        assert_eq!(drips.late(start + 4 * SECOND, 0, 0), Some(Late::Upload));
         let moves = meter(start, true, false);
         for second in 0..4 {
             moves.starve(start + second * SECOND);
             moves.feed(start + (second + 1) * SECOND, 1000);
         }
-        assert_eq!(moves.late(start + 4 * SECOND, 0), None);
+        assert_eq!(moves.late(start + 4 * SECOND, 0, 0), None);
         let held = meter(start, true, false);
-        assert_eq!(held.late(start + 4 * SECOND, 0), Some(Late::Answer));
+        assert_eq!(held.late(start + 4 * SECOND, 0, 0), Some(Late::Answer));
     }
 
     #[test]
@@ -222,9 +246,30 @@ mod tests {
         let start = Instant::now();
         let meter = meter(start, false, false);
         meter.answer(start);
-        assert_eq!(meter.late(start + 4 * SECOND, 7), None);
-        assert_eq!(meter.late(start + 14 * SECOND, 8), None);
-        assert_eq!(meter.late(start + 24 * SECOND, 8), Some(Late::Stall));
+        assert_eq!(meter.late(start + 4 * SECOND, 7, 0), None);
+        assert_eq!(meter.late(start + 14 * SECOND, 8, 0), None);
+        assert_eq!(meter.late(start + 24 * SECOND, 8, 0), Some(Late::Stall));
+    }
+
+    #[test]
+    fn a_client_that_takes_next_to_nothing_is_late_unless_the_backend_is_waited_for() {
+        let start = Instant::now();
+        let meter = meter(start, false, false);
+        meter.answer(start);
+        meter.hand(true);
+        assert_eq!(meter.late(start + 4 * SECOND, 5000, 5000), None);
+        assert_eq!(
+            meter.late(start + 14 * SECOND, 6024, 6024),
+            None,
+            "just enough"
+        );
+        meter.hand(false);
+        assert_eq!(meter.late(start + 24 * SECOND, 6030, 6030), None);
+        meter.hand(true);
+        assert_eq!(
+            meter.late(start + 34 * SECOND, 9000, 7053),
+            Some(Late::Taking)
+        );
     }
 
     #[test]
@@ -232,7 +277,7 @@ mod tests {
         let start = Instant::now();
         let meter = meter(start, true, true);
         assert_eq!(meter.deadline(), start + SECOND);
-        assert_eq!(meter.late(start + SECOND, 0), None);
+        assert_eq!(meter.late(start + SECOND, 0, 0), None);
         assert!(!meter.is_expecting());
         assert_eq!(meter.deadline(), start + 5 * SECOND);
     }

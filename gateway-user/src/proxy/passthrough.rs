@@ -1,9 +1,12 @@
 //! TLS that ends in pods: a connection goes to a pod whole, its ClientHello included.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +19,7 @@ use super::{
     group::{GroupState, Picked},
     outlier::Outcome,
     reason::Reason,
-    upstream::Place,
+    upstream::{Place, Seat},
     wire::relay::{self, Ended, RelayOptions, Side},
     worker::{ListenerState, Worker},
 };
@@ -42,6 +45,7 @@ pub(super) async fn carry(
     down: &Downstream,
     asked: Asked<'_>,
 ) {
+    let place = worker.connections.enter(down.local).await;
     let (started, time) = (Instant::now(), SystemTime::now());
     let mut tried = Vec::new();
     let reached = reach(worker, down, &asked, &mut tried).await;
@@ -53,13 +57,24 @@ pub(super) async fn carry(
             (Some(reason), None)
         }
         // The pod is busy with it as long as `picked` lives.
-        Ok((mut pod, picked)) => {
+        Ok((mut pod, picked, _seat)) => {
             worker.stats.upstream_opened.fetch_add(1, Relaxed);
             let options = RelayOptions {
                 idle: worker.stall_timeout,
                 pipes: &worker.pipes,
             };
-            let outcome = relay::relay(&mut stream, &mut pod, &[], &[], options).await;
+            let outcome = {
+                let mut relay = pin!(relay::relay(&mut stream, &mut pod, &[], &[], options));
+                poll_fn(|cx| match place.is_cut() {
+                    true => Poll::Ready(None),
+                    false => relay.as_mut().poll(cx).map(Some),
+                })
+                .await
+            };
+            // Whose listener is gone was told to end, and had its time.
+            let Some(outcome) = outcome else {
+                return;
+            };
             bytes = (outcome.to_upstream, outcome.to_downstream);
             worker.stats.bytes(bytes.0, bytes.1);
             let reason = ended(outcome.ended, asked.sni);
@@ -118,7 +133,7 @@ async fn reach(
     down: &Downstream,
     asked: &Asked<'_>,
     tried: &mut Vec<usize>,
-) -> Result<(TcpStream, Picked), Reason> {
+) -> Result<(TcpStream, Picked, Seat), Reason> {
     let group = &asked.group;
     let now = Instant::now();
     let _begun = group.begin(now);
@@ -141,10 +156,15 @@ async fn reach(
             tls: false,
             client: named.then_some((down.client, down.local)),
         };
+        let Ok(seat) = worker.pool.seat(place, CONNECT_TIMEOUT).await else {
+            failed = Reason::BackendBusy;
+            tried.push(picked.index);
+            continue;
+        };
         match tokio::time::timeout(CONNECT_TIMEOUT, place.dial()).await {
             Ok(Ok(pod)) => {
                 group.note(&picked, Outcome::Fine);
-                return Ok((pod, picked));
+                return Ok((pod, picked, seat));
             }
             Ok(Err(_)) => failed = Reason::ConnectRefused,
             Err(_) => failed = Reason::ConnectTimeout,

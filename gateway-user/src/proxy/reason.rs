@@ -61,11 +61,15 @@ pub enum Reason {
     UnknownProtocol,
     /// A load balancer's connection began without a whole PROXY header.
     BadProxyHeader,
+    /// The client took next to nothing of an answer that was there.
+    SlowClient,
+    /// The backends have as many connections as they may, and none became free in time.
+    BackendBusy,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Starting,
         Self::NoListener,
         Self::NoRule,
@@ -92,6 +96,8 @@ impl Reason {
         Self::Flood,
         Self::UnknownProtocol,
         Self::BadProxyHeader,
+        Self::SlowClient,
+        Self::BackendBusy,
     ];
 
     /// The value of `x-fleetgate-reason` and of the metric label.
@@ -123,6 +129,8 @@ impl Reason {
             Self::Flood => "flood",
             Self::UnknownProtocol => "unknown-protocol",
             Self::BadProxyHeader => "bad-proxy-header",
+            Self::SlowClient => "slow-client",
+            Self::BackendBusy => "backend-busy",
         }
     }
 
@@ -133,6 +141,7 @@ impl Reason {
             Self::Starting
             | Self::NoServer
             | Self::Overloaded
+            | Self::BackendBusy
             | Self::RuleRefused
             | Self::RateLimited => StatusCode::SERVICE_UNAVAILABLE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -145,7 +154,8 @@ impl Reason {
             | Self::ClientGone
             | Self::HandshakeFailed
             | Self::Flood
-            | Self::BadProxyHeader => StatusCode::REQUEST_TIMEOUT,
+            | Self::BadProxyHeader
+            | Self::SlowClient => StatusCode::REQUEST_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,

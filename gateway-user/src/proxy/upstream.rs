@@ -1,5 +1,6 @@
 //! Connections to backends: opened, kept for the next request, and looked at before they are used again.
 
+mod budget;
 pub(super) mod shared;
 
 use std::{
@@ -17,6 +18,8 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
 use tokio_rustls::TlsConnector;
 
+use self::budget::{Budget, Grant};
+pub(super) use self::budget::{Most, Seat};
 use super::{
     buffer::{Buffer, Spare},
     io::Io,
@@ -29,6 +32,8 @@ use crate::tls::{self, client::Spoken};
 pub(super) struct PoolLimits {
     pub(super) idle_per_backend: usize,
     pub(super) idle_timeout: Duration,
+    /// Of one worker.
+    pub(super) most: Most,
 }
 
 /// Where a connection leads.
@@ -79,6 +84,8 @@ pub(super) struct Upstream {
     pub(super) reused: bool,
     /// The backend takes all of it for one client's.
     pub(super) named: bool,
+    /// It counts as long as it is there.
+    pub(super) seat: Seat,
 }
 
 /// Connections that wait for a request, with the time since when.
@@ -92,6 +99,7 @@ pub(super) struct Pool {
     tls: Arc<rustls::ClientConfig>,
     limits: PoolLimits,
     spare: Rc<Spare>,
+    budget: Rc<Budget>,
     closed: Cell<bool>,
 }
 
@@ -102,6 +110,7 @@ impl Pool {
             tls: tls::client::backends(Spoken::Http1),
             limits,
             spare: Rc::clone(spare),
+            budget: Budget::new(limits.most),
             closed: Cell::new(false),
         }
     }
@@ -145,11 +154,14 @@ impl Pool {
         {
             return;
         }
+        upstream.buffer.release();
+        upstream.reused = true;
+        let Some(upstream) = self.budget.hand_over(upstream) else {
+            return;
+        };
         let mut idle = self.idle.borrow_mut();
         let stack = idle.entry((upstream.address, upstream.tls)).or_default();
         if stack.len() < self.limits.idle_per_backend {
-            upstream.buffer.release();
-            upstream.reused = true;
             stack.push((upstream, now));
         }
     }
@@ -171,7 +183,41 @@ impl Pool {
         self.idle.borrow_mut().clear();
     }
 
-    /// Opens a connection.
+    /// A place for one connection more, or one that became free while waiting for it, by now or within `patience`.
+    /// It fails with `ResourceBusy`.
+    async fn grant(&self, place: Place, patience: Duration) -> io::Result<Grant> {
+        let key = (place.address, place.tls);
+        loop {
+            if let Some(seat) = self.budget.claim(key) {
+                return Ok(Grant::Seat(seat));
+            }
+            // Connections of other backends that nobody uses make room.
+            if !(self.budget.is_spent() && self.close_one()) {
+                break;
+            }
+        }
+        let busy = || io::Error::from(io::ErrorKind::ResourceBusy);
+        let queued = self.budget.queue(key, place.client.is_some());
+        let grant = tokio::time::timeout(patience, queued.ok_or_else(busy)?).await;
+        grant.map_err(|_| busy())?.map_err(|_| busy())
+    }
+
+    /// Closes a connection that waits for a request; false if there is none.
+    fn close_one(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let stack = idle.values_mut().find(|it| !it.is_empty());
+        stack.is_some_and(|it| it.pop().is_some())
+    }
+
+    /// A place for a connection of which this pool learns nothing more.
+    pub(super) async fn seat(&self, place: Place, patience: Duration) -> io::Result<Seat> {
+        match self.grant(place, patience).await? {
+            Grant::Seat(seat) => Ok(seat),
+            Grant::Upstream(upstream) => Ok(upstream.seat),
+        }
+    }
+
+    /// Opens a connection, or yields one that became free while waiting for a place.
     pub(super) async fn connect(
         &self,
         place: impl Into<Place>,
@@ -183,6 +229,10 @@ impl Pool {
             tls,
             client,
         } = place;
+        let seat = match self.grant(place, patience).await? {
+            Grant::Seat(seat) => seat,
+            Grant::Upstream(upstream) => return Ok(*upstream),
+        };
         let connect = async {
             let stream = place.dial().await?;
             if !tls {
@@ -205,6 +255,7 @@ impl Pool {
             tls,
             reused: false,
             named: client.is_some(),
+            seat,
         })
     }
 }

@@ -77,6 +77,10 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) pool: PoolLimits,
     pub(super) stall_timeout: Duration,
+    /// How long connections to a listener that is gone may go on.
+    pub(super) drain_timeout: Duration,
+    /// Tells of each new table.
+    pub(super) updated: watch::Receiver<()>,
     /// `Some(grace)` once the proxy stops.
     pub(super) stop: watch::Receiver<Option<Duration>>,
 }
@@ -267,6 +271,20 @@ impl Worker {
         }
     }
 
+    /// Tells connections to listeners that are gone to end, and ends them after `drain`.
+    fn retire(self: &Rc<Self>, drain: Duration) {
+        let table = Arc::clone(&self.current().table);
+        let now = Instant::now();
+        let serves = |local| table.starting || table.any(local).is_some();
+        if self.connections.tell_gone(serves, now) {
+            let worker = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(drain).await;
+                worker.connections.cut(now);
+            });
+        }
+    }
+
     fn sweep(&self) {
         let now = Instant::now();
         self.pool.sweep(now);
@@ -284,6 +302,7 @@ pub(super) async fn run(
 ) {
     let worker = Rc::new(Worker::new(index, &shared, eyes));
     let mut stop = shared.stop.clone();
+    let mut updated = shared.updated.clone();
     let mut hand_over = tokio::time::interval(HAND_OVER);
     hand_over.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
@@ -294,6 +313,7 @@ pub(super) async fn run(
             accepted = next(listener_v6.as_ref()) => accept(&worker, &shared, accepted).await,
             now = hand_over.tick(), if worker.log.borrow().is_on() => worker.log.borrow_mut().flush_if_due(now.into_std()),
             _ = sweep.tick() => worker.sweep(),
+            Ok(()) = updated.changed() => worker.retire(shared.drain_timeout),
             _ = stop.changed() => break,
         }
     }

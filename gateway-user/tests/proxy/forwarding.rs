@@ -180,6 +180,43 @@ fn hop_by_hop_fields_end_at_the_proxy_in_both_directions() {
 }
 
 #[test]
+fn what_a_pod_could_take_for_a_field_of_the_gateway_does_not_pass_and_other_underscores_do() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = Gateway::to(&origin);
+    gateway.change(|listener| listener.settings.h2c = true);
+    let claims = [
+        "X_Forwarded_For",
+        "x-forwarded_proto",
+        "SLB_ID",
+        "X_Forwarded_ClientCert_SubjectDN",
+        "Content_Length",
+        "Transfer_Encoding",
+    ];
+    let lines = |name: &str| claims.map(|it| format!("{it}: 7\r\n")).concat() + name + ": 7\r\n";
+    let mut client = gateway.client();
+    assert_eq!(client.get_with("/", &lines("user_id")).status, 200);
+    crate::http2::with(&gateway.proxy, async |send| {
+        let mut request = http::Request::get("http://a/");
+        for name in claims {
+            request = request.header(name, "7");
+        }
+        let request = request.header("user_id", "7").body(()).unwrap();
+        let mut send = send.ready().await.unwrap();
+        let (response, _) = send.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+    let seen = origin.seen();
+    assert_eq!(seen.len(), 2);
+    for seen in seen {
+        for claim in claims {
+            assert!(seen.header(claim).is_empty(), "{claim}: {}", seen.head);
+        }
+        assert_eq!(seen.header("user_id"), ["7"]);
+        assert_eq!(seen.header("x-forwarded-for"), ["127.0.0.1"]);
+    }
+}
+
+#[test]
 fn forwarded_headers_follow_the_listener() {
     let origin = Origin::fixed(ok(""));
     let mut gateway = Gateway::to(&origin);

@@ -417,3 +417,187 @@ fn a_backend_that_accepts_no_connection_is_a_504_within_the_request_timeout() {
     );
     assert!(started.elapsed() < Duration::from_secs(2));
 }
+
+/// A gateway of one worker that opens so many connections to a pod.
+fn bounded(connections: usize, origin: &Origin) -> Gateway {
+    Gateway::with(
+        ProxyConfig {
+            workers: 1,
+            connections_per_backend: connections,
+            ..ProxyConfig::default()
+        },
+        vec![rule(group("web", vec![backend("c1", origin.address, 1)]))],
+    )
+}
+
+#[test]
+fn requests_beyond_the_connections_to_a_pod_wait_for_one_in_turn() {
+    let origin = Origin::answering(|seen, stream| {
+        thread::sleep(Duration::from_millis(20));
+        stream.write_all(&ok(seen.line()))
+    });
+    let gateway = bounded(2, &origin);
+    let mut clients: Vec<_> = (0..20).map(|_| gateway.client()).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /{at} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        // One after the other, so that the order is known.
+        eventually("it is read", || gateway.stats().requests == at as u64 + 1);
+    }
+    for (at, client) in clients.iter_mut().enumerate() {
+        let reply = client.reply().unwrap();
+        assert_eq!(reply.text(), format!("GET /{at} HTTP/1.1"));
+    }
+    assert_eq!(origin.connections(), 2);
+    let seen = origin.seen();
+    let order: Vec<usize> = seen
+        .iter()
+        .map(|it| it.line()[5..].split(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(
+        order
+            .iter()
+            .enumerate()
+            .all(|(at, it)| it.abs_diff(at) <= 1),
+        "{order:?}"
+    );
+}
+
+#[test]
+fn a_request_that_gets_no_connection_in_time_is_a_503_that_says_so_and_the_pod_is_not_blamed() {
+    let origin = Origin::answering(|seen, stream| {
+        if seen.line().contains("/long") {
+            thread::sleep(Duration::from_secs(1));
+        }
+        stream.write_all(&ok("ok"))
+    });
+    let mut gateway = bounded(1, &origin);
+    gateway.change(|site| site.settings.request_timeout = Duration::from_millis(300));
+    let mut long = gateway.client();
+    long.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is under way", || origin.seen().len() == 1);
+    // Its own deadline is not that of the next one.
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(long.reply().unwrap().status, 504);
+    assert_eq!(
+        client.reply().unwrap().status,
+        200,
+        "that one's end is a place"
+    );
+    gateway.change(|site| site.settings.request_timeout = Duration::from_secs(2));
+    long.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is under way", || origin.seen().len() == 3);
+    gateway.change(|site| site.settings.request_timeout = Duration::from_millis(100));
+    for _ in 0..4 {
+        let reply = client.get("/");
+        assert_eq!(
+            (reply.status, reply.reason().as_str()),
+            (503, "backend-busy")
+        );
+    }
+    assert_eq!(long.reply().unwrap().status, 200);
+    assert_eq!(client.get("/").status, 200);
+}
+
+/// How long what is under way at a listener that goes has.
+const DRAIN: Duration = Duration::from_millis(700);
+
+/// A gateway whose pod answers after a while, opens tunnels that echo, or never answers, as the path says.
+fn draining() -> (Gateway, Origin) {
+    let origin = Origin::raw(|seen, stream| {
+        let mut reader = std::io::BufReader::new(stream.try_clone()?);
+        loop {
+            let head = super::support::read_head(&mut reader)?;
+            let (soon, tunnel) = (head.contains("/soon"), head.contains("/tunnel"));
+            let request = super::support::Seen {
+                head,
+                ..Default::default()
+            };
+            seen.lock().unwrap().push(request);
+            if soon {
+                thread::sleep(Duration::from_millis(200));
+                stream.write_all(&ok("in time"))?;
+            } else if tunnel {
+                stream.write_all(
+                    b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+                )?;
+                std::io::copy(&mut reader, stream)?;
+            }
+        }
+    });
+    let config = ProxyConfig {
+        workers: 1,
+        drain_timeout: DRAIN,
+        ..ProxyConfig::default()
+    };
+    let backends = vec![backend("c1", origin.address, 1)];
+    let mut gateway = Gateway::with(config, vec![rule(group("web", backends))]);
+    gateway.change(|site| site.settings.h2c = true);
+    (gateway, origin)
+}
+
+#[test]
+fn what_is_under_way_at_a_listener_that_goes_has_the_drain_timeout_to_end() {
+    let (gateway, origin) = draining();
+    let mut idle = gateway.client();
+    let [mut soon, mut never, mut tunnel] = ["/soon", "/never", "/tunnel"].map(|path| {
+        let mut client = gateway.client();
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
+        ));
+        client
+    });
+    assert_eq!(tunnel.reply().unwrap().status, 101);
+    let outcome = super::http2::with(&gateway.proxy, async |send| {
+        let mut send = send.ready().await.unwrap();
+        let asked = http::Request::get("http://a/never").body(()).unwrap();
+        let (response, _) = send.send_request(asked, true).unwrap();
+        while origin.seen().len() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        gateway
+            .proxy
+            .update(gateway_user::proxy::RouteTable::default());
+        let gone = Instant::now();
+        assert_eq!(idle.rest(), "", "an idle connection ends at once");
+        tunnel.send("still");
+        let mut word = [0; 5];
+        assert_eq!(tunnel.read_some(&mut word).unwrap(), 5);
+        let reply = soon.reply().unwrap();
+        assert_eq!(
+            (reply.text().as_str(), reply.header("connection")),
+            ("in time", vec!["close".to_owned()])
+        );
+        assert!(gone.elapsed() < DRAIN, "too slow a machine for this test");
+        (response.await.map(drop), gone)
+    });
+    assert!(outcome.0.is_err(), "a stream is cut");
+    assert!(outcome.1.elapsed() >= DRAIN, "but not before");
+    assert!(never.reply().is_err() && tunnel.reply().is_err());
+    eventually("nothing is held", || {
+        gateway.stats().active_connections == 0
+    });
+}
+
+#[test]
+fn a_listener_that_comes_back_in_time_ends_nobody() {
+    let (mut gateway, origin) = draining();
+    let mut tunnel = gateway.client();
+    tunnel.send("GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(tunnel.reply().unwrap().status, 101);
+    gateway
+        .proxy
+        .update(gateway_user::proxy::RouteTable::default());
+    let mut client = gateway.client();
+    let reply = client.get("/");
+    assert_eq!(
+        (reply.status, reply.header("connection")),
+        (404, vec!["close".to_owned()])
+    );
+    gateway.publish();
+    thread::sleep(DRAIN + Duration::from_millis(100));
+    tunnel.send("still");
+    let mut word = [0; 5];
+    assert_eq!(tunnel.read_some(&mut word).unwrap(), 5);
+    drop(origin);
+}

@@ -4,6 +4,7 @@ use std::{
     io::{self, IsTerminal},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
@@ -221,6 +222,9 @@ pub struct RunArgs {
     /// Threads of the proxy [default: one for each CPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub proxy_workers: Option<u16>,
+    /// Seconds that requests, streams and tunnels of the proxy get to end when the agent stops or their listener goes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=3600))]
+    pub drain_timeout: u16,
 }
 
 fn fleet(text: &str) -> Result<Access, String> {
@@ -303,6 +307,7 @@ impl From<RunArgs> for Options {
             }),
             ring_secret: args.ring_secret,
             proxy_workers: args.proxy_workers.map_or(0, usize::from),
+            drain_timeout: Duration::from_secs(args.drain_timeout.into()),
         }
     }
 }

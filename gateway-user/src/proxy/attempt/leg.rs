@@ -2,40 +2,76 @@
 
 use std::{
     future::poll_fn,
+    io,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
+use tokio::time::Instant;
 
 use super::Failure;
-use crate::proxy::{
-    body::{Incoming, Outgoing},
-    buffer::Buffer,
-    framing::{Framing, answer, body::Body},
-    h1::{Coding, Sink, Source},
-    http2::{Receiving, Sending, convert},
-    io::Io,
-    message::{Request, Response},
-    reason::{Reason, Refusal},
-    upstream::Upstream,
+use crate::{
+    ir::BackendProtocol,
+    proxy::{
+        body::{Incoming, Outgoing},
+        buffer::Buffer,
+        framing::{Framing, answer, body::Body},
+        h1::{Coding, Sink, Source},
+        http2::{Receiving, Sending, convert},
+        io::Io,
+        message::{Request, Response},
+        reason::{Reason, Refusal},
+        upstream::{Place, Upstream, shared::Line},
+        worker::Worker,
+    },
 };
 
 /// A way to a backend.
 #[derive(Debug)]
-pub(super) enum Leg {
+pub(in crate::proxy) enum Leg {
     /// A connection for this request alone.
     Own(Upstream),
     /// A stream of a connection.
-    Shared {
-        send: SendRequest<Bytes>,
-        reused: bool,
-    },
+    Shared { line: Line, reused: bool },
 }
 
 impl Leg {
-    pub(super) fn shared(send: SendRequest<Bytes>) -> Self {
-        Self::Shared { send, reused: true }
+    /// One that is there and has served before; `certain` looks into the socket too.
+    pub(in crate::proxy) fn kept(
+        worker: &Worker,
+        place: Place,
+        protocol: BackendProtocol,
+        now: Instant,
+        certain: bool,
+    ) -> Option<Self> {
+        match protocol {
+            BackendProtocol::Grpc => {
+                let line = worker.shared.take(place.address)?;
+                Some(Self::Shared { line, reused: true })
+            }
+            BackendProtocol::Http | BackendProtocol::Https => {
+                worker.pool.take(place, now, certain).map(Self::Own)
+            }
+        }
+    }
+
+    /// A new one.
+    pub(in crate::proxy) async fn open(
+        worker: &Worker,
+        place: Place,
+        protocol: BackendProtocol,
+        patience: Duration,
+    ) -> io::Result<Self> {
+        match protocol {
+            BackendProtocol::Grpc => {
+                let connected = worker.shared.connect(place.address, patience).await;
+                connected.map(|(line, reused)| Self::Shared { line, reused })
+            }
+            BackendProtocol::Http | BackendProtocol::Https => {
+                worker.pool.connect(place, patience).await.map(Self::Own)
+            }
+        }
     }
 
     /// It has served a request before.
@@ -47,7 +83,7 @@ impl Leg {
     }
 
     /// Begins the request; the head may wait for more to be written with it.
-    pub(super) fn begin(
+    pub(in crate::proxy) fn begin(
         &mut self,
         request: &Request,
     ) -> Result<(Outgoing<'_>, Answers<'_>), Failure> {
@@ -64,13 +100,13 @@ impl Leg {
                 };
                 Ok((Outgoing::h1(head(request, Sink::new(io, out))), answers))
             }
-            Self::Shared { send, .. } => {
+            Self::Shared { line, .. } => {
                 let head = convert::to_request(request, "http").ok_or(Refusal::close(
                     Reason::BadRequest,
                     "the request cannot be told in HTTP/2",
                 ))?;
-                let begun = send.send_request(head, !request.has_body());
-                let (response, stream) = begun.map_err(|_| Failure::Closed)?;
+                let begun = line.send.send_request(head, !request.has_body());
+                let (response, stream) = begun.map_err(|_| Failure::Unprocessed)?;
                 let left = match request.framing {
                     Framing::Fixed(left) => Some(left),
                     Framing::Chunked | Framing::Stream => None,
@@ -83,7 +119,7 @@ impl Leg {
 }
 
 /// Where an answer comes from.
-pub(super) enum Answers<'a> {
+pub(in crate::proxy) enum Answers<'a> {
     Own {
         io: &'a Io,
         buffer: &'a mut Buffer,
@@ -96,7 +132,7 @@ pub(super) enum Answers<'a> {
 
 impl Answers<'_> {
     /// The next head, and the body behind it.
-    pub(super) async fn next(
+    pub(in crate::proxy) async fn next(
         &mut self,
         is_head: bool,
         response: &mut Response,
@@ -128,7 +164,7 @@ impl Answers<'_> {
 }
 
 /// Reads until the head of an answer is whole; its length.
-pub(in crate::proxy) fn poll_head(
+fn poll_head(
     io: &Io,
     buffer: &mut Buffer,
     before: u64,
@@ -159,8 +195,9 @@ pub(in crate::proxy) fn poll_head(
 pub(super) fn broken_stream(err: h2::Error) -> Failure {
     tracing::debug!(error = %err, "a backend ended a stream without an answer");
     match err.reason() {
-        // RFC 9113 section 8.7: not processed at all.
-        Some(h2::Reason::REFUSED_STREAM) => Failure::Closed,
+        // RFC 9113 section 8.7: not processed at all. A stream that a GOAWAY ends is above the last one it names.
+        Some(h2::Reason::REFUSED_STREAM) => Failure::Unprocessed,
+        _ if err.is_go_away() && err.is_remote() => Failure::Unprocessed,
         _ if err.is_io() || err.is_go_away() => Failure::Closed,
         _ => Refusal::keep(
             Reason::BadResponse,
@@ -180,7 +217,7 @@ pub(super) fn malformed(unreadable: answer::Unreadable) -> Failure {
 }
 
 /// Writes the head of a request to a backend.
-pub(in crate::proxy) fn head<'a>(request: &Request, mut sink: Sink<'a>) -> Sink<'a> {
+fn head<'a>(request: &Request, mut sink: Sink<'a>) -> Sink<'a> {
     let coding = match request.framing {
         Framing::Fixed(0) => Coding::None,
         Framing::Fixed(_) => Coding::Plain,

@@ -39,6 +39,7 @@ fn group(weights: &[u32], scheduler: Scheduler) -> Group {
 struct Node {
     peers: Peers,
     rings: Rings,
+    joins: Joins,
     now: Instant,
 }
 
@@ -47,6 +48,7 @@ impl Node {
         Self {
             peers: Peers::default(),
             rings: Rings::new(7),
+            joins: Joins::default(),
             now: Instant::now(),
         }
     }
@@ -57,7 +59,9 @@ impl Node {
             workers: 4,
             peers: &self.peers,
             rings: &self.rings,
+            joins: &self.joins,
         };
+        self.joins.update([group].into_iter(), self.now);
         Balancer::new(group, place, before, self.now)
     }
 
@@ -307,6 +311,10 @@ fn a_pod_that_joins_starts_with_a_tenth_and_has_its_share_in_the_end() {
         let even = count(300, 3, |_| balancer.pick(&less, &node.choice(0), |_| true));
         assert_eq!(even, [100; 3], "nobody starts slowly with the process");
         balancer = node.balancer(&all, 0, Some(&balancer));
+        // To a worker that has not met the group it is as new.
+        let mut other = node.balancer(&all, 1, None);
+        let had = count(310, 4, |_| other.pick(&all, &node.choice(0), |_| true));
+        assert!(had[3].abs_diff(10) <= 2, "{had:?}");
         // Another change in between makes nobody start anew.
         let half = Duration::from_secs(50);
         for (wait, expected) in [(Duration::ZERO, 10_u32), (half, 55), (half, 100)] {

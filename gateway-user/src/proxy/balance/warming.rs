@@ -31,6 +31,11 @@ impl Warm {
             credit: Cell::new(0.5),
         }
     }
+
+    /// The same, of a pod that joined then.
+    pub(super) fn joined(self, since: Instant) -> Self {
+        Self { since, ..self }
+    }
 }
 
 impl Warming {

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -14,6 +15,7 @@ use super::Downstream;
 use crate::proxy::{
     body::{Incoming, Outgoing},
     buffer::Buffer,
+    connections::Place,
     exchange::{self, Next},
     framing::{bad, body::Body, head},
     h1::{Sink, Source},
@@ -59,6 +61,16 @@ enum NoRequest {
     Http2,
 }
 
+/// How serving ended.
+enum End {
+    /// The connection is done with.
+    Over,
+    /// Its time was over, whatever was under way: what the client has may not be whole.
+    Cut,
+    /// The client speaks HTTP/2.
+    Http2,
+}
+
 /// RFC 9113 section 3.4: how a client that speaks HTTP/2 begins. The first line alone is enough to know it by.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
@@ -87,33 +99,46 @@ impl Connection {
     /// Serves to the end of the connection.
     pub(in crate::proxy) async fn serve(mut self) {
         let worker = Rc::clone(&self.worker);
-        let _place = worker.connections.enter().await;
+        let place = worker.connections.enter(self.down.local).await;
+        let end = {
+            let mut served = pin!(self.serve_at(&place));
+            poll_fn(|cx| match place.is_cut() {
+                true => Poll::Ready(End::Cut),
+                false => served.as_mut().poll(cx),
+            })
+            .await
+        };
+        self.count();
+        match end {
+            End::Over => {}
+            End::Cut => self.io.close_abruptly(),
+            End::Http2 => {
+                drop(place);
+                let ahead = self.buffer.bytes().to_vec();
+                let Self {
+                    io,
+                    down,
+                    idle_timeout,
+                    count,
+                    ..
+                } = self;
+                let io = (io, ahead);
+                super::h2::serve(Rc::clone(&worker), io, down, idle_timeout, count).await;
+            }
+        }
+    }
+
+    async fn serve_at(&mut self, place: &Place<'_>) -> End {
+        let worker = Rc::clone(&self.worker);
         loop {
-            let next = match self.request().await {
+            let next = match self.request(place).await {
                 Ok(mut messages) => {
                     let next = self.exchange(&mut messages).await;
                     worker.messages.put(messages);
                     next
                 }
                 Err(NoRequest::Over) => break,
-                Err(NoRequest::Http2) => {
-                    let ahead = self.buffer.bytes().to_vec();
-                    let Self {
-                        io,
-                        down,
-                        idle_timeout,
-                        count,
-                        ..
-                    } = self;
-                    return super::h2::serve(
-                        worker.clone(),
-                        (io, ahead),
-                        down,
-                        idle_timeout,
-                        count,
-                    )
-                    .await;
-                }
+                Err(NoRequest::Http2) => return End::Http2,
                 Err(NoRequest::Refused(refusal)) => {
                     worker.stats.reason(refusal.reason);
                     worker.stats.response(refusal.reason.status().as_u16());
@@ -151,11 +176,11 @@ impl Connection {
                 }
             }
         }
-        self.count();
+        End::Over
     }
 
     /// Waits for a request and reads its head.
-    async fn request(&mut self) -> Result<Pair, NoRequest> {
+    async fn request(&mut self, place: &Place<'_>) -> Result<Pair, NoRequest> {
         let mut scan = head::Scan::default();
         let mut empty_lines = 0;
         let idle_until = Instant::now() + self.idle_timeout;
@@ -215,7 +240,7 @@ impl Connection {
                 }
                 // A lone CR may be half of an empty line.
                 if matches!(buffer.bytes(), [] | b"\r") {
-                    if worker.connections.is_stopping() {
+                    if place.is_ending() {
                         return Poll::Ready(Err(NoRequest::Over));
                     }
                     ready!(timer.poll(cx, idle_until));

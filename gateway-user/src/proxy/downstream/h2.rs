@@ -43,7 +43,7 @@ const LOCAL_RESETS: usize = 64;
 const MALFORMED: u32 = 20;
 /// Who is told why the connection ends has this long to read it.
 const CALMED: Duration = Duration::from_secs(1);
-/// Who was told to go away and does not.
+/// Who was told to go away, has no stream open, and does not.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Serves to the end of the connection.
@@ -54,7 +54,7 @@ pub(in crate::proxy) async fn serve(
     idle_timeout: Duration,
     count: ConnectionCount,
 ) {
-    let _place = worker.connections.enter().await;
+    let place = worker.connections.enter(down.local).await;
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(STREAMS)
@@ -102,7 +102,10 @@ pub(in crate::proxy) async fn serve(
                 if let Poll::Ready(accepted) = connection.poll_accept(cx) {
                     return Poll::Ready(accepted);
                 }
-                if worker.connections.is_stopping() && !told {
+                if place.is_cut() {
+                    return Poll::Ready(None);
+                }
+                if place.is_ending() && !told {
                     told = true;
                     idle_since = Instant::now();
                     connection.graceful_shutdown();
@@ -113,7 +116,8 @@ pub(in crate::proxy) async fn serve(
                     (false, true) => DRAIN,
                     (false, false) => idle.get(),
                 };
-                if open.get() > 0 && !told {
+                // Streams have deadlines of their own, and tunnels that of the drain.
+                if open.get() > 0 && !calmed {
                     idle_since = Instant::now();
                 }
                 ready!(timer.poll(cx, idle_since + span));

@@ -7,18 +7,20 @@ macro_rules! names {
         pub(in crate::proxy) enum Name {
             /// Any other.
             Other,
+            /// A claim, or what delimits a body, but for `_` in the place of `-`.
+            Disguised,
             $(#[doc = $text] $variant,)*
         }
 
         impl Name {
-            /// Every name but `Other`.
+            /// Every name with a text.
             #[cfg(test)]
             const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// In lower case; empty for `Other`.
+            /// In lower case; empty for `Other` and `Disguised`.
             pub(in crate::proxy) const fn text(self) -> &'static str {
                 match self {
-                    Self::Other => "",
+                    Self::Other | Self::Disguised => "",
                     $(Self::$variant => $text,)*
                 }
             }
@@ -95,7 +97,8 @@ impl Name {
         self.is_identity()
             || matches!(
                 self,
-                Self::Cookie
+                Self::Disguised
+                    | Self::Cookie
                     | Self::SetCookie
                     | Self::SlbId
                     | Self::ForwardedFor
@@ -104,6 +107,12 @@ impl Name {
                     | Self::ForwardedProto
                     | Self::ForwardedClientPort
             )
+    }
+
+    /// Whether a CGI or WSGI pod takes a field for this one, and believes what only the proxy says.
+    fn is_disguise(self, name: &[u8]) -> bool {
+        let told = matches!(self, Self::ContentLength | Self::TransferEncoding) || self.is_claim();
+        told && reads_as(name, self.text().as_bytes())
     }
 
     /// Compares without regard to case.
@@ -160,8 +169,20 @@ impl Name {
         let found = candidates
             .iter()
             .find(|it| name.eq_ignore_ascii_case(it.text().as_bytes()));
-        found.copied().unwrap_or(Other)
+        match found {
+            Some(found) => *found,
+            None if candidates.iter().any(|it| it.is_disguise(name)) => Disguised,
+            None => Other,
+        }
     }
+}
+
+/// Whether a name is this one where `_` is the same as `-` (RFC 3875 section 4.1.18), without regard to case.
+pub(super) fn reads_as(name: &[u8], meant: &[u8]) -> bool {
+    let same = |(byte, meant): (&u8, &u8)| {
+        byte.eq_ignore_ascii_case(meant) || (*byte == b'_' && *meant == b'-')
+    };
+    name.len() == meant.len() && name.iter().zip(meant).all(same)
 }
 
 #[cfg(test)]
@@ -174,8 +195,28 @@ mod tests {
             assert_eq!(Name::of(name.text().as_bytes()), *name);
             assert_eq!(Name::of(name.text().to_ascii_uppercase().as_bytes()), *name);
         }
-        for other in ["", "x", "hosts", "hast", "x-forwarded-foo"] {
+        for other in [
+            "",
+            "x",
+            "hosts",
+            "hast",
+            "x-forwarded-foo",
+            "user_agent",
+            "x_one",
+        ] {
             assert_eq!(Name::of(other.as_bytes()), Name::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_claim_with_underscores_is_one_in_disguise() {
+        for name in [
+            "x_forwarded_for",
+            "X-Forwarded_Proto",
+            "SLB_ID",
+            "content_length",
+        ] {
+            assert_eq!(Name::of(name.as_bytes()), Name::Disguised, "{name}");
         }
     }
 }

@@ -41,6 +41,11 @@ impl<'a> Sink<'a> {
         }
     }
 
+    /// What it writes to.
+    pub(in crate::proxy) fn io(&self) -> &'a Io {
+        self.io
+    }
+
     /// Begins a message whose head `write` writes.
     pub(in crate::proxy) fn head(&mut self, coding: Coding, write: impl FnOnce(&mut Vec<u8>)) {
         write(self.out);

@@ -139,6 +139,19 @@ fn share(gateway: &Gateway, origins: &[Origin], requests: usize) -> f64 {
 }
 
 #[test]
+fn a_new_pod_is_as_new_to_workers_that_have_not_met_its_group() {
+    let origins = numbered(3);
+    let policy = Policy {
+        slow_start: Some(Duration::from_secs(100_000)),
+        ..Policy::default()
+    };
+    let mut gateway = Gateway::start(vec![rule(pods(&origins[..2], policy.clone()))]);
+    gateway.change(|site| site.rules[0].group = pods(&origins, policy));
+    let first = share(&gateway, &origins, 200);
+    assert!(first > 0.0 && first < 0.15, "{first}");
+}
+
+#[test]
 fn a_new_pod_gets_a_small_share_at_first_and_its_full_share_in_the_end() {
     let origins = numbered(3);
     let slowly = |over| Policy {

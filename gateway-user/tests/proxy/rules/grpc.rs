@@ -4,21 +4,29 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use bytes::Bytes;
 use gateway_user::ir::{BackendProtocol, Policy};
-use h2::{Reason, client::SendRequest};
+use h2::{
+    Reason, SendStream,
+    client::{ResponseFuture, SendRequest},
+};
 use http::{HeaderMap, Request};
 
-use super::h2pod::{Pod, pod};
+use super::h2pod::{Pod, allowing, pod};
 use crate::{
     http2::{receive, with},
     support::{Gateway, backend, eventually, rule, treated},
 };
 
 fn gateway(pod: &Pod) -> Gateway {
+    gateway_to(&[pod])
+}
+
+fn gateway_to(pods: &[&Pod]) -> Gateway {
     let policy = Policy {
         protocol: BackendProtocol::Grpc,
         ..Policy::default()
     };
-    let group = treated("grpc", vec![backend("c1", pod.address, 1)], policy);
+    let backends = pods.iter().map(|it| backend("c1", it.address, 1));
+    let group = treated("grpc", backends.collect(), policy);
     let mut gateway = Gateway::start(vec![rule(group)]);
     gateway.change(|site| site.settings.h2c = true);
     gateway
@@ -228,4 +236,123 @@ fn a_call_that_the_pod_refuses_unprocessed_is_told_as_a_reason() {
         assert!(got.head.headers().contains_key("x-fleetgate-reason"));
         assert_eq!(hello(&send, "/echo").await.unwrap().body, b"hello");
     });
+}
+
+/// So many calls that are open at once.
+async fn open(send: &SendRequest<Bytes>, calls: usize) -> Vec<(ResponseFuture, SendStream<Bytes>)> {
+    let mut open = Vec::new();
+    for _ in 0..calls {
+        let mut send = send.clone().ready().await.unwrap();
+        open.push(send.send_request(call("/echo"), false).unwrap());
+    }
+    open
+}
+
+/// Ends calls, each of which is answered.
+async fn end(calls: Vec<(ResponseFuture, SendStream<Bytes>)>) {
+    for (response, mut up) in calls {
+        up.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        assert_eq!(receive(response).await.unwrap().body, b"hello");
+    }
+}
+
+#[test]
+fn calls_that_begin_together_wait_for_one_connection() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        let calls = open(&send, 50).await;
+        end(calls).await;
+    });
+    assert_eq!(pod.connections.load(SeqCst), 1);
+}
+
+#[test]
+fn calls_beyond_what_a_pod_allows_on_a_connection_get_another_one() {
+    let pod = allowing(4);
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        // Tells the limit.
+        hello(&send, "/echo").await.unwrap();
+        let mut calls = open(&send, 4).await;
+        for (_, up) in &mut calls {
+            up.send_data(Bytes::from_static(b"a"), false).unwrap();
+        }
+        let mut downs = Vec::new();
+        for (response, up) in calls {
+            let mut down = response.await.unwrap().into_body();
+            assert!(down.data().await.is_some(), "it is open at the pod");
+            downs.push((down, up));
+        }
+        let more = open(&send, 20).await;
+        end(more).await;
+        drop(downs);
+    });
+    let connections = pod.connections.load(SeqCst);
+    assert!((2..=8).contains(&connections), "{connections} connections");
+}
+
+/// Says this, whole, in pieces of 1 KiB.
+async fn say(send: &SendRequest<Bytes>, bytes: usize) -> crate::http2::Got {
+    let mut send = send.clone().ready().await.unwrap();
+    let (response, mut stream) = send.send_request(call("/busy"), false).unwrap();
+    for piece in vec![b'x'; bytes].chunks(1024) {
+        stream
+            .send_data(Bytes::copy_from_slice(piece), false)
+            .unwrap();
+    }
+    stream.send_data(Bytes::new(), true).unwrap();
+    receive(response).await.unwrap()
+}
+
+#[test]
+fn a_call_that_a_pod_has_not_looked_at_is_sent_again_with_its_body() {
+    let pod = pod();
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        for bytes in [5, 50 * 1024] {
+            pod.refuses.store(1, SeqCst);
+            let got = say(&send, bytes).await;
+            assert_eq!((got.head.status().as_u16(), got.body.len()), (200, bytes));
+            assert!(got.trailers.is_some());
+        }
+        // What is too long to be held is told to be refused.
+        pod.refuses.store(1, SeqCst);
+        let got = say(&send, 100 * 1024).await;
+        assert_eq!(got.head.headers()["x-fleetgate-reason"], "backend-closed");
+    });
+    assert_eq!((pod.whole.load(SeqCst), gateway.stats().retries), (2, 2));
+}
+
+#[test]
+fn a_call_that_one_pod_refuses_twice_goes_to_another_one() {
+    let (busy, free) = (pod(), pod());
+    busy.refuses.store(1000, SeqCst);
+    let gateway = gateway_to(&[&busy, &free]);
+    with(&gateway.proxy, async |send| {
+        for _ in 0..4 {
+            let got = say(&send, 5).await;
+            assert_eq!((got.head.status().as_u16(), got.body.len()), (200, 5));
+        }
+    });
+    assert_eq!((busy.whole.load(SeqCst), free.whole.load(SeqCst)), (0, 4));
+    assert!(busy.refuses.load(SeqCst) < 1000, "it was asked");
+}
+
+#[test]
+fn a_call_above_the_last_stream_of_a_goaway_is_sent_again_over_a_new_connection() {
+    let pod = pod();
+    pod.leaves.store(1, SeqCst);
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        let got = hello(&send, "/echo").await.unwrap();
+        assert_eq!(
+            (got.head.status().as_u16(), got.body),
+            (200, b"hello".into())
+        );
+    });
+    assert_eq!(
+        (pod.connections.load(SeqCst), gateway.stats().retries),
+        (2, 1)
+    );
 }

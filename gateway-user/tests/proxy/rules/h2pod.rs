@@ -16,7 +16,14 @@ use h2::{
     server::{self, SendResponse},
 };
 use http::{HeaderMap, Request, Response};
-use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    runtime::Builder,
+    sync::oneshot,
+};
+
+use crate::h2frames::{code, goaway, settings};
 
 /// A pod that does what the path says; it ends with the value.
 pub(super) struct Pod {
@@ -24,10 +31,21 @@ pub(super) struct Pod {
     pub(super) connections: Arc<AtomicUsize>,
     /// Streams that the other side has reset.
     pub(super) resets: Arc<AtomicUsize>,
+    /// Calls whose body came to its end.
+    pub(super) whole: Arc<AtomicUsize>,
+    /// Calls of `/busy` that it refuses once it has read them.
+    pub(super) refuses: Arc<AtomicUsize>,
+    /// Connections that end with a GOAWAY that names no stream.
+    pub(super) leaves: Arc<AtomicUsize>,
     _stop: oneshot::Sender<()>,
 }
 
 pub(super) fn pod() -> Pod {
+    allowing(1000)
+}
+
+/// One that lets so many streams be open on a connection.
+pub(super) fn allowing(streams: u32) -> Pod {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime
         .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
@@ -37,15 +55,26 @@ pub(super) fn pod() -> Pod {
         address: listener.local_addr().unwrap(),
         connections: Arc::default(),
         resets: Arc::default(),
+        whole: Arc::default(),
+        refuses: Arc::default(),
+        leaves: Arc::default(),
         _stop: stop,
     };
     let (connections, resets) = (Arc::clone(&pod.connections), Arc::clone(&pod.resets));
+    let (whole, refuses) = (Arc::clone(&pod.whole), Arc::clone(&pod.refuses));
+    let leaves = Arc::clone(&pod.leaves);
     thread::spawn(move || {
         runtime.block_on(async move {
             let accept = async {
                 while let Ok((stream, _)) = listener.accept().await {
                     connections.fetch_add(1, SeqCst);
-                    tokio::spawn(connection(stream, Arc::clone(&resets)));
+                    if one_less(&leaves) {
+                        tokio::spawn(leave(stream));
+                        continue;
+                    }
+                    let (resets, whole) = (Arc::clone(&resets), Arc::clone(&whole));
+                    let refuses = Arc::clone(&refuses);
+                    tokio::spawn(connection(stream, streams, resets, (whole, refuses)));
                 }
             };
             tokio::select! { () = accept => {}, _ = stopped => {} }
@@ -54,15 +83,43 @@ pub(super) fn pod() -> Pod {
     pod
 }
 
-async fn connection(stream: tokio::net::TcpStream, resets: Arc<AtomicUsize>) {
-    let mut connection = server::handshake(stream).await.unwrap();
+/// Takes one off, if there is one.
+fn one_less(count: &AtomicUsize) -> bool {
+    let less = count.fetch_update(SeqCst, SeqCst, |it| it.checked_sub(1));
+    less.is_ok()
+}
+
+/// Says, when a call has come, that it has looked at none.
+async fn leave(mut stream: tokio::net::TcpStream) {
+    let mut bytes = [0; 4096];
+    stream.write_all(&settings(&[]).bytes()).await.unwrap();
+    // The preface and SETTINGS come in one piece, and calls wait for ours.
+    for _ in 0..2 {
+        assert!(stream.read(&mut bytes).await.unwrap() > 0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let said = goaway(0, code::NO_ERROR).bytes();
+    stream.write_all(&said).await.unwrap();
+    while let Ok(1..) = stream.read(&mut bytes).await {}
+}
+
+async fn connection(
+    stream: tokio::net::TcpStream,
+    streams: u32,
+    resets: Arc<AtomicUsize>,
+    (whole, refuses): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+) {
+    let mut builder = server::Builder::new();
+    builder.max_concurrent_streams(streams);
+    let mut connection = builder.handshake(stream).await.unwrap();
     while let Some(Ok((request, respond))) = connection.accept().await {
         if request.uri().path() == "/goaway" {
             connection.graceful_shutdown();
         }
-        let resets = Arc::clone(&resets);
+        let (resets, whole) = (Arc::clone(&resets), Arc::clone(&whole));
+        let refuses = Arc::clone(&refuses);
         tokio::spawn(async move {
-            let outcome = answer(request, respond).await;
+            let outcome = answer(request, respond, &whole, &refuses).await;
             if outcome.is_err_and(|err| err.is_remote() && err.is_reset()) {
                 resets.fetch_add(1, SeqCst);
             }
@@ -73,6 +130,8 @@ async fn connection(stream: tokio::net::TcpStream, resets: Arc<AtomicUsize>) {
 async fn answer(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    whole: &AtomicUsize,
+    refuses: &AtomicUsize,
 ) -> Result<(), h2::Error> {
     let head = || {
         Response::builder()
@@ -83,6 +142,12 @@ async fn answer(
     let (parts, mut body) = request.into_parts();
     match parts.uri.path() {
         "/refuse" => respond.send_reset(Reason::REFUSED_STREAM),
+        "/busy" if one_less(refuses) => {
+            while let Some(piece) = body.data().await {
+                body.flow_control().release_capacity(piece?.len())?;
+            }
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
         "/fail" => respond.send_reset(Reason::INTERNAL_ERROR),
         "/break" => {
             let mut stream = respond.send_response(head(), false)?;
@@ -106,6 +171,7 @@ async fn answer(
                 stream.send_data(piece, false)?;
             }
             let sent = body.trailers().await?.unwrap_or_default();
+            whole.fetch_add(1, SeqCst);
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
             trailers.insert("x-bytes", bytes.into());

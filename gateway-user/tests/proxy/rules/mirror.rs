@@ -2,19 +2,23 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{Arc, atomic::Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
 
-use gateway_user::ir::{Filter, PathPattern, WeightedGroup};
+use gateway_user::ir::{BackendProtocol, Filter, Group, PathPattern, Policy, WeightedGroup};
 
-use super::{literal, one};
+use super::{h2pod::pod, literal, one};
 use crate::support::{
-    Gateway, Origin, Routed, backend, closed_port, eventually, filtered, group, ok, rule,
+    Gateway, Origin, Routed, backend, closed_port, eventually, filtered, group, ok, rule, treated,
 };
 
 fn mirrored(origin: &Origin, mirror: SocketAddr) -> Routed {
-    let copies = group("copies", vec![backend("c1", mirror, 1)]);
+    mirrored_to(origin, group("copies", vec![backend("c1", mirror, 1)]))
+}
+
+fn mirrored_to(origin: &Origin, copies: Arc<Group>) -> Routed {
     let to = WeightedGroup {
         group: copies.name.clone(),
         weight: 100,
@@ -152,4 +156,62 @@ fn a_copy_that_broke_off_is_never_complete_at_the_mirror() {
     eventually("both have ended", || origin.ended() + mirror.ended() == 2);
     let seen = [origin.seen(), mirror.seen()].concat();
     assert!(seen.iter().all(|it| !it.complete), "{seen:?}");
+}
+
+#[test]
+fn a_copy_whose_pieces_come_at_once_has_its_end_too() {
+    let (origin, mirror) = (Origin::fixed(ok("real")), Origin::fixed(ok("copy")));
+    let gateway = Gateway::start(vec![mirrored(&origin, mirror.address)]);
+    let mut client = gateway.client();
+    // As many as wait for a mirror at most.
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(format!("{head}{}0\r\n\r\n", "5\r\nhello\r\n".repeat(16)));
+    assert_eq!(client.reply().unwrap().text(), "real");
+    eventually("a copy", || mirror.seen().len() == 1);
+    let copy = &mirror.seen()[0];
+    assert!(
+        copy.complete && copy.body == "hello".repeat(16).as_bytes(),
+        "{copy:?}"
+    );
+}
+
+#[test]
+fn a_mirror_that_speaks_http_2_gets_its_copies_so() {
+    let (origin, mirror) = (Origin::fixed(ok("real")), pod());
+    let policy = Policy {
+        protocol: BackendProtocol::Grpc,
+        ..Policy::default()
+    };
+    let copies = treated("copies", vec![backend("c1", mirror.address, 1)], policy);
+    let gateway = Gateway::start(vec![mirrored_to(&origin, copies)]);
+    let mut client = gateway.client();
+    for copies in 1..=3 {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
+        assert_eq!(client.reply().unwrap().text(), "real");
+        eventually("a copy", || mirror.whole.load(SeqCst) == copies);
+    }
+    // One that the client breaks off has no end there.
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    eventually("the backend is asked", || origin.connections() == 1);
+    thread::sleep(Duration::from_millis(50));
+    drop(client);
+    eventually("the mirror is told", || mirror.resets.load(SeqCst) == 1);
+    assert_eq!(mirror.whole.load(SeqCst), 3);
+}
+
+#[test]
+fn a_mirror_that_fails_is_left_out_for_a_while() {
+    let (origin, good) = (Origin::fixed(ok("real")), Origin::fixed(ok("copy")));
+    let bad = Origin::answering(|_, _| Err(std::io::ErrorKind::ConnectionReset.into()));
+    let backends = [&good, &bad].map(|it| backend("c1", it.address, 1));
+    let copies = group("copies", backends.to_vec());
+    let gateway = Gateway::start(vec![mirrored_to(&origin, copies)]);
+    let mut client = gateway.client();
+    for asked in 1..=20 {
+        assert_eq!(client.get("/").text(), "real");
+        eventually("a copy", || good.seen().len() + bad.seen().len() == asked);
+        // What became of it is known a moment later.
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(bad.seen().len() <= 5, "{} copies failed", bad.seen().len());
 }

@@ -1,0 +1,228 @@
+//! How many connections to backends a worker may have, and who waits for one.
+//!
+//! A connection has a [`Seat`] from before it is opened until it is closed, idle or not. Who finds none waits in one
+//! queue of the worker; the first one there that a seat, or a connection that became free, is good for gets it.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    rc::Rc,
+};
+
+use foldhash::fast::RandomState;
+use tokio::sync::oneshot;
+
+use super::Upstream;
+
+/// Requests that wait at once, per worker.
+const MOST_WAITING: usize = 1024;
+
+/// A backend: its address, and whether the connection goes through TLS.
+pub(super) type Key = (SocketAddr, bool);
+
+/// What somebody waited for.
+#[derive(Debug)]
+pub(super) enum Grant {
+    /// A connection may be opened.
+    Seat(Seat),
+    /// One that has served before.
+    Upstream(Box<Upstream>),
+}
+
+/// Connections that may be open.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Most {
+    /// To one backend.
+    pub(in crate::proxy) per_backend: usize,
+    /// To all.
+    pub(in crate::proxy) all: usize,
+}
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub(super) struct Budget {
+    most: Most,
+    all: Cell<usize>,
+    open: RefCell<HashMap<Key, usize, RandomState>>,
+    waiting: RefCell<VecDeque<Waiter>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    key: Key,
+    /// A connection that served somebody else is none for it.
+    named: bool,
+    to: oneshot::Sender<Grant>,
+}
+
+impl Budget {
+    pub(super) fn new(most: Most) -> Rc<Self> {
+        Rc::new(Self {
+            most,
+            all: Cell::new(0),
+            open: RefCell::default(),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Whether it is the worker's connections that are too many, not those of a backend.
+    pub(super) fn is_spent(&self) -> bool {
+        self.all.get() >= self.most.all
+    }
+
+    fn has_room(&self, key: Key) -> bool {
+        let open = self.open.borrow();
+        !self.is_spent() && open.get(&key).copied().unwrap_or(0) < self.most.per_backend
+    }
+
+    /// A place for one connection more, if there is one.
+    pub(super) fn claim(self: &Rc<Self>, key: Key) -> Option<Seat> {
+        if !self.has_room(key) {
+            return None;
+        }
+        self.all.set(self.all.get() + 1);
+        *self.open.borrow_mut().entry(key).or_default() += 1;
+        Some(Seat {
+            budget: Rc::clone(self),
+            key,
+        })
+    }
+
+    /// Waits behind all others. `None`: too many wait already.
+    pub(super) fn queue(&self, key: Key, named: bool) -> Option<oneshot::Receiver<Grant>> {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= MOST_WAITING {
+            waiting.retain(|it| !it.to.is_closed());
+        }
+        let (to, grant) = oneshot::channel();
+        let room = waiting.len() < MOST_WAITING;
+        room.then(|| waiting.push_back(Waiter { key, named, to }))?;
+        Some(grant)
+    }
+
+    /// Hands a connection that became free to who waits for one to this backend; otherwise gives it back.
+    pub(super) fn hand_over(&self, upstream: Upstream) -> Option<Upstream> {
+        if self.waiting.borrow().is_empty() {
+            return Some(upstream);
+        }
+        let key = (upstream.address, upstream.tls);
+        let Some(first) = self.first(|it| it.key == key && !it.named) else {
+            return Some(upstream);
+        };
+        match first.to.send(Grant::Upstream(Box::new(upstream))) {
+            Err(Grant::Upstream(upstream)) => Some(*upstream),
+            Ok(()) | Err(Grant::Seat(_)) => None,
+        }
+    }
+
+    /// Takes the first one who still waits and is suited out of the queue.
+    fn first(&self, suited: impl Fn(&Waiter) -> bool) -> Option<Waiter> {
+        let mut waiting = self.waiting.borrow_mut();
+        while waiting.front().is_some_and(|it| it.to.is_closed()) {
+            waiting.pop_front();
+        }
+        let first = waiting
+            .iter()
+            .position(|it| suited(it) && !it.to.is_closed())?;
+        waiting.remove(first)
+    }
+}
+
+/// A place for one connection; dropping it gives it to who waits, or back.
+#[derive(Debug)]
+pub(in crate::proxy) struct Seat {
+    budget: Rc<Budget>,
+    key: Key,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let budget = &self.budget;
+        budget.all.set(budget.all.get().saturating_sub(1));
+        let mut open = budget.open.borrow_mut();
+        if let Some(count) = open.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.key);
+            }
+        }
+        drop(open);
+        if let Some(next) = budget.first(|it| budget.has_room(it.key))
+            && let Some(seat) = budget.claim(next.key)
+        {
+            // Who has left meanwhile lets the next one have it.
+            drop(next.to.send(Grant::Seat(seat)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> Key {
+        (SocketAddr::from(([10, 0, 0, 1], port)), false)
+    }
+
+    fn budget(per_backend: usize, all: usize) -> Rc<Budget> {
+        Budget::new(Most { per_backend, all })
+    }
+
+    fn is_seated(grant: &mut oneshot::Receiver<Grant>) -> bool {
+        matches!(grant.try_recv(), Ok(Grant::Seat(_)))
+    }
+
+    #[test]
+    fn who_waited_longest_gets_the_seat_of_its_backend() {
+        let budget = budget(1, 10);
+        let (seat, other) = (budget.claim(key(1)), budget.claim(key(2)));
+        assert!(seat.is_some() && other.is_some() && budget.claim(key(1)).is_none());
+        let mut gone = budget.queue(key(1), false).expect("room");
+        let mut first = budget.queue(key(1), false).expect("room");
+        let mut second = budget.queue(key(1), false).expect("room");
+        gone.close();
+        drop(other);
+        assert!(first.try_recv().is_err(), "that was of another backend");
+        drop(seat);
+        let grant = first.try_recv();
+        assert!(grant.is_ok() && second.try_recv().is_err());
+        drop(grant);
+        assert!(is_seated(&mut second));
+        assert!(budget.claim(key(1)).is_some() && budget.open.borrow().len() == 0);
+    }
+
+    #[test]
+    fn a_seat_that_was_granted_and_not_taken_goes_on() {
+        let budget = budget(1, 10);
+        let seat = budget.claim(key(1));
+        let first = budget.queue(key(1), false);
+        let mut second = budget.queue(key(1), false).expect("room");
+        drop(seat);
+        drop(first);
+        assert!(is_seated(&mut second));
+        assert_eq!(budget.all.get(), 0);
+    }
+
+    #[test]
+    fn the_seats_of_a_worker_are_for_all_its_backends() {
+        let budget = budget(5, 2);
+        let seats = (budget.claim(key(1)), budget.claim(key(2)));
+        assert!(budget.is_spent() && budget.claim(key(3)).is_none());
+        let mut waits = budget.queue(key(3), false).expect("room");
+        drop(seats);
+        assert!(is_seated(&mut waits));
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let budget = budget(0, 0);
+        let mut waits: Vec<_> = (0..MOST_WAITING)
+            .map(|_| budget.queue(key(1), false))
+            .collect();
+        assert!(waits.iter().all(Option::is_some));
+        assert!(budget.queue(key(1), false).is_none());
+        waits.pop();
+        assert!(budget.queue(key(1), false).is_some(), "who left made room");
+    }
+}
