@@ -108,10 +108,13 @@ impl Connection {
             })
             .await
         };
-        self.count();
         match end {
-            End::Over => {}
-            End::Cut => self.io.close_abruptly(),
+            End::Over => self.count(),
+            End::Cut => {
+                self.count();
+                self.io.close_abruptly();
+            }
+            // Its bytes are counted there.
             End::Http2 => {
                 drop(place);
                 let ahead = self.buffer.bytes().to_vec();
