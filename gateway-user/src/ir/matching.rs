@@ -1,5 +1,6 @@
 //! Which rule a request meets. The proxy and `fleetgate trace` both ask here.
 
+mod client;
 mod glob;
 mod index;
 mod pairs;
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 
 use self::glob::glob_over;
 pub(crate) use self::pairs::parameter;
-pub use self::{glob::glob, index::RuleIndex};
+pub use self::{client::told_client, glob::glob, index::RuleIndex};
 use super::model::{
     Conditions, Direction, HeaderMatch, HostPattern, Listener, PairMatch, PathPattern, Rule,
 };

@@ -11,7 +11,7 @@ use super::{
     message::{Request, Response, lists},
 };
 use crate::{
-    ir::{ForwardedFor, Listener},
+    ir::{ForwardedFor, Listener, matching::told_client},
     tls::client_auth::VERIFIED,
 };
 
@@ -129,30 +129,15 @@ fn set_number(fields: &mut Fields, name: Name, number: u16) {
 }
 
 /// The client of a request, for conditions, balancing, limits, filters and logs: who `near` is, the one at the other end
-/// of the connection, or, where that is a trusted proxy, the last address of `X-Forwarded-For` that is none (contract
-/// section 2.4). What is no address ends the search. The port of who was told of is not known, and so 0.
+/// of the connection, or, where that is a trusted proxy, whom it tells of. The port of who was told of is not known, and
+/// so 0.
 pub(super) fn client(request: &Request, listener: &Listener, near: SocketAddr) -> SocketAddr {
     let Some(trusted) = &listener.settings.trusted else {
         return near;
     };
-    let is_trusted = |address: IpAddr| trusted.iter().any(|it| it.contains(address));
-    let mut client = near;
     let lines: Vec<&[u8]> = request.fields.all(Name::ForwardedFor).collect();
-    let told = lines
-        .iter()
-        .rev()
-        .flat_map(|line| line.rsplit(|byte| *byte == b','));
-    for text in told {
-        if !is_trusted(client.ip()) {
-            break;
-        }
-        let text = str::from_utf8(text).unwrap_or_default().trim();
-        match text.parse::<IpAddr>() {
-            Ok(address) => client = SocketAddr::new(address.to_canonical(), 0),
-            Err(_) => break,
-        }
-    }
-    client
+    let told = told_client(trusted, near.ip(), &lines);
+    told.map_or(near, |client| SocketAddr::new(client, 0))
 }
 
 /// Makes a backend's header fields those of the answer to a client.

@@ -11,7 +11,7 @@ use crate::{
     },
     ir::{
         Direction, HeaderMatch, Ir, Listener, PathPattern, Rule, Target,
-        matching::{PlainRequest, without_port},
+        matching::{PlainRequest, told_client, without_port},
     },
 };
 
@@ -76,12 +76,16 @@ pub fn evaluate(
         backends: Vec::new(),
         host: host.clone(),
     };
+    let forwarded = headers.iter().filter(|(name, _)| name == "x-forwarded-for");
+    let forwarded: Vec<&[u8]> = forwarded.map(|(_, value)| value.as_bytes()).collect();
+    let trusted = listener.settings.trusted.as_deref();
+    let told = trusted.and_then(|it| told_client(it, client, &forwarded));
     let request = PlainRequest {
         host: Some(&host),
         method: &line.method,
         path: &line.path,
         query: line.query.as_deref(),
-        source: Some(client),
+        source: told.or(Some(client)),
         headers,
     };
     for (rule, priority) in listener.rules.iter().zip(1..) {
@@ -225,6 +229,26 @@ mod tests {
         );
         let empty = run("/shop/cart", &[]);
         assert_eq!((empty.rule, empty.status), (Some(2), Some(503)));
+    }
+
+    #[test]
+    fn the_source_is_whom_a_trusted_proxy_tells_of() {
+        let record = sample::record();
+        let mut listener = Listener::clone(&record.ir.listeners[&sample::name(8080)]);
+        let mut office = Rule::clone(&listener.rules[1]);
+        office.conditions.sources = vec!["192.0.2.0/24".parse().unwrap()];
+        listener.rules = vec![office.into()];
+        let rule = |listener: &Listener| {
+            let told = [("x-forwarded-for".to_owned(), "192.0.2.1".to_owned())];
+            let client = IpAddr::from([198, 51, 100, 7]);
+            let to = sample::address("10.0.0.1:8080");
+            let line = "GET /shop".parse().unwrap();
+            evaluate(&record.ir, listener, client, to, &line, &told).rule
+        };
+        assert_eq!(rule(&listener), None);
+        let settings = std::sync::Arc::make_mut(&mut listener.settings);
+        settings.trusted = Some(vec!["198.51.100.7".parse().unwrap()]);
+        assert_eq!(rule(&listener), Some(1));
     }
 
     #[test]
