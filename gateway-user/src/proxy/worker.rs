@@ -416,16 +416,18 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
     if let Some(routes) = routes.filter(|it| it.opens(client.ip())) {
         let Ok(stream) = watched(stream) else { return };
         let opened = opening::open(worker, stream, down, Arc::clone(routes), count);
-        tokio::task::spawn_local(opened);
+        tokio::task::spawn_local(Box::pin(opened));
     } else if let Some((routes, server)) = current.table.secured(local) {
         let Ok(stream) = watched(stream) else { return };
         let idle = routes.listener.settings.idle_timeout;
         let server = Arc::clone(server);
         let served = downstream::secured(worker, stream, down, server, idle, count);
-        tokio::task::spawn_local(served);
+        tokio::task::spawn_local(Box::pin(served));
     } else if !current.table.is_mute(local) {
         let routes = current.table.routes(local);
         let idle = routes.map_or(FIRST_IDLE, |it| it.listener.settings.idle_timeout);
-        tokio::task::spawn_local(downstream::plain(worker, stream, down, idle, count));
+        // Boxed first, a task of some kilobytes is moved once.
+        let served = downstream::plain(worker, stream, down, idle, count);
+        tokio::task::spawn_local(Box::pin(served));
     }
 }

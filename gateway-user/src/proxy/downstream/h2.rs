@@ -140,7 +140,7 @@ pub(in crate::proxy) async fn serve(
                     _open: Open::new(&open),
                 };
                 let sending = Sending::answer(respond);
-                tokio::task::spawn_local(stream.serve(request, sending));
+                tokio::task::spawn_local(Box::pin(stream.serve(request, sending)));
             }
             Some(Err(err)) => {
                 tracing::debug!(client = %down.client, error = %err, "a client's HTTP/2 connection broke");
