@@ -68,6 +68,8 @@ pub(super) struct Subject<'a> {
     pub(super) session: Option<Session>,
     /// Takes a copy of the request's body.
     pub(super) tee: Option<Tee>,
+    /// What was sent of the body, where the backend can say that it has not looked at it.
+    pub(super) held: Option<Held>,
 }
 
 /// The client has its answer.
@@ -126,7 +128,8 @@ pub(super) async fn attempt(
     let replayable = request.is_idempotent() && !request.has_body() && !request.upgrade;
     let protocol = group.group.policy.protocol;
     // Only over HTTP/2 can a backend say that it has not looked.
-    let mut held = (protocol == BackendProtocol::Grpc && !request.upgrade).then(Held::default);
+    let may_say = protocol == BackendProtocol::Grpc && !request.upgrade;
+    subject.held = may_say.then(Held::default);
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Refusal::keep(
         Reason::NoServer,
@@ -190,10 +193,9 @@ pub(super) async fn attempt(
                 response,
                 from,
                 reply,
-                held.as_mut(),
             )
             .await;
-            let may_repeat = held.as_ref().is_some_and(Held::is_whole);
+            let may_repeat = subject.held.as_ref().is_some_and(Held::is_whole);
             match kept {
                 Ok(kept) => {
                     group.note(&picked, of_status(subject.record.backend_status));
@@ -278,7 +280,6 @@ async fn converse(
     response: &mut Response,
     from: &mut Incoming<'_>,
     reply: &mut Reply<'_>,
-    held: Option<&mut Held>,
 ) -> Result<Kept, Failure> {
     let Subject {
         worker,
@@ -292,6 +293,7 @@ async fn converse(
         cors,
         session,
         tee,
+        held,
     } = subject;
     let expects = request.expects;
     let (started, stall) = (record.started, worker.stall_timeout);
@@ -314,7 +316,7 @@ async fn converse(
             .await;
         }
         let sent = match request.has_body() {
-            true => body::upload(from, &mut to_backend, &meter, tee.as_mut(), held).await,
+            true => body::upload(from, &mut to_backend, &meter, tee.as_mut(), held.as_mut()).await,
             false => to_backend.end(None).await.map_err(|_| Break::Write),
         };
         match sent {

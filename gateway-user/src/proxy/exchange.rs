@@ -256,6 +256,7 @@ impl Running<'_> {
             responses: &responses,
             cors: done.cors,
             session,
+            held: None,
         };
         attempt::attempt(subject, request, response, from, reply).await
     }

@@ -63,8 +63,11 @@ impl Session {
         match self.group.tokens.as_ref().zip(policy) {
             Some((tokens, Sticky::Insert(lasts))) => {
                 let lines = self.lines.iter().map(Vec::as_slice);
-                if let Some(line) = tokens.insert(chosen, lines, *lasts, tls) {
+                if let Some((line, cross_site)) = tokens.insert(chosen, lines, *lasts, tls) {
                     response.fields.push_known(Name::SetCookie, &line);
+                    if let Some(line) = cross_site {
+                        response.fields.push_known(Name::SetCookie, &line);
+                    }
                 }
             }
             Some((tokens, Sticky::Server(name))) => {

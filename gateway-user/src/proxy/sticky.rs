@@ -14,6 +14,8 @@ use crate::ir::{Backend, Forward, GroupName, Sticky};
 
 /// The cookie that is inserted.
 const INSERTED: &str = "SERVERID";
+/// The same for pages of other sites, to which browsers send only what says `SameSite=None`; over TLS, which that asks for.
+const CROSS_SITE: &str = "SERVERCORSID";
 /// Groups for which it holds a token each, so that several of them on one host do not take each other's sessions.
 const GROUPS: usize = 4;
 /// Between tokens.
@@ -92,7 +94,7 @@ impl Tokens {
         }
     }
 
-    /// The `Set-Cookie` line for a request with these `Cookie` lines that `chosen` answers; none if they named it.
+    /// The `Set-Cookie` lines for a request with these `Cookie` lines that `chosen` answers; none if they named it.
     ///
     /// It is not renewed: a session ends this long after its first answer.
     pub(super) fn insert<'a>(
@@ -101,18 +103,30 @@ impl Tokens {
         lines: impl Iterator<Item = &'a [u8]> + Clone,
         lasts: Duration,
         secure: bool,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
         let own = *self.of.get(chosen)?;
         if self.asked(&Sticky::Insert(lasts), lines.clone()) == Some(chosen) {
             return None;
         }
         let others = inserted(cookies::each(lines)).filter(|it| !self.backends.contains_key(it));
+        let mut kept: Vec<Token> = Vec::new();
+        for other in others {
+            // Both cookies name them.
+            if kept.len() < GROUPS - 1 && !kept.contains(&other) {
+                kept.push(other);
+            }
+        }
         let mut value = own.to_string();
-        for other in others.take(GROUPS - 1) {
+        for other in kept {
             // A `String` takes all that is written.
             let _ = write!(value, "{}{other}", char::from(BETWEEN));
         }
-        Some(set_cookie(INSERTED, &value, lasts, secure))
+        let cross_site = secure.then(|| {
+            let mut line = set_cookie(CROSS_SITE, &value, lasts, secure);
+            line.extend(b"; SameSite=None");
+            line
+        });
+        Some((set_cookie(INSERTED, &value, lasts, secure), cross_site))
     }
 
     /// A `Set-Cookie` line of `chosen`, with its token if that is the cookie of this name; `None` where it stays as it is.
@@ -134,11 +148,15 @@ impl Tokens {
     }
 }
 
+fn is_inserted(name: &[u8]) -> bool {
+    name == INSERTED.as_bytes() || name == CROSS_SITE.as_bytes()
+}
+
 fn inserted<'a>(
     cookies: impl Iterator<Item = (&'a [u8], &'a [u8])>,
 ) -> impl Iterator<Item = Token> {
     cookies
-        .filter(|(name, _)| *name == INSERTED.as_bytes())
+        .filter(|(name, _)| is_inserted(name))
         .flat_map(|(_, value)| value.split(|byte| *byte == BETWEEN).take(GROUPS))
         .filter_map(Token::read)
 }
@@ -208,7 +226,7 @@ pub(super) fn upstream<'a>(
 ) -> Option<Cow<'a, [u8]>> {
     cookies::edit(line, |name, value| match sticky {
         _ if groups.is_some_and(|it| it.cookie.as_bytes() == name) => Change::Drop,
-        Some(Sticky::Insert(_)) if name == INSERTED.as_bytes() => Change::Drop,
+        Some(Sticky::Insert(_)) if is_inserted(name) => Change::Drop,
         Some(Sticky::Server(cookie)) if name == cookie.as_bytes() => match Token::leading(value) {
             Some(_) => Change::Cut(DIGITS + 2),
             None => Change::Keep,

@@ -43,7 +43,11 @@ fn cookie(set: &[u8]) -> Vec<u8> {
 }
 
 fn insert(tokens: &Tokens, chosen: usize, line: &[u8]) -> Option<Vec<u8>> {
-    tokens.insert(chosen, [line].into_iter(), Duration::from_secs(1000), false)
+    let set = tokens.insert(chosen, [line].into_iter(), Duration::from_secs(1000), false);
+    set.map(|(line, cross_site)| {
+        assert_eq!(cross_site, None, "in plain no browser takes it");
+        line
+    })
 }
 
 #[test]
@@ -65,11 +69,15 @@ fn the_first_answer_names_the_pod_and_later_requests_ask_for_it() {
         "moved"
     );
     let secure = tokens.insert(0, [].into_iter(), Duration::from_secs(1), true);
-    assert!(
-        secure
-            .expect("a cookie")
-            .ends_with(b"Max-Age=1; HttpOnly; Secure")
-    );
+    let (line, cross_site) = secure.expect("a cookie");
+    assert!(line.ends_with(b"Max-Age=1; HttpOnly; Secure"));
+    let cross_site = cross_site.expect("one for other sites");
+    assert!(cross_site.ends_with(b"; Secure; SameSite=None"));
+    let sent = cookie(&cross_site);
+    assert!(sent.starts_with(b"SERVERCORSID="));
+    assert_eq!(tokens.asked(&INSERT, [&sent[..]].into_iter()), Some(0));
+    assert_eq!(upstream(&sent, Some(&INSERT), None), None);
+    let sent = [b"theme=dark; ".as_slice(), &cookie(&set)].concat();
     assert_eq!(
         upstream(&sent, Some(&INSERT), None).as_deref(),
         Some(&b"theme=dark"[..])

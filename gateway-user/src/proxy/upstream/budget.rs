@@ -189,7 +189,7 @@ mod tests {
         assert!(grant.is_ok() && second.try_recv().is_err());
         drop(grant);
         assert!(is_seated(&mut second));
-        assert!(budget.claim(key(1)).is_some() && budget.open.borrow().len() == 0);
+        assert!(budget.claim(key(1)).is_some() && budget.open.borrow().is_empty());
     }
 
     #[test]
