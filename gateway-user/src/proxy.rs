@@ -72,7 +72,7 @@ use self::{
     group::Common,
     stats::WorkerStats,
     upstream::PoolLimits,
-    worker::{Limits, Shared},
+    worker::{Limits, Phase, Shared},
 };
 pub use self::{
     reason::Reason,
@@ -176,7 +176,7 @@ pub struct Proxy {
     /// Rings of the table; held, so that no worker has to make one.
     rings: Mutex<Vec<Arc<Ring>>>,
     stats: Arc<ProxyStats>,
-    stop: watch::Sender<Option<Duration>>,
+    phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -193,7 +193,7 @@ impl Proxy {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let (stop, stopped) = watch::channel(None);
+        let (phase, phases) = watch::channel(Phase::Serving);
         let connections = Arc::new(AtomicUsize::new(0));
         let table = Arc::new(ArcSwap::from_pointee(RouteTable::unknown()));
         let stats = Arc::new(ProxyStats {
@@ -223,7 +223,7 @@ impl Proxy {
                 idle_timeout: config.upstream_idle_timeout,
             },
             stall_timeout: config.stall_timeout,
-            stop: stopped,
+            phase: phases,
         };
 
         let mut local_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -236,7 +236,7 @@ impl Proxy {
             common,
             rings: Mutex::default(),
             stats: Arc::clone(&stats),
-            stop,
+            phase,
             threads: Vec::new(),
         };
         for (index, worker_stats) in stats.workers.iter().enumerate() {
@@ -315,6 +315,14 @@ impl Proxy {
         Arc::clone(&self.stats)
     }
 
+    /// Accepts no more, for another proxy does. What is open goes on until clients have been told: HTTP/1.1 with the next
+    /// answer, HTTP/2 at once. Returns at once; tunnels and idle connections stay until [`Self::shutdown`].
+    pub fn retire(&mut self) {
+        self.sockets.clear();
+        self.sockets_v6.clear();
+        self.phase.send_replace(Phase::Retiring);
+    }
+
     /// Accepts no more, lets requests under way finish with `Connection: close`, and returns when all connections
     /// have ended or `grace` is over.
     pub fn shutdown(mut self, grace: Duration) {
@@ -324,7 +332,7 @@ impl Proxy {
     fn end(&mut self, grace: Duration) {
         self.sockets.clear();
         self.sockets_v6.clear();
-        self.stop.send_replace(Some(grace));
+        self.phase.send_replace(Phase::Ending(grace));
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a proxy worker panicked; please report this");

@@ -5,6 +5,8 @@
 mod ambiguity;
 #[path = "proxy/balancing.rs"]
 mod balancing;
+#[path = "proxy/ending.rs"]
+mod ending;
 #[path = "proxy/families.rs"]
 mod families;
 #[path = "proxy/forwarding.rs"]

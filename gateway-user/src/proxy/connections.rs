@@ -4,12 +4,18 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     task::{Poll, Waker},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// The connections of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    stopping: Cell<bool>,
+    /// Once connections are to end: until when those that are idle may stay.
+    idle_until: Cell<Option<Instant>>,
+    /// Tunnels are to end as well.
+    ending: Cell<bool>,
     /// Free places are none; a task is the same as long as it lives.
     tasks: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -52,12 +58,33 @@ impl Connections {
 
     /// Whether connections are to end when they can.
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.get()
+        self.idle_until.get().is_some()
     }
 
-    /// Tells every connection.
-    pub(super) fn stop(&self) {
-        self.stopping.set(true);
+    /// When an idle connection ends, if connections are to.
+    pub(super) fn idle_until(&self) -> Option<Instant> {
+        self.idle_until.get()
+    }
+
+    /// Whether tunnels are to end when they can.
+    pub(super) fn ending(&self) -> &Cell<bool> {
+        &self.ending
+    }
+
+    /// Tells every connection, but no tunnel. Idle ones that stay for a while have a chance to tell their client with an
+    /// answer, and do not end while its next request is on its way.
+    pub(super) fn stop(&self, idle: Duration) {
+        self.idle_until.set(Some(Instant::now() + idle));
+        self.wake();
+    }
+
+    /// Tells tunnels, too.
+    pub(super) fn end(&self, idle: Duration) {
+        self.ending.set(true);
+        self.stop(idle);
+    }
+
+    fn wake(&self) {
         for waker in self.tasks.borrow().iter().flatten() {
             waker.wake_by_ref();
         }

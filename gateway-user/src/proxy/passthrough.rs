@@ -55,8 +55,10 @@ pub(super) async fn carry(
         // The pod is busy with it as long as `picked` lives.
         Ok((mut pod, picked)) => {
             worker.stats.upstream_opened.fetch_add(1, Relaxed);
+            let _place = worker.connections.enter().await;
             let options = RelayOptions {
                 idle: worker.stall_timeout,
+                ending: worker.connections.ending(),
                 pipes: &worker.pipes,
             };
             let outcome = relay::relay(&mut stream, &mut pod, &[], &[], options).await;
@@ -101,7 +103,7 @@ pub(super) async fn carry(
 /// counted.
 fn ended(ended: Ended, sni: &str) -> Option<Reason> {
     let (reason, err) = match ended {
-        Ended::Closed => return None,
+        Ended::Closed | Ended::Told => return None,
         Ended::Idle => return Some(Reason::Timeout),
         Ended::Error(Side::Downstream, err) => (Reason::ClientGone, err),
         Ended::Error(Side::Upstream, err) => (Reason::BackendClosed, err),

@@ -33,6 +33,9 @@ const EMPTY_LINES: u8 = 4;
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 
+/// A connection that begins while the proxy stops has this long to ask something.
+const LATE: Duration = Duration::from_secs(1);
+
 /// One client connection.
 pub(in crate::proxy) struct Connection {
     worker: Rc<Worker>,
@@ -88,8 +91,10 @@ impl Connection {
     pub(in crate::proxy) async fn serve(mut self) {
         let worker = Rc::clone(&self.worker);
         let _place = worker.connections.enter().await;
+        let stopping = worker.connections.is_stopping();
+        let late = stopping.then(|| Instant::now() + LATE);
         loop {
-            let next = match self.request().await {
+            let next = match self.request(late).await {
                 Ok(mut messages) => {
                     let next = self.exchange(&mut messages).await;
                     worker.messages.put(messages);
@@ -146,7 +151,9 @@ impl Connection {
                     let ahead = self.buffer.bytes().to_vec();
                     self.buffer.consume(usize::MAX);
                     self.buffer.release();
-                    tunnel::carry(&worker, &mut self.io, &ahead, *upstream).await;
+                    if tunnel::carry(&worker, &mut self.io, &ahead, *upstream).await {
+                        self.linger().await;
+                    }
                     break;
                 }
             }
@@ -155,7 +162,7 @@ impl Connection {
     }
 
     /// Waits for a request and reads its head.
-    async fn request(&mut self) -> Result<Pair, NoRequest> {
+    async fn request(&mut self, late: Option<Instant>) -> Result<Pair, NoRequest> {
         let mut scan = head::Scan::default();
         let mut empty_lines = 0;
         let idle_until = Instant::now() + self.idle_timeout;
@@ -215,10 +222,10 @@ impl Connection {
                 }
                 // A lone CR may be half of an empty line.
                 if matches!(buffer.bytes(), [] | b"\r") {
-                    if worker.connections.is_stopping() {
-                        return Poll::Ready(Err(NoRequest::Over));
-                    }
-                    ready!(timer.poll(cx, idle_until));
+                    let stopping = worker.connections.idle_until();
+                    let stopping = stopping.map(|it| late.map_or(it, |late| late.max(it)));
+                    let until = stopping.map_or(idle_until, |it| it.min(idle_until));
+                    ready!(timer.poll(cx, until));
                     return Poll::Ready(Err(NoRequest::Over));
                 }
                 let since = *head_since.get_or_insert_with(Instant::now);
