@@ -28,13 +28,14 @@ const BOTH_THERE: Duration = Duration::from_secs(2);
 const MOST_EXTRA: usize = 8;
 
 /// The changes in turn, the order of each round drawn anew.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "weights",
     "weights of calls",
     "canary by header",
     "rule added or removed",
     "annotation",
     "header added",
+    "listener added or removed",
     "timeouts",
 ];
 
@@ -219,6 +220,7 @@ impl<'a> Events<'a> {
                 world.weights[which] = *self.random.of(&others);
             }
             "canary by header" => world.canary = !world.canary,
+            "listener added or removed" => world.third = !world.third,
             "rule added or removed" => {
                 let number = self.planned + u32::try_from(self.random.below(1_000)).unwrap_or(0);
                 if world.extra.len() >= MOST_EXTRA || self.random.below(3) == 0 {

@@ -22,6 +22,8 @@ pub(super) const HTTPS: u16 = 9443;
 pub(super) const HOST: &str = "mixed.example";
 /// Requests with this header are the canary's, while there is one.
 pub(super) const CANARY: &str = "x-canary";
+/// A listener that comes and goes, and nobody asks.
+const THIRD: u16 = 8003;
 const CLUSTERS: [&str; 2] = ["c1", "c2"];
 
 /// Where requests of one kind go.
@@ -101,6 +103,8 @@ pub(super) struct World {
     pub(super) extra: BTreeSet<u32>,
     /// Further annotations of Ingress `web`.
     pub(super) notes: BTreeMap<&'static str, String>,
+    /// Whether there is a third listener.
+    pub(super) third: bool,
     /// `requestTimeout` and `idleTimeout` of both listeners, in seconds.
     pub(super) timeouts: (u16, u16),
     /// Certificate and key, PEM.
@@ -132,12 +136,18 @@ impl World {
         let mut files = BTreeMap::new();
         let (request, idle) = self.timeouts;
         let timeouts = format!("    requestTimeout: {request}\n    idleTimeout: {idle}\n");
-        let listeners = [(HTTP, "HTTP"), (HTTPS, "HTTPS")];
+        let mut listeners = vec![(HTTP, "HTTP"), (HTTPS, "HTTPS")];
+        let mut ports = vec![HTTP];
+        if self.third {
+            listeners.push((THIRD, "HTTP"));
+            ports.push(THIRD);
+        }
         let text = manifests::gateway_with(&CLUSTERS.join(","), &listeners, &timeouts);
         files.insert("fleet/gateway.yaml".into(), text);
         files.insert("fleet/secret.yaml".into(), self.secret());
         let ingress = |name: &str, service: &str| {
             Ingress::new(name, HTTP)
+                .ports(&ports)
                 .https(&[HTTPS], "mixed")
                 .host(HOST)
                 .service(service)
