@@ -10,6 +10,7 @@ mod judging;
 mod options;
 mod pressure;
 mod publishing;
+mod succession;
 mod surroundings;
 mod sweeper;
 mod upgrading;
@@ -23,9 +24,11 @@ use tokio::{
 use tracing::{info, warn};
 
 pub use options::{Fleet, Options, Source};
+pub use succession::claim;
 
 use crate::{
-    dataplane, health,
+    dataplane::{self, succession::Claim},
+    health,
     network::{self, Change, Network},
     proxy::{ProxyError, access_log},
     source::{Bounds, DirectorySource, feed, kubernetes},
@@ -58,6 +61,8 @@ pub enum Error {
     Source(kubernetes::Error),
     /// The thread that writes status.
     Status(String),
+    /// The agent that took over, or was to, has ended.
+    Deserted,
 }
 
 impl fmt::Display for Error {
@@ -75,6 +80,9 @@ impl fmt::Display for Error {
             ),
             Self::Source(error) => error.fmt(f),
             Self::Status(error) => f.write_str(error),
+            Self::Deserted => f.write_str(
+                "the agent that took over has ended, and this one has let go of the pins; start one of them again",
+            ),
             Self::NoVip(interface) => write!(
                 f,
                 "interface {interface} has no IPv4 address to serve; give it one, or name addresses with --vip"
@@ -125,9 +133,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A source that has said nothing after this long is not waited for.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 
-/// Runs the gateway until SIGTERM or SIGINT. `admin` makes the admin server's task from what it
-/// shows; it runs beside the gateway and ends with it.
-pub async fn run<F, S>(options: Options, admin: F) -> Result<(), Error>
+/// Runs the gateway until SIGTERM or SIGINT. `claim` is given up once it serves. `admin` makes the admin server's task
+/// from what it shows; it runs beside the gateway and ends with it.
+pub async fn run<F, S>(options: Options, claim: Option<Claim>, admin: F) -> Result<(), Error>
 where
     F: FnOnce(Arc<Shared>) -> S,
     S: Future<Output = ()> + 'static,
@@ -164,11 +172,15 @@ where
         Err(_) => gateway.carry_on().await,
     }
     gateway.attach()?;
+    drop(claim);
 
     let mut look = interval(LOOK_AGAIN);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut refresh = interval(applying::SHOW);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut succession = interval(succession::LOOK);
+    succession.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut claimed = false;
     let mut heard: Option<Change> = None;
     let mut settled = Instant::now();
     let mut pause = SETTLE;
@@ -199,17 +211,33 @@ where
             }
             _ = refresh.tick() => gateway.show_again(),
             Some(sweep) = sweeps.recv() => gateway.swept(sweep),
+            _ = succession.tick() => {
+                claimed = gateway.pins.is_claimed();
+                if claimed {
+                    break;
+                }
+            }
         }
     }
     drop(following);
-    info!("stopping; the kernel goes on steering, `fleetgate unload` ends that");
     admin.abort();
-    gateway.stop(drain_timeout);
     if let Err(error) = admin.await
         && error.is_panic()
     {
         warn!("the admin server had panicked");
     }
+    if claimed {
+        drop((sweeps, edits, verdicts));
+        let asked_to_end = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        return gateway.let_go().see_off(asked_to_end).await;
+    }
+    info!("stopping; the kernel goes on steering, `fleetgate unload` ends that");
+    gateway.stop(drain_timeout);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub mod load;
 pub mod pins;
 pub mod ports;
 pub mod record;
+pub mod succession;
 pub mod tables;
 pub mod upgrade;
 pub mod vips;

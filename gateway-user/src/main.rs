@@ -53,16 +53,22 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let address = args.admin;
+    let take_over = args.take_over;
     let options = Options::from(args);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     LocalSet::new().block_on(&runtime, async move {
+        // An agent that goes frees the address as well as the pins.
+        let claim = match take_over {
+            true => agent::claim(&options.pin_dir).await?,
+            false => None,
+        };
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot serve metrics and probes on {address}; is it taken? see --admin")
         })?;
-        agent::run(options, |shared| {
+        agent::run(options, claim, |shared| {
             admin::serve(listener, Arc::new(state(shared)))
         })
         .await?;

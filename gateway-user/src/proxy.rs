@@ -75,7 +75,7 @@ use self::{
     stats::WorkerStats,
     trace::export::Traces,
     upstream::{Most, PoolLimits},
-    worker::{Eyes, Limits, Shared},
+    worker::{Eyes, Limits, Phase, Shared},
 };
 pub use self::{
     reason::Reason,
@@ -186,7 +186,7 @@ pub struct Proxy {
     rings: Mutex<Vec<Arc<Ring>>>,
     stats: Arc<ProxyStats>,
     updated: watch::Sender<()>,
-    stop: watch::Sender<Option<Duration>>,
+    phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -207,7 +207,7 @@ impl Proxy {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let (stop, stopped) = watch::channel(None);
+        let (phase, phases) = watch::channel(Phase::Serving);
         let (updated, is_updated) = watch::channel(());
         let connections = Arc::new(AtomicUsize::new(0));
         let table = Arc::new(ArcSwap::from_pointee(RouteTable::unknown()));
@@ -245,7 +245,7 @@ impl Proxy {
             stall_timeout: config.stall_timeout,
             drain_timeout: config.drain_timeout,
             updated: is_updated,
-            stop: stopped,
+            phase: phases,
         };
 
         let mut local_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -259,7 +259,7 @@ impl Proxy {
             rings: Mutex::default(),
             stats: Arc::clone(&stats),
             updated,
-            stop,
+            phase,
             threads: Vec::new(),
         };
         for (index, worker_stats) in stats.workers.iter().enumerate() {
@@ -347,6 +347,14 @@ impl Proxy {
         Arc::clone(&self.stats)
     }
 
+    /// Accepts no more, for another proxy does. What is open goes on until clients have been told: HTTP/1.1 with the next
+    /// answer, HTTP/2 at once. Returns at once; tunnels and idle connections stay until [`Self::shutdown`].
+    pub fn retire(&mut self) {
+        self.sockets.clear();
+        self.sockets_v6.clear();
+        self.phase.send_replace(Phase::Retiring);
+    }
+
     /// Accepts no more, lets requests under way finish with `Connection: close`, and returns when all connections
     /// have ended or `grace` is over.
     pub fn shutdown(mut self, grace: Duration) {
@@ -356,7 +364,7 @@ impl Proxy {
     fn end(&mut self, grace: Duration) {
         self.sockets.clear();
         self.sockets_v6.clear();
-        self.stop.send_replace(Some(grace));
+        self.phase.send_replace(Phase::Ending(grace));
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a proxy worker panicked; please report this");

@@ -7,6 +7,8 @@ mod ambiguity;
 mod balancing;
 #[path = "proxy/clients.rs"]
 mod clients;
+#[path = "proxy/ending.rs"]
+mod ending;
 #[path = "proxy/families.rs"]
 mod families;
 #[path = "proxy/forwarding.rs"]

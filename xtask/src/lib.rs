@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod kernel_matrix;
 pub mod lab;
 pub mod member;
+pub mod mixed;
 pub mod netns;
 pub mod paths;
 pub mod pod;

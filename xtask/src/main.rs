@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use xtask::{
     bench, chaos, chart,
     client::{self, Job, Pattern},
-    console, demo, ebpf, fuzz_proxy, hostile, kernel_matrix, lab, netns, pod, setup, suite, verify,
+    console, demo, ebpf, fuzz_proxy, hostile, kernel_matrix, lab, mixed, netns, pod, setup, suite,
+    verify,
 };
 
 #[derive(Parser)]
@@ -48,6 +49,8 @@ enum Command {
     },
     /// Everything changes at once: nothing may be reset or misrouted
     Chaos(chaos::Options),
+    /// Requests of every kind while configuration, certificates, pods and program change: none may fail
+    Mixed(mixed::Options),
     /// Mutated HTTP/1.x against the proxy: what is served must be what a second reading finds
     FuzzProxy(fuzz_proxy::Options),
     /// Slow and hostile clients of every kind beside a normal one, which must not notice
@@ -171,6 +174,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(Lab::Status) => lab::status(),
         Command::Demo { json } => return demo::run(json),
         Command::Chaos(options) => return chaos::run(options),
+        Command::Mixed(options) => return mixed::run(options),
         Command::FuzzProxy(options) => return fuzz_proxy::run(options),
         Command::Hostile(options) => return hostile::run(&options),
         Command::Bench(Bench::Control { json }) => return bench::control(json),

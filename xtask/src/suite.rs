@@ -192,7 +192,7 @@ fn agent() -> Result<()> {
 }
 
 /// The agent whose maps have another layout, for the tests of upgrades. Only our own crates are built once more.
-fn other_agent() -> Result<()> {
+pub(crate) fn other_agent() -> Result<()> {
     let began = Instant::now();
     ebpf::build_other_layout()?;
     let built = build(&["--features", "gateway-user/other-layout"])

@@ -99,7 +99,7 @@ pub(super) struct Gateway {
     pub(super) looked: Option<IpAddr>,
     pub(super) proxy: Proxy,
     pub(super) access_log: AccessLog,
-    traces: Traces,
+    pub(super) traces: Traces,
     pub(super) router: Router,
     /// What HTTPS listeners end TLS with.
     pub(super) tls: Servers,

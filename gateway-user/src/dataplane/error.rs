@@ -91,7 +91,7 @@ impl fmt::Display for Error {
             ),
             Self::Busy(dir) => write!(
                 f,
-                "another agent runs on the pins in {}; stop it first, or give this one another --pin-dir",
+                "another agent runs on the pins in {}; stop it first, start this one with --take-over, or give it another --pin-dir",
                 dir.display()
             ),
             Self::Monitored(dir) => write!(

@@ -4,6 +4,8 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use gateway_common::maps;
@@ -17,6 +19,10 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const MAPS: &str = "maps-";
 /// Where a BPF file system belongs.
 const BPF_FS: &str = "/sys/fs/bpf";
+
+/// How often the lock is tried, and how long apart.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Paths below one `--pin-dir`.
 #[derive(Clone, Debug)]
@@ -133,6 +139,13 @@ impl Pins {
         self.create()?;
         let unusable = |cause: String| Error::Pin(self.root.clone(), cause);
         let dir = File::open(&self.root).map_err(|e| unusable(e.to_string()))?;
+        // Whoever looks whether they are free holds the lock for a moment.
+        for _ in 1..TRIES {
+            if dir.try_lock().is_ok() {
+                return Ok(dir);
+            }
+            thread::sleep(PAUSE);
+        }
         match dir.try_lock() {
             Ok(()) => Ok(dir),
             Err(TryLockError::WouldBlock) => Err(Error::Busy(self.root.clone())),

@@ -6,19 +6,24 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     task::{Poll, Waker},
+    time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 /// The connections of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    stopping: Cell<bool>,
+    /// Once connections are to end: until when those that are idle may stay.
+    idle_until: Cell<Option<Instant>>,
+    /// Tunnels are to end as well.
+    ending: Cell<bool>,
     /// Free places are none; a task is the same as long as it lives.
     tasks: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
     /// How many there are at each address that clients connected to.
-    addresses: RefCell<HashMap<SocketAddr, usize>>,
+    addresses: RefCell<HashMap<SocketAddr, usize, RandomState>>,
     /// Addresses of those where nothing is served any more.
     gone: RefCell<HashMap<SocketAddr, Gone>>,
 }
@@ -62,6 +67,11 @@ impl Place<'_> {
         self.connections.is_ending(self.local)
     }
 
+    /// Whether nothing is served any more where it was for.
+    pub(super) fn is_gone(&self) -> bool {
+        self.connections.is_gone(self.local)
+    }
+
     /// Whether it is to end at once.
     pub(super) fn is_cut(&self) -> bool {
         let gone = self.connections.gone.borrow();
@@ -92,17 +102,41 @@ impl Connections {
 
     /// Whether connections to this address are to end when they can.
     pub(super) fn is_ending(&self, local: SocketAddr) -> bool {
-        if self.stopping.get() {
-            return true;
-        }
+        self.is_stopping() || self.is_gone(local)
+    }
+
+    /// Whether nothing is served at this address any more.
+    fn is_gone(&self, local: SocketAddr) -> bool {
         let gone = self.gone.borrow();
         !gone.is_empty() && gone.contains_key(&local)
     }
 
-    /// Tells every connection.
-    pub(super) fn stop(&self) {
-        self.stopping.set(true);
+    /// Whether all connections are to end when they can.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.idle_until.get().is_some()
+    }
+
+    /// When an idle connection ends, if all connections are to.
+    pub(super) fn idle_until(&self) -> Option<Instant> {
+        self.idle_until.get()
+    }
+
+    /// Whether tunnels are to end when they can.
+    pub(super) fn ending(&self) -> &Cell<bool> {
+        &self.ending
+    }
+
+    /// Tells every connection, but no tunnel. Idle ones that stay for a while have a chance to tell their client with an
+    /// answer, and do not end while its next request is on its way.
+    pub(super) fn stop(&self, idle: Duration) {
+        self.idle_until.set(Some(Instant::now() + idle));
         self.wake();
+    }
+
+    /// Tells tunnels, too.
+    pub(super) fn end(&self, idle: Duration) {
+        self.ending.set(true);
+        self.stop(idle);
     }
 
     /// Tells the connections to addresses where nothing is served any more; says whether there are such that had not been

@@ -61,6 +61,7 @@ pub(super) async fn carry(
             worker.stats.upstream_opened.fetch_add(1, Relaxed);
             let options = RelayOptions {
                 idle: worker.stall_timeout,
+                ending: worker.connections.ending(),
                 pipes: &worker.pipes,
             };
             let outcome = {
@@ -117,7 +118,7 @@ pub(super) async fn carry(
 /// counted.
 fn ended(ended: Ended, sni: &str) -> Option<Reason> {
     let (reason, err) = match ended {
-        Ended::Closed => return None,
+        Ended::Closed | Ended::Told => return None,
         Ended::Idle => return Some(Reason::Timeout),
         Ended::Error(Side::Downstream, err) => (Reason::ClientGone, err),
         Ended::Error(Side::Upstream, err) => (Reason::BackendClosed, err),

@@ -1,6 +1,13 @@
 //! After an upgrade both sides speak something else: bytes are carried, nothing is read into them.
 
-use std::{future::poll_fn, pin::pin, task::Poll};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::Poll,
+};
+
+use tokio::io::AsyncWrite;
 
 use super::{
     http2::{Sending, duplex::Duplex},
@@ -16,8 +23,14 @@ impl RelayStream for Io {
     }
 }
 
-/// Carries bytes until both sides are done, one breaks, or nothing has moved for long. What was read ahead goes first.
-pub(super) async fn carry(worker: &Worker, client: &mut Io, ahead: &[u8], backend: Upstream) {
+/// Carries bytes until both sides are done, one breaks, or nothing has moved for long; or the proxy ends, and nothing is
+/// under way: then the client is told so, and this is true. What was read ahead goes first.
+pub(super) async fn carry(
+    worker: &Worker,
+    client: &mut Io,
+    ahead: &[u8],
+    backend: Upstream,
+) -> bool {
     let Upstream { mut io, buffer, .. } = backend;
     let counted = (client.read(), client.written());
     let outcome = relay::relay(client, &mut io, ahead, buffer.bytes(), options(worker)).await;
@@ -30,17 +43,22 @@ pub(super) async fn carry(worker: &Worker, client: &mut Io, ahead: &[u8], backen
         outcome.to_downstream.saturating_sub(beside.1),
     );
     tracing::debug!(ended = ?outcome.ended, "a tunnel ended");
+    let told = matches!(outcome.ended, Ended::Told);
+    told && poll_fn(|cx| client.poll_shutdown(cx)).await.is_ok()
 }
 
 /// The same for a client's stream of HTTP/2, whose bytes its connection counts. One that is not carried to its end is
 /// reset, as TCP would be (RFC 8441 section 5).
 pub(super) async fn carry_stream(
     worker: &Worker,
+    local: SocketAddr,
     mut client: Duplex,
     sending: &Sending,
     backend: Upstream,
 ) {
     let Upstream { mut io, buffer, .. } = backend;
+    // Its task is another one than that of the connection.
+    let _place = worker.connections.enter(local).await;
     let ended = {
         let relay = relay::relay(&mut client, &mut io, &[], buffer.bytes(), options(worker));
         let mut relay = pin!(relay);
@@ -53,8 +71,14 @@ pub(super) async fn carry_stream(
         })
         .await
     };
-    if !matches!(ended, Some(Ended::Closed)) {
-        sending.reset(h2::Reason::CANCEL);
+    match ended {
+        Some(Ended::Closed) => {}
+        Some(Ended::Told) => {
+            // Of the client's half nothing is waited for.
+            let _ = poll_fn(|cx| Pin::new(&mut client).poll_shutdown(cx)).await;
+            sending.reset(h2::Reason::NO_ERROR);
+        }
+        _ => sending.reset(h2::Reason::CANCEL),
     }
     tracing::debug!(?ended, "a tunnel ended");
 }
@@ -62,6 +86,7 @@ pub(super) async fn carry_stream(
 fn options(worker: &Worker) -> RelayOptions<'_> {
     RelayOptions {
         idle: worker.stall_timeout,
+        ending: worker.connections.ending(),
         pipes: &worker.pipes,
     }
 }

@@ -57,7 +57,20 @@ const ACCEPTS: usize = 32;
 const FIRST_IDLE: Duration = Duration::from_secs(15);
 /// Pipes for tunnels, two file descriptors each.
 const PIPES: usize = 256;
+/// Idle connections of a proxy that another one has followed stay this long, or as long as their listener says.
+const RETIRED_IDLE: Duration = Duration::from_secs(3600);
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// What the workers are to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    /// Accept and serve.
+    Serving,
+    /// Accept no more and have connections end in order.
+    Retiring,
+    /// The same, and end within this time.
+    Ending(Duration),
+}
 
 /// What a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +94,7 @@ pub(super) struct Shared {
     pub(super) drain_timeout: Duration,
     /// Tells of each new table.
     pub(super) updated: watch::Receiver<()>,
-    /// `Some(grace)` once the proxy stops.
-    pub(super) stop: watch::Receiver<Option<Duration>>,
+    pub(super) phase: watch::Receiver<Phase>,
 }
 
 /// What a worker tells of what it does.
@@ -301,7 +313,7 @@ pub(super) async fn run(
     (listener, listener_v6): (Listening, Option<Listening>),
 ) {
     let worker = Rc::new(Worker::new(index, &shared, eyes));
-    let mut stop = shared.stop.clone();
+    let mut phase = shared.phase.clone();
     let mut updated = shared.updated.clone();
     let mut hand_over = tokio::time::interval(HAND_OVER);
     hand_over.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -314,17 +326,27 @@ pub(super) async fn run(
             now = hand_over.tick(), if worker.log.borrow().is_on() => worker.log.borrow_mut().flush_if_due(now.into_std()),
             _ = sweep.tick() => worker.sweep(),
             Ok(()) = updated.changed() => worker.retire(shared.drain_timeout),
-            _ = stop.changed() => break,
+            _ = phase.changed() => break,
         }
     }
-    let grace = stop.borrow().unwrap_or_default();
-    let until = Instant::now() + grace;
     worker.pool.close();
     worker.shared.close();
-    worker.connections.stop();
+    // None: until told.
+    let mut until = match *phase.borrow_and_update() {
+        Phase::Ending(grace) => {
+            // Without another proxy that serves, the sooner they are over the better.
+            worker.connections.end(Duration::ZERO);
+            Some(Instant::now() + grace)
+        }
+        Phase::Serving | Phase::Retiring => {
+            worker.connections.stop(RETIRED_IDLE);
+            None
+        }
+    };
     // Whoever stands in the queue by now would be reset by the end of the listener, though a successor may already
     // take everybody else.
-    let last = tokio::time::sleep_until(until.min(Instant::now() + LAST_ACCEPTS));
+    let last = Instant::now() + LAST_ACCEPTS;
+    let last = tokio::time::sleep_until(until.map_or(last, |it| it.min(last)));
     tokio::pin!(last);
     loop {
         tokio::select! {
@@ -335,8 +357,20 @@ pub(super) async fn run(
         }
     }
     drop((listener, listener_v6));
-    while shared.connections.load(Relaxed) > 0 && Instant::now() < until {
-        tokio::time::sleep(DRAIN_LOOK).await;
+    while shared.connections.load(Relaxed) > 0 && until.is_none_or(|it| Instant::now() < it) {
+        let look = until.map_or(HAND_OVER, |_| DRAIN_LOOK);
+        tokio::select! {
+            () = tokio::time::sleep(look) => worker.log.borrow_mut().flush_if_due(std::time::Instant::now()),
+            // A proxy that is gone ends at once.
+            told = phase.changed() => {
+                let grace = match *phase.borrow() {
+                    Phase::Ending(grace) if told.is_ok() => grace,
+                    _ => Duration::ZERO,
+                };
+                until = Some(Instant::now() + grace);
+                worker.connections.end(grace / 5 * 4);
+            }
+        }
     }
     worker.log.borrow_mut().flush();
 }

@@ -13,7 +13,10 @@ use super::{
     ledger::Ledger,
     world::{Listed, RESTLESS, SERVICES, World},
 };
-use crate::e2e::{Gateway, pod_named};
+use crate::{
+    e2e::{Gateway, pod_named},
+    random::Random,
+};
 
 /// The events in turn, the order of each round drawn anew.
 const KINDS: [&str; 9] = [
@@ -44,7 +47,7 @@ impl Events {
     pub(super) fn new(world: World, seed: u64) -> Self {
         Self {
             world,
-            random: Random(seed),
+            random: Random::new(seed),
             counts: BTreeMap::new(),
             programs_replaced: 0,
         }
@@ -197,19 +200,5 @@ impl Events {
     fn pause(&mut self, least_ms: usize, most_ms: usize) {
         let ms = least_ms + self.random.below(most_ms - least_ms);
         thread::sleep(Duration::from_millis(ms as u64));
-    }
-}
-
-/// SplitMix64. Source: Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) % end as u64) as usize
     }
 }

@@ -9,9 +9,8 @@ use std::{
 use serde::Serialize;
 
 use super::{Report, world::World};
+use crate::timeline::{SETTLED, Timeline};
 
-/// After this long a saved change must be in force.
-const SETTLED: Duration = Duration::from_secs(3);
 /// At most so many failures are told one by one.
 const TOLD: usize = 50;
 
@@ -35,7 +34,7 @@ pub struct Told {
 #[derive(Debug)]
 struct State {
     /// Since when which pods may answer, by listener.
-    allowed: Vec<(Instant, BTreeMap<u16, BTreeSet<String>>)>,
+    allowed: Timeline<BTreeMap<u16, BTreeSet<String>>>,
     /// Pods that died, from when to when that excuses a failure.
     deaths: Vec<(String, Instant, Option<Instant>)>,
     last: String,
@@ -56,7 +55,7 @@ impl Ledger {
         Self {
             began,
             state: Mutex::new(State {
-                allowed: vec![(began, world.allowed())],
+                allowed: Timeline::new(world.allowed()),
                 deaths: Vec::new(),
                 last: "start".to_owned(),
                 report: Report::default(),
@@ -77,7 +76,7 @@ impl Ledger {
 
     /// From now on, once it is in force, this is wanted.
     pub(super) fn wanted(&self, world: &World) {
-        self.state().allowed.push((Instant::now(), world.allowed()));
+        self.state().allowed.wanted(world.allowed());
     }
 
     /// A pod dies now: connections to it end.
@@ -117,13 +116,10 @@ impl Ledger {
         let mut state = self.state();
         state.report.short_connections += 1;
         state.report.longest(now - begun);
-        let from = begun.checked_sub(SETTLED).unwrap_or(begun);
-        let ends = state.allowed.iter().skip(1).map(|(since, _)| *since);
-        let ends: Vec<Instant> = ends.chain([now]).collect();
-        let in_force = state.allowed.iter().zip(ends);
-        let mut in_force = in_force.filter(|((since, _), until)| *since <= now && *until >= from);
-        let right = in_force
-            .any(|((_, allowed), _)| allowed.get(&port).is_some_and(|it| it.contains(&pod)));
+        let wanted = |allowed: &BTreeMap<u16, BTreeSet<String>>| {
+            allowed.get(&port).is_some_and(|it| it.contains(&pod))
+        };
+        let right = state.allowed.any(begun, wanted);
         if !right {
             let told = self.told(
                 &state,

@@ -39,6 +39,8 @@ static AGENTS: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Gateway {
     agent: Option<Child>,
+    /// The agent that another one has taken the place of.
+    leaving: Option<Child>,
     log: PathBuf,
     /// Arguments of `fleetgate run` that say where objects come from: the manifest directory, unless a test says otherwise.
     pub source: Vec<String>,
@@ -80,6 +82,7 @@ impl Gateway {
         let directory = manifests.path().display().to_string();
         let this = Self {
             agent: None,
+            leaving: None,
             log: paths::lab().join("e2e-agent.log"),
             source: vec!["--manifests".to_owned(), directory],
             arguments: Vec::new(),
@@ -159,6 +162,7 @@ impl Gateway {
 
     /// Starts the agent and waits for nothing.
     pub fn launch(&mut self) -> Result<()> {
+        self.log = paths::lab().join("e2e-agent.log");
         ensure!(self.agent.is_none(), "the test's agent runs already");
         let command = self.command(&self.pins, "127.0.0.1:9620");
         self.agent = Some(self.lab.spawn(GATEWAY, "e2e-agent", &command)?);
@@ -170,6 +174,31 @@ impl Gateway {
         self.lab.owns_pins(pins)?;
         let command = self.command(pins, admin);
         self.lab.spawn(GATEWAY, log, &command)
+    }
+
+    /// Starts an agent that takes the place of the one that runs, and waits until its plan is in the kernel. The other
+    /// one is told to end by [`Self::see_off`].
+    pub fn take_over(&mut self) -> Result<()> {
+        ensure!(self.leaving.is_none(), "an agent is leaving already");
+        self.leaving = self.agent.take();
+        let mut command = self.command(&self.pins, "127.0.0.1:9620");
+        command.arg("--take-over");
+        let successor = self.lab.spawn(GATEWAY, "e2e-successor", &command)?;
+        let pid = successor.id();
+        self.agent = Some(successor);
+        self.log = paths::lab().join("e2e-successor.log");
+        // Until it has the pins the other one answers for its readiness.
+        super::eventually("the successor has the pins", || {
+            let status = self.json(&["status"])?;
+            Ok((status["agent"]["pid"] == pid, status["agent"].clone()))
+        })
+        .with_context(|| self.words())?;
+        self.wait_ready()
+    }
+
+    /// SIGTERM for the agent that another one has taken the place of.
+    pub fn see_off(&mut self) -> Result<ExitStatus> {
+        ended(self.leaving.take().context("no agent is leaving")?)
     }
 
     fn command(&self, pins: &Path, admin: &str) -> Command {
@@ -209,23 +238,7 @@ impl Gateway {
 
     /// SIGTERM, as systemd and the kubelet send it.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let mut agent = self.agent.take().context("no agent runs")?;
-        if let Some(known) = Known::of(agent.id(), "agent") {
-            known.signal(Signal::TERM);
-        }
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = agent.try_wait()? {
-                return Ok(status);
-            }
-            if Instant::now() > give_up {
-                // It must not outlive its test.
-                agent.kill()?;
-                agent.wait()?;
-                bail!("the agent did not end within {PATIENCE:?} of SIGTERM");
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        ended(self.agent.take().context("no agent runs")?)
     }
 
     /// SIGKILL.
@@ -412,12 +425,32 @@ impl Drop for Gateway {
                 eprintln!("the agent's last words:\n{}", self.words());
             }
         }
-        if let Some(mut agent) = self.agent.take() {
+        for mut agent in self.leaving.take().into_iter().chain(self.agent.take()) {
             let _ = agent.kill();
             let _ = agent.wait();
         }
         // What is left after this, the lab removes with its namespaces.
         let _ = self.cli(&["unload", "--force"]);
+    }
+}
+
+/// SIGTERM, and waits.
+fn ended(mut agent: Child) -> Result<ExitStatus> {
+    if let Some(known) = Known::of(agent.id(), "agent") {
+        known.signal(Signal::TERM);
+    }
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = agent.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() > give_up {
+            // It must not outlive its test.
+            agent.kill()?;
+            agent.wait()?;
+            bail!("the agent did not end within {PATIENCE:?} of SIGTERM");
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

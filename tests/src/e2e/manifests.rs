@@ -46,6 +46,12 @@ pub fn gateway(ports: &[u16], more: &str) -> String {
 
 /// The same with these member clusters.
 pub fn gateway_of(clusters: &str, ports: &[u16], more: &str) -> String {
+    let listeners: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "HTTP")).collect();
+    gateway_with(clusters, &listeners, more)
+}
+
+/// The same with listeners of these ports and protocols.
+pub fn gateway_with(clusters: &str, listeners: &[(u16, &str)], more: &str) -> String {
     let mut text = format!(
         "apiVersion: alibabacloud.com/v1
 kind: AlbConfig
@@ -59,9 +65,9 @@ spec:
   listeners:
 "
     );
-    for port in ports {
+    for (port, protocol) in listeners {
         // Writing to a String cannot fail.
-        let _ = write!(text, "  - port: {port}\n    protocol: HTTP\n{more}");
+        let _ = write!(text, "  - port: {port}\n    protocol: {protocol}\n{more}");
     }
     text + "---
 apiVersion: networking.k8s.io/v1
@@ -82,6 +88,8 @@ spec:
 pub struct Ingress {
     name: String,
     ports: Vec<u16>,
+    /// Listeners of HTTPS, and the Secret that they show.
+    https: Option<(Vec<u16>, String)>,
     service: String,
     host: Option<String>,
     path: String,
@@ -94,6 +102,7 @@ impl Ingress {
         Self {
             name: name.to_owned(),
             ports: vec![port],
+            https: None,
             service: "web".to_owned(),
             host: None,
             path: "/".to_owned(),
@@ -104,6 +113,12 @@ impl Ingress {
     /// On these listeners.
     pub fn ports(mut self, ports: &[u16]) -> Self {
         self.ports = ports.to_vec();
+        self
+    }
+
+    /// Also on these listeners of HTTPS, which show this Secret.
+    pub fn https(mut self, ports: &[u16], secret: &str) -> Self {
+        self.https = Some((ports.to_vec(), secret.to_owned()));
         self
     }
 
@@ -147,10 +162,11 @@ impl Ingress {
 
     /// The object.
     pub fn yaml(&self) -> String {
-        let ports: Vec<String> = self
-            .ports
-            .iter()
-            .map(|port| format!("{{\"HTTP\": {port}}}"))
+        let plain = self.ports.iter().map(|port| ("HTTP", port));
+        let secured = self.https.iter().flat_map(|(ports, _)| ports);
+        let ports: Vec<String> = plain
+            .chain(secured.map(|port| ("HTTPS", port)))
+            .map(|(protocol, port)| format!("{{\"{protocol}\": {port}}}"))
             .collect();
         let mut text = format!(
             "apiVersion: networking.k8s.io/v1
@@ -171,11 +187,15 @@ metadata:
             Some(host) => format!("  - host: {host}\n    http:"),
             None => "  - http:".to_owned(),
         };
+        let tls = match &self.https {
+            Some((_, secret)) => format!("  tls:\n  - secretName: {secret}\n"),
+            None => String::new(),
+        };
         let _ = write!(
             text,
             "spec:
   ingressClassName: alb
-  rules:
+{tls}  rules:
 {rule}
       paths:
       - path: {}

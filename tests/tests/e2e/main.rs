@@ -14,6 +14,7 @@ mod inspection;
 mod l4;
 mod lifecycle;
 mod live;
+mod mixed;
 mod monitor;
 mod network;
 mod prefix;

@@ -11,10 +11,13 @@ use std::{
 use anyhow::{Result, bail};
 use fleetgate_tests::e2e::{
     Gateway, PATIENCE,
-    manifests::WEB,
+    manifests::{self, Ingress, WEB},
     wire::{self, Held},
 };
 use xtask::paths;
+
+/// Steered by the proxy.
+const SHOP: u16 = 8002;
 
 /// Waits for an agent that cannot run: its exit code and last words.
 fn refused(mut agent: Child) -> Result<(i32, String)> {
@@ -78,4 +81,55 @@ fn a_second_agent_on_the_same_pins_is_refused_while_the_first_runs() -> Result<(
     gateway.kill()?;
     gateway.start()?;
     held.stay()
+}
+
+#[test]
+fn an_agent_takes_the_place_of_another_and_neither_connections_nor_requests_notice() -> Result<()> {
+    let mut gateway = Gateway::new()?;
+    gateway.write("fleet/gateway.yaml", &manifests::gateway(&[WEB, SHOP], ""))?;
+    let both =
+        Ingress::new("web", WEB).yaml() + &Ingress::new("shop", SHOP).steering("request").yaml();
+    gateway.write("fleet/web.yaml", &both)?;
+    gateway.start()?;
+    let mut held = Held::open(WEB, 10)?;
+    for _ in 0..2 {
+        let tally = wire::under_load(SHOP, || {
+            gateway.take_over()?;
+            // Both are there: the one before ends when it is told.
+            assert_eq!(wire::burst(WEB, 50)?.failed(), 0);
+            assert!(gateway.see_off()?.success());
+            held.stay()
+        })?;
+        assert_eq!(tally.failed(), 0, "{tally:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_agent_whose_successor_ends_too_early_serves_until_then_and_is_started_again() -> Result<()> {
+    let mut gateway = Gateway::running()?;
+    let mut held = Held::open(WEB, 10)?;
+    gateway.arguments.push("--take-over".to_owned());
+    let pins = gateway.pins().to_owned();
+    // It claims the pins, and cannot use what else it was given.
+    gateway
+        .arguments
+        .extend(["--vip", "10.210.0.1", "--interface", "none"].map(str::to_owned));
+    let (code, said) = second(&mut gateway, &pins, "127.0.0.1:9620")?;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("there is no interface none"), "{said}");
+    assert!(
+        gateway.crashes_or(|_| Ok(false))?,
+        "the first one has let go of the pins"
+    );
+    assert!(
+        gateway.log()?.contains("start one of them again"),
+        "{}",
+        gateway.words()
+    );
+    gateway.arguments.truncate(1);
+    gateway.start()?;
+    held.stay()?;
+    assert_eq!(wire::burst(WEB, 50)?.failed(), 0);
+    Ok(())
 }

@@ -181,6 +181,9 @@ pub struct RunArgs {
     /// Where to pin, so that the kernel steers on without the agent.
     #[command(flatten)]
     pub pins: PinDir,
+    /// Take the place of an agent that runs on the same pins: it goes on serving requests until this one does.
+    #[arg(long)]
+    pub take_over: bool,
     /// Address of /metrics, /healthz, /readyz, /problems, /routes and /proxy.
     #[arg(long, value_name = "ADDR:PORT", default_value = ADMIN)]
     pub admin: SocketAddr,

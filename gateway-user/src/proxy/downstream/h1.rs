@@ -35,6 +35,9 @@ const EMPTY_LINES: u8 = 4;
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 
+/// A connection that begins while the proxy stops has this long to ask something.
+const LATE: Duration = Duration::from_secs(1);
+
 /// One client connection.
 pub(in crate::proxy) struct Connection {
     worker: Rc<Worker>,
@@ -133,8 +136,10 @@ impl Connection {
 
     async fn serve_at(&mut self, place: &Place<'_>) -> End {
         let worker = Rc::clone(&self.worker);
+        let stopping = worker.connections.is_stopping();
+        let late = stopping.then(|| Instant::now() + LATE);
         loop {
-            let next = match self.request(place).await {
+            let next = match self.request(place, late).await {
                 Ok(mut messages) => {
                     let next = self.exchange(&mut messages).await;
                     worker.messages.put(messages);
@@ -174,7 +179,9 @@ impl Connection {
                     let ahead = self.buffer.bytes().to_vec();
                     self.buffer.consume(usize::MAX);
                     self.buffer.release();
-                    tunnel::carry(&worker, &mut self.io, &ahead, *upstream).await;
+                    if tunnel::carry(&worker, &mut self.io, &ahead, *upstream).await {
+                        self.linger().await;
+                    }
                     break;
                 }
             }
@@ -183,7 +190,11 @@ impl Connection {
     }
 
     /// Waits for a request and reads its head.
-    async fn request(&mut self, place: &Place<'_>) -> Result<Pair, NoRequest> {
+    async fn request(
+        &mut self,
+        place: &Place<'_>,
+        late: Option<Instant>,
+    ) -> Result<Pair, NoRequest> {
         let mut scan = head::Scan::default();
         let mut empty_lines = 0;
         let idle_until = Instant::now() + self.idle_timeout;
@@ -243,10 +254,13 @@ impl Connection {
                 }
                 // A lone CR may be half of an empty line.
                 if matches!(buffer.bytes(), [] | b"\r") {
-                    if place.is_ending() {
+                    if place.is_gone() {
                         return Poll::Ready(Err(NoRequest::Over));
                     }
-                    ready!(timer.poll(cx, idle_until));
+                    let stopping = worker.connections.idle_until();
+                    let stopping = stopping.map(|it| late.map_or(it, |late| late.max(it)));
+                    let until = stopping.map_or(idle_until, |it| it.min(idle_until));
+                    ready!(timer.poll(cx, until));
                     return Poll::Ready(Err(NoRequest::Over));
                 }
                 let since = *head_since.get_or_insert_with(Instant::now);

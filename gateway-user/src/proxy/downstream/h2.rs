@@ -282,7 +282,7 @@ impl Stream {
         worker.messages.put(messages);
         if let Some((from, upstream)) = switched {
             let client = Duplex::new(from, sending.clone());
-            tunnel::carry_stream(worker, client, &sending, *upstream).await;
+            tunnel::carry_stream(worker, self.down.local, client, &sending, *upstream).await;
         }
     }
 }

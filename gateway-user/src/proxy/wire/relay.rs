@@ -7,6 +7,7 @@
 //! plain sockets holds neither.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     io,
     pin::pin,
@@ -51,11 +52,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RelayStream for client::TlsStream<S> {
     }
 }
 
+/// A relay that is to end does so when the pod has said the last word, and nothing has moved for this long: whoever waits
+/// for an answer still gets it.
+const QUIET: Duration = Duration::from_millis(10);
+
 /// How a relay runs.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct RelayOptions<'a> {
     /// It ends when no byte has moved either way for this long.
     pub(in crate::proxy) idle: Duration,
+    /// It is to end at the next good moment. Whoever says so wakes its task.
+    pub(in crate::proxy) ending: &'a Cell<bool>,
     /// The worker's pipes.
     pub(in crate::proxy) pipes: &'a Pipes,
 }
@@ -78,6 +85,8 @@ pub(in crate::proxy) enum Ended {
     Closed,
     /// Nothing moved for too long.
     Idle,
+    /// It was to end, and nothing was under way.
+    Told,
     /// The stream of this side broke.
     Error(Side, io::Error),
 }
@@ -109,21 +118,29 @@ pub(in crate::proxy) async fn relay<D: RelayStream, U: RelayStream>(
         broken: None,
     };
     let mut timer = pin!(sleep(options.idle));
-    let mut moved = 0;
+    let mut moved = (0, 0);
+    // What came early is the client's, if anything.
+    let mut answered = early_up.is_empty();
     let mut moved_at = Instant::now();
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = both.poll(cx, down, up) {
             return Poll::Ready(ended);
         }
         if both.moved() != moved {
+            answered = both.moved().0 == moved.0;
             moved = both.moved();
             moved_at = Instant::now();
         }
+        let told = options.ending.get() && answered && both.holds_nothing();
+        let due = moved_at + if told { QUIET } else { options.idle };
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+        }
         // The timer is moved only when it is over: most of the time it is wrong, and that costs nothing.
         while timer.as_mut().poll(cx).is_ready() {
-            let due = moved_at + options.idle;
             if due <= Instant::now() {
-                return Poll::Ready(both.broken.take().unwrap_or(Ended::Idle));
+                let why = if told { Ended::Told } else { Ended::Idle };
+                return Poll::Ready(both.broken.take().unwrap_or(why));
             }
             timer.as_mut().reset(due);
         }
@@ -145,8 +162,13 @@ struct Both<'a> {
 }
 
 impl Both<'_> {
-    fn moved(&self) -> u64 {
-        self.to_upstream.moved() + self.to_downstream.moved()
+    /// To the upstream, and to the downstream.
+    fn moved(&self) -> (u64, u64) {
+        (self.to_upstream.moved(), self.to_downstream.moved())
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.to_upstream.holds_nothing() && self.to_downstream.holds_nothing()
     }
 
     fn poll<D: RelayStream, U: RelayStream>(

@@ -77,6 +77,11 @@ impl<'a> Direction<'a> {
         self.moved
     }
 
+    /// Whether all that was read was written.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.early.is_empty() && self.filled.is_empty() && self.lease.is_none()
+    }
+
     /// Moves what can be moved. Ready when the source has ended and the destination knows; after a failure to write
     /// this direction is over, and so it stays.
     pub(super) fn poll<R: RelayStream, W: RelayStream>(

@@ -1,4 +1,4 @@
-use std::{io, net::Ipv4Addr, rc::Rc, time::Duration};
+use std::{cell::Cell, io, net::Ipv4Addr, rc::Rc, time::Duration};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -73,12 +73,42 @@ fn start<D: RelayStream + 'static, U: RelayStream + 'static>(
 ) -> JoinHandle<Outcome> {
     let pipes = Rc::clone(pipes);
     spawn_local(async move {
+        let ending = Cell::new(false);
         let options = RelayOptions {
             idle,
+            ending: &ending,
             pipes: &pipes,
         };
         relay(&mut down, &mut up, early[0], early[1], options).await
     })
+}
+
+#[test]
+fn a_relay_that_is_to_end_waits_for_the_pods_answer_and_cuts_nothing_off() {
+    run(async {
+        let pipes = Rc::new(Pipes::new(2));
+        let ((mut client, mut down), (mut up, mut server)) =
+            (connection().await, connection().await);
+        let relay = spawn_local(async move {
+            let ending = Cell::new(true);
+            let options = RelayOptions {
+                idle: NEVER,
+                ending: &ending,
+                pipes: &pipes,
+            };
+            relay(&mut down, &mut up, b"early", b"", options).await
+        });
+        let mut bytes = [0; 5];
+        server.read_exact(&mut bytes).await.unwrap();
+        tokio::time::sleep(STILL).await;
+        assert!(!relay.is_finished(), "the client waits for an answer");
+        server.write_all(b"there").await.unwrap();
+        client.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"there");
+        let outcome = timeout(NEVER, relay).await.unwrap().unwrap();
+        assert!(matches!(outcome.ended, Ended::Told), "{outcome:?}");
+        assert_eq!((outcome.to_upstream, outcome.to_downstream), (5, 5));
+    });
 }
 
 /// Client, server, relay.
