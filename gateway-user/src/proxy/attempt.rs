@@ -162,8 +162,8 @@ pub(super) async fn attempt(
                     let connected = match grpc {
                         true => {
                             let connected = worker.shared.connect(picked.address, patience).await;
-                            connected.map(|send| Leg::Shared {
-                                send,
+                            connected.map(|room| Leg::Shared {
+                                room,
                                 reused: false,
                             })
                         }

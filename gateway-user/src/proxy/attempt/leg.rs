@@ -5,8 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 
 use super::Failure;
 use crate::proxy::{
@@ -18,7 +17,7 @@ use crate::proxy::{
     io::Io,
     message::{Request, Response},
     reason::{Reason, Refusal},
-    upstream::Upstream,
+    upstream::{Upstream, shared::Room},
 };
 
 /// A way to a backend.
@@ -27,15 +26,12 @@ pub(super) enum Leg {
     /// A connection for this request alone.
     Own(Upstream),
     /// A stream of a connection.
-    Shared {
-        send: SendRequest<Bytes>,
-        reused: bool,
-    },
+    Shared { room: Room, reused: bool },
 }
 
 impl Leg {
-    pub(super) fn shared(send: SendRequest<Bytes>) -> Self {
-        Self::Shared { send, reused: true }
+    pub(super) fn shared(room: Room) -> Self {
+        Self::Shared { room, reused: true }
     }
 
     /// It has served a request before.
@@ -64,12 +60,12 @@ impl Leg {
                 };
                 Ok((Outgoing::h1(head(request, Sink::new(io, out))), answers))
             }
-            Self::Shared { send, .. } => {
+            Self::Shared { room, .. } => {
                 let head = convert::to_request(request, "http").ok_or(Refusal::close(
                     Reason::BadRequest,
                     "the request cannot be told in HTTP/2",
                 ))?;
-                let begun = send.send_request(head, !request.has_body());
+                let begun = room.send.send_request(head, !request.has_body());
                 let (response, stream) = begun.map_err(|_| Failure::Closed)?;
                 let left = match request.framing {
                     Framing::Fixed(left) => Some(left),

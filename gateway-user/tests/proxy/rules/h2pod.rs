@@ -28,6 +28,11 @@ pub(super) struct Pod {
 }
 
 pub(super) fn pod() -> Pod {
+    narrow(u32::MAX)
+}
+
+/// A pod that allows so many streams on a connection, and refuses further ones.
+pub(super) fn narrow(streams: u32) -> Pod {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime
         .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
@@ -45,7 +50,7 @@ pub(super) fn pod() -> Pod {
             let accept = async {
                 while let Ok((stream, _)) = listener.accept().await {
                     connections.fetch_add(1, SeqCst);
-                    tokio::spawn(connection(stream, Arc::clone(&resets)));
+                    tokio::spawn(connection(stream, streams, Arc::clone(&resets)));
                 }
             };
             tokio::select! { () = accept => {}, _ = stopped => {} }
@@ -54,8 +59,10 @@ pub(super) fn pod() -> Pod {
     pod
 }
 
-async fn connection(stream: tokio::net::TcpStream, resets: Arc<AtomicUsize>) {
-    let mut connection = server::handshake(stream).await.unwrap();
+async fn connection(stream: tokio::net::TcpStream, streams: u32, resets: Arc<AtomicUsize>) {
+    let mut builder = server::Builder::new();
+    builder.max_concurrent_streams(streams);
+    let mut connection = builder.handshake(stream).await.unwrap();
     while let Some(Ok((request, respond))) = connection.accept().await {
         if request.uri().path() == "/goaway" {
             connection.graceful_shutdown();
