@@ -46,24 +46,31 @@ pub fn gateway(ports: &[u16], more: &str) -> String {
 
 /// The same with these member clusters.
 pub fn gateway_of(clusters: &str, ports: &[u16], more: &str) -> String {
-    let mut text = format!(
+    let listeners: String = ports
+        .iter()
+        .map(|port| format!("  - port: {port}\n    protocol: HTTP\n{more}"))
+        .collect();
+    let clusters = ("alb.ingress.kubernetes.io/remote-clusters", clusters);
+    gateway_with(&[clusters], &listeners)
+}
+
+/// AlbConfig with these annotations, and IngressClass; `listeners` is YAML of a list, indented by two.
+pub fn gateway_with(annotations: &[(&str, &str)], listeners: &str) -> String {
+    let annotations: String = annotations
+        .iter()
+        .map(|(key, value)| format!("    {key}: '{value}'\n"))
+        .collect();
+    format!(
         "apiVersion: alibabacloud.com/v1
 kind: AlbConfig
 metadata:
   name: mcg
   annotations:
-    alb.ingress.kubernetes.io/remote-clusters: {clusters}
-spec:
+{annotations}spec:
   config:
     name: mcg
   listeners:
-"
-    );
-    for port in ports {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "  - port: {port}\n    protocol: HTTP\n{more}");
-    }
-    text + "---
+{listeners}---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
 metadata:
@@ -74,18 +81,21 @@ spec:
     apiGroup: alibabacloud.com
     kind: AlbConfig
     name: mcg
+---
 "
+    )
 }
 
 /// An Ingress with one rule and one path.
 #[derive(Clone, Debug)]
 pub struct Ingress {
     name: String,
-    ports: Vec<u16>,
+    ports: Vec<(&'static str, u16)>,
     service: String,
     host: Option<String>,
     path: String,
     notes: Vec<(String, String)>,
+    secret: Option<String>,
 }
 
 impl Ingress {
@@ -93,17 +103,38 @@ impl Ingress {
     pub fn new(name: &str, port: u16) -> Self {
         Self {
             name: name.to_owned(),
-            ports: vec![port],
+            ports: vec![("HTTP", port)],
             service: "web".to_owned(),
             host: None,
             path: "/".to_owned(),
             notes: Vec::new(),
+            secret: None,
+        }
+    }
+
+    /// The same of a listener of HTTPS.
+    pub fn encrypted(name: &str, port: u16) -> Self {
+        Self {
+            ports: vec![("HTTPS", port)],
+            ..Self::new(name, port)
         }
     }
 
     /// On these listeners.
     pub fn ports(mut self, ports: &[u16]) -> Self {
-        self.ports = ports.to_vec();
+        self.ports = ports.iter().map(|port| ("HTTP", *port)).collect();
+        self
+    }
+
+    /// On this listener of HTTPS, too.
+    pub fn https(mut self, port: u16) -> Self {
+        self.ports.push(("HTTPS", port));
+        self
+    }
+
+    /// With a certificate for its host.
+    pub fn secret(mut self, name: &str) -> Self {
+        self.secret = Some(name.to_owned());
         self
     }
 
@@ -150,7 +181,7 @@ impl Ingress {
         let ports: Vec<String> = self
             .ports
             .iter()
-            .map(|port| format!("{{\"HTTP\": {port}}}"))
+            .map(|(protocol, port)| format!("{{\"{protocol}\": {port}}}"))
             .collect();
         let mut text = format!(
             "apiVersion: networking.k8s.io/v1
@@ -167,15 +198,20 @@ metadata:
         for (key, value) in &self.notes {
             let _ = writeln!(text, "    {key}: '{value}'");
         }
+        text.push_str("spec:\n  ingressClassName: alb\n");
+        if let (Some(secret), Some(host)) = (&self.secret, &self.host) {
+            let _ = writeln!(
+                text,
+                "  tls:\n  - hosts: ['{host}']\n    secretName: {secret}"
+            );
+        }
         let rule = match &self.host {
-            Some(host) => format!("  - host: {host}\n    http:"),
+            Some(host) => format!("  - host: '{host}'\n    http:"),
             None => "  - http:".to_owned(),
         };
         let _ = write!(
             text,
-            "spec:
-  ingressClassName: alb
-  rules:
+            "  rules:
 {rule}
       paths:
       - path: {}
