@@ -1,10 +1,14 @@
 //! The whole program in the lab: the agent as a process, its manifests, its pins, and clients on real connections.
 
+pub mod curl;
 pub mod fleet;
 pub mod frames;
 mod gateway;
 pub mod manifests;
 pub mod observer;
+pub mod program;
+pub mod secrets;
+pub mod tls;
 pub mod wire;
 
 use std::{

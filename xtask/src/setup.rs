@@ -1,5 +1,7 @@
-//! `cargo xtask setup`: programs the lab and the tests need, from the distribution's packages; and Helm, see [`chart`].
+//! `cargo xtask setup`: programs the lab and the tests need, from the distribution's packages; Helm, see [`chart`]; and
+//! [`clients`].
 
+pub mod clients;
 pub mod python;
 
 use std::process::Command;
@@ -27,7 +29,7 @@ pub const LAB: &[Need] = &[
     ("curl", "curl"),
 ];
 
-/// A second opinion for the tests of the proxy.
+/// A second opinion for the tests of the proxy, and pods that end TLS or read PROXY headers.
 pub const REFEREE: &[Need] = &[("haproxy", "haproxy")];
 
 /// Installs what is missing for these programs; does nothing, quickly, when all are there.
@@ -90,6 +92,7 @@ pub fn run() -> Result<()> {
     ensure(LAB)?;
     ensure(REFEREE)?;
     let helm = chart::ensure()?;
+    clients::ensure()?;
     let mut rows: Vec<Vec<String>> = LAB
         .iter()
         .chain(REFEREE)
@@ -107,6 +110,9 @@ pub fn run() -> Result<()> {
         chart::PACKAGE.into(),
         helm.display().to_string(),
     ]);
+    for client in [clients::GRPC, clients::WEBSOCKETS] {
+        rows.push(client.row()?);
+    }
     console::say(console::table(&["program", "package", "path"], &rows));
     Ok(())
 }

@@ -64,9 +64,11 @@ pub fn run() -> Result<ExitCode> {
     kernel::ensure()?;
     // First, so that the agent is compiled once, with the object inside.
     let object = ebpf::build(&ebpf::Options::default());
-    if let Err(error) = setup::ensure(setup::REFEREE) {
-        // The test that needs it fails, and says so.
-        note(format_args!("{error:#}"));
+    for ready in [setup::ensure(setup::REFEREE), setup::clients::ensure()] {
+        if let Err(error) = ready {
+            // The tests that need it fail, and say so.
+            note(format_args!("{error:#}"));
+        }
     }
     let mut rows = vec![step("unit, property, golden", &["--workspace"], &[], deadline).0];
     rows.push(

@@ -219,6 +219,32 @@ fn refusals_have_their_reason_and_leave_the_connection_alone() {
 }
 
 #[test]
+fn an_answer_that_comes_before_the_body_is_whole_reaches_a_client_that_still_sends() {
+    for closes in ["", "Connection: close\r\n"] {
+        let origin = Origin::raw(move |_, stream| {
+            let mut reader = std::io::BufReader::new(stream.try_clone()?);
+            read_head(&mut reader)?;
+            let head = format!("HTTP/1.1 413 No\r\n{closes}Content-Length: 8\r\n\r\ntoo long");
+            std::io::Write::write_all(stream, head.as_bytes())
+        });
+        let gateway = gateway(&origin);
+        with(&gateway.proxy, |send| async move {
+            let mut ready = send.clone().ready().await.unwrap();
+            let request = Request::post("http://a/").body(()).unwrap();
+            let (response, mut stream) = ready.send_request(request, false).unwrap();
+            stream
+                .send_data(Bytes::from(vec![0; 60_000]), false)
+                .unwrap();
+            let got = receive(response).await.unwrap();
+            assert_eq!(
+                (got.head.status().as_u16(), &*got.body),
+                (413, &b"too long"[..])
+            );
+        });
+    }
+}
+
+#[test]
 fn an_answer_that_breaks_off_resets_the_stream() {
     let origin = Origin::raw(|_, stream| {
         let mut reader = std::io::BufReader::new(stream.try_clone()?);

@@ -46,30 +46,31 @@ pub fn gateway(ports: &[u16], more: &str) -> String {
 
 /// The same with these member clusters.
 pub fn gateway_of(clusters: &str, ports: &[u16], more: &str) -> String {
-    let listeners: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "HTTP")).collect();
-    gateway_with(clusters, &listeners, more)
+    let listeners: String = ports
+        .iter()
+        .map(|port| format!("  - port: {port}\n    protocol: HTTP\n{more}"))
+        .collect();
+    let clusters = ("alb.ingress.kubernetes.io/remote-clusters", clusters);
+    gateway_with(&[clusters], &listeners)
 }
 
-/// The same with listeners of these ports and protocols.
-pub fn gateway_with(clusters: &str, listeners: &[(u16, &str)], more: &str) -> String {
-    let mut text = format!(
+/// AlbConfig with these annotations, and IngressClass; `listeners` is YAML of a list, indented by two.
+pub fn gateway_with(annotations: &[(&str, &str)], listeners: &str) -> String {
+    let annotations: String = annotations
+        .iter()
+        .map(|(key, value)| format!("    {key}: '{value}'\n"))
+        .collect();
+    format!(
         "apiVersion: alibabacloud.com/v1
 kind: AlbConfig
 metadata:
   name: mcg
   annotations:
-    alb.ingress.kubernetes.io/remote-clusters: {clusters}
-spec:
+{annotations}spec:
   config:
     name: mcg
   listeners:
-"
-    );
-    for (port, protocol) in listeners {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "  - port: {port}\n    protocol: {protocol}\n{more}");
-    }
-    text + "---
+{listeners}---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
 metadata:
@@ -80,20 +81,21 @@ spec:
     apiGroup: alibabacloud.com
     kind: AlbConfig
     name: mcg
+---
 "
+    )
 }
 
 /// An Ingress with one rule and one path.
 #[derive(Clone, Debug)]
 pub struct Ingress {
     name: String,
-    ports: Vec<u16>,
-    /// Listeners of HTTPS, and the Secret that they show.
-    https: Option<(Vec<u16>, String)>,
+    ports: Vec<(&'static str, u16)>,
     service: String,
     host: Option<String>,
     path: String,
     notes: Vec<(String, String)>,
+    secret: Option<String>,
 }
 
 impl Ingress {
@@ -101,24 +103,38 @@ impl Ingress {
     pub fn new(name: &str, port: u16) -> Self {
         Self {
             name: name.to_owned(),
-            ports: vec![port],
-            https: None,
+            ports: vec![("HTTP", port)],
             service: "web".to_owned(),
             host: None,
             path: "/".to_owned(),
             notes: Vec::new(),
+            secret: None,
+        }
+    }
+
+    /// The same of a listener of HTTPS.
+    pub fn encrypted(name: &str, port: u16) -> Self {
+        Self {
+            ports: vec![("HTTPS", port)],
+            ..Self::new(name, port)
         }
     }
 
     /// On these listeners.
     pub fn ports(mut self, ports: &[u16]) -> Self {
-        self.ports = ports.to_vec();
+        self.ports = ports.iter().map(|port| ("HTTP", *port)).collect();
         self
     }
 
-    /// Also on these listeners of HTTPS, which show this Secret.
-    pub fn https(mut self, ports: &[u16], secret: &str) -> Self {
-        self.https = Some((ports.to_vec(), secret.to_owned()));
+    /// On this listener of HTTPS, too.
+    pub fn https(mut self, port: u16) -> Self {
+        self.ports.push(("HTTPS", port));
+        self
+    }
+
+    /// With a certificate for its host.
+    pub fn secret(mut self, name: &str) -> Self {
+        self.secret = Some(name.to_owned());
         self
     }
 
@@ -162,10 +178,9 @@ impl Ingress {
 
     /// The object.
     pub fn yaml(&self) -> String {
-        let plain = self.ports.iter().map(|port| ("HTTP", port));
-        let secured = self.https.iter().flat_map(|(ports, _)| ports);
-        let ports: Vec<String> = plain
-            .chain(secured.map(|port| ("HTTPS", port)))
+        let ports: Vec<String> = self
+            .ports
+            .iter()
             .map(|(protocol, port)| format!("{{\"{protocol}\": {port}}}"))
             .collect();
         let mut text = format!(
@@ -183,19 +198,20 @@ metadata:
         for (key, value) in &self.notes {
             let _ = writeln!(text, "    {key}: '{value}'");
         }
+        text.push_str("spec:\n  ingressClassName: alb\n");
+        if let (Some(secret), Some(host)) = (&self.secret, &self.host) {
+            let _ = writeln!(
+                text,
+                "  tls:\n  - hosts: ['{host}']\n    secretName: {secret}"
+            );
+        }
         let rule = match &self.host {
-            Some(host) => format!("  - host: {host}\n    http:"),
+            Some(host) => format!("  - host: '{host}'\n    http:"),
             None => "  - http:".to_owned(),
-        };
-        let tls = match &self.https {
-            Some((_, secret)) => format!("  tls:\n  - secretName: {secret}\n"),
-            None => String::new(),
         };
         let _ = write!(
             text,
-            "spec:
-  ingressClassName: alb
-{tls}  rules:
+            "  rules:
 {rule}
       paths:
       - path: {}

@@ -25,10 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest head or body that a test reads.
 const ANSWER_BYTES: usize = 1 << 20;
 
-/// An open connection from the lab's client.
+/// An open connection from the lab's client, over TCP or what runs on it.
 #[derive(Debug)]
-pub struct Conn {
-    stream: TcpStream,
+pub struct Conn<S = TcpStream> {
+    pub(super) stream: S,
 }
 
 /// An HTTP answer.
@@ -99,7 +99,9 @@ impl Conn {
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
     }
+}
 
+impl<S: Read + Write> Conn<S> {
     /// GET with keep-alive, and further header lines (each with its line end).
     pub fn get(&mut self, path: &str, headers: &str) -> io::Result<Answer> {
         self.send(&format!(

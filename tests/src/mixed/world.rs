@@ -136,19 +136,27 @@ impl World {
         let mut files = BTreeMap::new();
         let (request, idle) = self.timeouts;
         let timeouts = format!("    requestTimeout: {request}\n    idleTimeout: {idle}\n");
-        let mut listeners = vec![(HTTP, "HTTP"), (HTTPS, "HTTPS")];
         let mut ports = vec![HTTP];
         if self.third {
-            listeners.push((THIRD, "HTTP"));
             ports.push(THIRD);
         }
-        let text = manifests::gateway_with(&CLUSTERS.join(","), &listeners, &timeouts);
+        let plain = ports.iter().map(|port| (*port, "HTTP"));
+        let listeners: String = plain
+            .chain([(HTTPS, "HTTPS")])
+            .map(|(port, protocol)| {
+                format!("  - port: {port}\n    protocol: {protocol}\n{timeouts}")
+            })
+            .collect();
+        let clusters = CLUSTERS.join(",");
+        let clusters = ("alb.ingress.kubernetes.io/remote-clusters", &*clusters);
+        let text = manifests::gateway_with(&[clusters], &listeners);
         files.insert("fleet/gateway.yaml".into(), text);
         files.insert("fleet/secret.yaml".into(), self.secret());
         let ingress = |name: &str, service: &str| {
             Ingress::new(name, HTTP)
                 .ports(&ports)
-                .https(&[HTTPS], "mixed")
+                .https(HTTPS)
+                .secret("mixed")
                 .host(HOST)
                 .service(service)
         };

@@ -14,16 +14,22 @@ pub fn environment(name: &str, package: &str) -> Result<PathBuf> {
     // Tests of several programs may want it at once; the first sets it up. Released when the file is closed.
     let lock = fs::File::create(tools.join(name).with_extension("lock"))?;
     lock.lock()?;
-    let home = tools.join(name);
-    let mark = home.join(package);
-    // A Python that was upgraded leaves the link of its environment dangling.
-    if mark.exists() && process::is_program(&home.join("bin/python")) {
+    if let Some(home) = existing(name, package) {
         return Ok(home);
     }
+    let home = tools.join(name);
     set_up(&home, package)
         .with_context(|| format!("{package} cannot be set up (by pip, from the package index)"))?;
-    fs::write(mark, "")?;
+    fs::write(home.join(package), "")?;
     Ok(home)
+}
+
+/// The same folder if the environment is there.
+pub fn existing(name: &str, package: &str) -> Option<PathBuf> {
+    let home = paths::target().join("tools").join(name);
+    // A Python that was upgraded leaves the link of its environment dangling.
+    let whole = home.join(package).exists() && process::is_program(&home.join("bin/python"));
+    whole.then_some(home)
 }
 
 fn set_up(home: &PathBuf, package: &str) -> Result<()> {

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     ir::model::{
-        Certificate, Direction, Forward, GroupName, ListenerProtocol, Rule, ServiceName, Target,
-        WeightedGroup,
+        BackendProtocol, Certificate, Direction, Forward, GroupName, ListenerProtocol, Rule,
+        ServiceName, Target, WeightedGroup,
     },
     manifest::NamespacedName,
     problem::shown,
@@ -32,7 +32,8 @@ pub(super) struct Placing<'a> {
     pub(super) passthrough: BTreeMap<Key, Vec<Arc<Rule>>>,
     pub(super) wants: BTreeMap<GroupName, Want>,
     pub(super) notes: BTreeMap<NamespacedName, Notes>,
-    missing: BTreeSet<(NamespacedName, Key)>,
+    /// Ingresses that were told why they get nothing on a listener.
+    told: BTreeSet<(NamespacedName, Key)>,
 }
 
 type Members<'a> = [(NamespacedName, Member)];
@@ -50,7 +51,7 @@ impl<'a> Placing<'a> {
             passthrough: BTreeMap::new(),
             wants: BTreeMap::new(),
             notes: BTreeMap::new(),
-            missing: BTreeSet::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -171,9 +172,18 @@ impl<'a> Placing<'a> {
                 self.pass(key, draft, place);
                 continue;
             }
+            if !self.speaks(member, draft, place) {
+                self.without_http2(key, place);
+                continue;
+            }
             let here =
                 |(_, member, draft): &&Offer<'_>| places(member, draft).any(|it| it == place);
-            let offers: Vec<Offer<'_>> = offers.iter().filter(here).copied().collect();
+            let here = offers.iter().filter(here).copied();
+            let (offers, mute): (Vec<Offer<'_>>, Vec<Offer<'_>>) =
+                here.partition(|(_, member, draft)| self.speaks(member, draft, place));
+            for (key, ..) in mute {
+                self.without_http2(key, place);
+            }
             let redirected = draft.redirected.as_ref();
             let rules = match redirected.filter(|_| redirects(place)) {
                 Some(redirected) => vec![redirected.clone()],
@@ -181,6 +191,30 @@ impl<'a> Placing<'a> {
             };
             self.rules.entry(place).or_default().extend(rules);
         }
+    }
+
+    /// Whether clients of the listener can speak what the rule's pods do: gRPC is HTTP/2, which a listener of HTTP takes
+    /// only where `http2Enabled` says so.
+    fn speaks(&self, member: &Member, draft: &Draft, place: Key) -> bool {
+        let listeners = self.gateway.map(|gateway| &gateway.kept.listeners);
+        let settings = listeners.and_then(|listeners| listeners.get(&place));
+        place.1 != ListenerProtocol::Http
+            || member.understood.policy.protocol != BackendProtocol::Grpc
+            || draft.redirected.is_some() && redirects(place)
+            || settings.is_some_and(|settings| settings.h2c)
+    }
+
+    fn without_http2(&mut self, key: &NamespacedName, place: Key) {
+        if !self.told.insert((key.clone(), place)) {
+            return;
+        }
+        let (port, protocol) = place;
+        let message = format!("grpc needs HTTP/2, which listener {protocol} {port} does not take");
+        let remedy = format!(
+            "set http2Enabled on that listener, or serve on HTTPS and take {protocol} {port} out of listen-ports (HTTP 80 may stay with `ssl-redirect: \"true\"`); until then it gets nothing there"
+        );
+        self.notes(key)
+            .error(alb("backend-protocol"), message, remedy);
     }
 
     /// A rule whose connections go on as they are; of each host the first one counts.
@@ -379,7 +413,7 @@ impl<'a> Placing<'a> {
     }
 
     fn no_listener(&mut self, key: &NamespacedName, member: &Member, place: Key) {
-        if !self.missing.insert((key.clone(), place)) {
+        if !self.told.insert((key.clone(), place)) {
             return;
         }
         let explicit = member.understood.ports.explicit;

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use super::{
     annotations::{get, on},
     notes::{BACKEND_PROXY, Notes, alb, annotation},
-    ports::{Ports, ssl_redirect},
+    ports::Ports,
 };
 use crate::{
     ir::model::{BackendProtocol, Policy, Scheduler, Sticky},
@@ -97,22 +97,14 @@ fn protocol(
             "remove QUIC from listen-ports, or write http",
         );
     }
-    if protocol == BackendProtocol::Grpc {
-        // "`grpc` without `spec.tls`, or with an HTTP entry other than 80+ssl-redirect -> error."
-        let only_redirects = ssl_redirect(annotations) && ports.http.iter().all(|port| *port == 80);
-        if !has_tls {
-            notes.error(
-                alb(key),
-                "grpc needs HTTP/2, and so an HTTPS listener, but spec.tls is empty",
-                "name the hosts and their Secret in spec.tls",
-            );
-        } else if !ports.http.is_empty() && !only_redirects {
-            notes.error(
-                alb(key),
-                "grpc needs HTTP/2, which listeners of protocol HTTP do not offer",
-                "take HTTP out of listen-ports, or keep HTTP 80 with `ssl-redirect: \"true\"`",
-            );
-        }
+    // "`grpc` without `spec.tls` -> error." Whether listeners of HTTP speak HTTP/2 shows where rules are placed on them.
+    let encrypted = ports.http.is_empty() || !ports.https.is_empty();
+    if protocol == BackendProtocol::Grpc && encrypted && !has_tls {
+        notes.error(
+            alb(key),
+            "grpc needs HTTP/2, and so an HTTPS listener, but spec.tls is empty",
+            "name the hosts and their Secret in spec.tls",
+        );
     }
     protocol
 }

@@ -196,6 +196,38 @@ fn a_stream_that_the_client_breaks_off_ends_at_the_pod() {
 }
 
 #[test]
+fn calls_beyond_what_a_pod_allows_on_a_connection_go_over_further_ones() {
+    let pod = allowing(3);
+    let gateway = gateway(&pod);
+    with(&gateway.proxy, async |send| {
+        hello(&send, "/echo").await.unwrap();
+        // All at once, and each is answered while all the others stay open.
+        let begun = (0..20).map(async |_| {
+            let mut send = send.clone().ready().await.unwrap();
+            let (response, mut up) = send.send_request(call("/echo"), false).unwrap();
+            up.send_data(Bytes::from_static(b"a"), false).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            (response.into_body(), up)
+        });
+        let all = futures_util::future::join_all(begun).await;
+        for (mut down, mut up) in all {
+            up.send_data(Bytes::from_static(b"b"), true).unwrap();
+            let mut echoed = Vec::new();
+            while let Some(piece) = down.data().await {
+                echoed.extend(piece.unwrap());
+            }
+            assert_eq!(echoed, b"ab");
+        }
+        // There is room again.
+        let before = pod.connections.load(SeqCst);
+        assert_eq!(hello(&send, "/echo").await.unwrap().body, b"hello");
+        assert_eq!(pod.connections.load(SeqCst), before);
+    });
+    assert!(pod.connections.load(SeqCst) >= 7);
+}
+
+#[test]
 fn after_a_goaway_calls_go_on_over_a_new_connection() {
     let pod = pod();
     let gateway = gateway(&pod);

@@ -74,26 +74,25 @@ fn an_unknown_backend_protocol_is_http_with_a_warning() {
 }
 
 #[test]
-fn grpc_needs_tls_and_no_plain_listener_but_one_that_redirects() {
+fn grpc_needs_tls_where_it_is_not_on_plain_listeners_alone() {
     let grpc = ("backend-protocol", "grpc");
-    let redirect = ("ssl-redirect", "true");
-    let ports = |http: &[u16], quic: &[u16]| Ports {
+    let ports = |http: &[u16], https: &[u16], quic: &[u16]| Ports {
         http: http.iter().copied().collect(),
-        https: [443].into(),
+        https: https.iter().copied().collect(),
         quic: quic.iter().copied().collect(),
         explicit: true,
         ..Ports::default()
     };
     let errors = |pairs: &[_], ports: &Ports, tls| on_ports(pairs, ports, tls).1;
-    assert_eq!(errors(&[grpc], &ports(&[], &[]), true), 0);
-    assert_eq!(errors(&[grpc], &ports(&[], &[]), false), 1);
-    assert_eq!(errors(&[grpc], &ports(&[80], &[]), true), 1);
-    assert_eq!(errors(&[grpc, redirect], &ports(&[80], &[]), true), 0);
-    assert_eq!(errors(&[grpc, redirect], &ports(&[80, 81], &[]), true), 1);
-    assert_eq!(errors(&[grpc], &ports(&[], &[443]), true), 1);
+    assert_eq!(errors(&[grpc], &ports(&[], &[443], &[]), true), 0);
+    assert_eq!(errors(&[grpc], &ports(&[], &[443], &[]), false), 1);
+    assert_eq!(errors(&[grpc], &ports(&[80], &[443], &[]), true), 0);
+    assert_eq!(errors(&[grpc], &ports(&[80], &[443], &[]), false), 1);
+    assert_eq!(errors(&[grpc], &ports(&[80], &[], &[]), false), 0);
+    assert_eq!(errors(&[grpc], &ports(&[], &[443], &[443]), true), 1);
     let https = ("backend-protocol", "https");
-    assert_eq!(errors(&[https], &ports(&[80], &[]), false), 0);
-    assert_eq!(errors(&[https], &ports(&[80], &[443]), false), 1);
+    assert_eq!(errors(&[https], &ports(&[80], &[443], &[]), false), 0);
+    assert_eq!(errors(&[https], &ports(&[80], &[443], &[443]), false), 1);
 }
 
 #[test]
