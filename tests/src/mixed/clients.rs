@@ -147,6 +147,8 @@ impl<'a> Clients<'a> {
                 ..h1::Habit::default()
             };
             all.push(Box::pin(self.h1("h1 short", short)));
+            let handshakes = h1::Habit { tls: true, ..short };
+            all.push(Box::pin(self.h1("h1 tls short", handshakes)));
             all.push(Box::pin(self.h2("h2 tls")));
             all.push(Box::pin(self.grpc("grpc tls")));
             all.push(Box::pin(self.websocket("websocket tls", true)));
