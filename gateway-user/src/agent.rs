@@ -132,6 +132,8 @@ const REST: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A source that has said nothing after this long is not waited for.
 const FIRST_WORD: Duration = Duration::from_secs(1);
+/// The same where another agent serves until this one does.
+const FIRST_WORD_OF_SUCCESSOR: Duration = Duration::from_secs(30);
 
 /// Runs the gateway until SIGTERM or SIGINT. `claim` is given up once it serves. `admin` makes the admin server's task
 /// from what it shows; it runs beside the gateway and ends with it.
@@ -166,7 +168,11 @@ where
     let admin = tokio::task::spawn_local(admin(gateway.shared()));
     gateway.take_over().await?;
     let mut sweeps = gateway.sweeps()?;
-    match timeout(FIRST_WORD, edits.take()).await {
+    // Where another agent still serves, nobody waits.
+    let patience = claim
+        .as_ref()
+        .map_or(FIRST_WORD, |_| FIRST_WORD_OF_SUCCESSOR);
+    match timeout(patience, edits.take()).await {
         Ok(edits) => gateway.configure(edits).await,
         // An API server may take long, or be down: what the kernel has goes on meanwhile.
         Err(_) => gateway.carry_on().await,

@@ -323,6 +323,7 @@ impl Gateway {
 
     /// Hands packets to the programs: from here on the gateway steers.
     pub(super) fn attach(&mut self) -> Result<(), Error> {
+        self.hand_over_sockets()?;
         self.attach_interfaces()?;
         self.tell_ready();
         Ok(())
@@ -330,9 +331,6 @@ impl Gateway {
 
     pub(super) fn attach_interfaces(&mut self) -> Result<(), Error> {
         let interfaces = self.wanted_interfaces();
-        if self.attached.is_empty() {
-            self.hand_over_sockets()?;
-        }
         self.record.interfaces = attach::interfaces(
             &mut self.ebpf,
             &self.pins,
@@ -356,7 +354,8 @@ impl Gateway {
             .collect()
     }
 
-    /// Gives the proxy what is for it. Only once it knows its listeners.
+    /// Gives the proxy what is for it. Only once it knows its listeners and their certificates, which no record holds:
+    /// until then requests are those of the proxy before, if there is one.
     pub(super) fn hand_over_sockets(&mut self) -> Result<(), Error> {
         if let Some(socket) = self.proxy.sockets().next() {
             self.tables

@@ -51,7 +51,6 @@ impl Gateway {
         self.carry_out(&services)?;
         apply::remove_unknown_services(&mut self.tables, &self.record.plan);
         apply::remove_unknown_lists(&mut self.tables, &self.record.plan);
-        self.hand_over_sockets()?;
         upgrade.copy(&self.pins, &mut self.tables, false)?;
 
         self.record.beside = None;

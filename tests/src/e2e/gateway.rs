@@ -30,6 +30,8 @@ use super::{PATIENCE, manifests};
 
 /// The address of listeners that name none.
 pub const VIP: Ipv4Addr = topology::VIP;
+/// How long an agent may take to load its programs beside one that serves, on a machine that is busy.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// Numbers the agents of this process, for pins and logs.
 static AGENTS: AtomicU32 = AtomicU32::new(0);
 
@@ -188,11 +190,16 @@ impl Gateway {
         self.agent = Some(successor);
         self.log = paths::lab().join("e2e-successor.log");
         // Until it has the pins the other one answers for its readiness.
-        super::eventually("the successor has the pins", || {
-            let status = self.json(&["status"])?;
-            Ok((status["agent"]["pid"] == pid, status["agent"].clone()))
-        })
-        .with_context(|| self.words())?;
+        let give_up = Instant::now() + LONG_PATIENCE;
+        let has_the_pins = |status: &Value| status["agent"]["pid"] == pid;
+        while !self.json(&["status"]).as_ref().is_ok_and(has_the_pins) {
+            ensure!(
+                Instant::now() < give_up,
+                "the successor has no pins:\n{}",
+                self.words()
+            );
+            thread::sleep(Duration::from_millis(30));
+        }
         self.wait_ready()
     }
 

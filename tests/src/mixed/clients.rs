@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
+use socket2::{SockRef, Socket};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -44,6 +45,9 @@ const LARGE: usize = 200_000;
 /// A connection in plain or through TLS.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A connection, and its socket to look at.
+type Opened = (Box<dyn Stream>, Socket);
 
 /// All clients.
 pub(super) struct Clients<'a> {
@@ -143,6 +147,8 @@ impl<'a> Clients<'a> {
                 ..h1::Habit::default()
             };
             all.push(Box::pin(self.h1("h1 short", short)));
+            let handshakes = h1::Habit { tls: true, ..short };
+            all.push(Box::pin(self.h1("h1 tls short", handshakes)));
             all.push(Box::pin(self.h2("h2 tls")));
             all.push(Box::pin(self.grpc("grpc tls")));
             all.push(Box::pin(self.websocket("websocket tls", true)));
@@ -194,14 +200,15 @@ impl<'a> Clients<'a> {
     }
 
     /// Opens a connection, through TLS with the client of this number.
-    async fn connect(&self, kind: &'static str, tls: Option<usize>) -> io::Result<Box<dyn Stream>> {
+    async fn connect(&self, kind: &'static str, tls: Option<usize>) -> io::Result<Opened> {
         let port = if tls.is_some() { HTTPS } else { HTTP };
         let begun = Instant::now();
         let stream = TcpStream::connect((VIP, port)).await?;
         stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream).try_clone()?;
         let Some(config) = tls.and_then(|it| self.tls.get(it)) else {
             self.ledger.opened(kind);
-            return Ok(Box::new(stream));
+            return Ok((Box::new(stream), socket));
         };
         let name = ServerName::try_from(HOST).map_err(io::Error::other)?;
         let connector = TlsConnector::from(Arc::clone(config));
@@ -211,6 +218,6 @@ impl<'a> Clients<'a> {
         self.ledger
             .shown(kind, begun, leaf.map_or(&[], |it| it.as_ref()));
         self.ledger.opened(kind);
-        Ok(Box::new(stream))
+        Ok((Box::new(stream), socket))
     }
 }

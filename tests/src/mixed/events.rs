@@ -24,6 +24,8 @@ const CHANGES_PER_CHURN: u32 = 8;
 const NOT_READY: Duration = Duration::from_millis(1_500);
 /// From the moment on that a successor serves until the agent before it is told to end.
 const BOTH_THERE: Duration = Duration::from_secs(2);
+/// A change is in force after this, on a machine that is not overloaded.
+const APPLIED: Duration = Duration::from_millis(500);
 /// Rules at once that nobody asks for.
 const MOST_EXTRA: usize = 8;
 
@@ -304,6 +306,8 @@ impl<'a> Events<'a> {
     /// The next version takes the place of the agent: that of another layout of maps, if it is built.
     fn upgrade(&mut self, gateway: &mut Gateway) -> Result<()> {
         let other_layout = gateway.other_layout(true).is_ok();
+        // What was saved last is in force: the next version is the first that hears of anything else.
+        thread::sleep(APPLIED);
         self.did("upgrade");
         let began = Instant::now();
         gateway.take_over()?;

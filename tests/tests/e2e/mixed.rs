@@ -15,7 +15,7 @@ fn no_request_fails_while_rules_certificates_and_pods_change_and_a_new_version_t
         seed: 1,
     })?;
     assert!(report.clean(), "{report:#?}");
-    assert_eq!(report.kinds.len(), 8, "{report:#?}");
+    assert_eq!(report.kinds.len(), 9, "{report:#?}");
     for (kind, met) in &report.kinds {
         assert!(met.answered > 50, "{kind}: {report:#?}");
     }

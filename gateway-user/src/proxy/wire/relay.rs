@@ -18,6 +18,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    task::yield_now,
     time::{Instant, sleep},
 };
 use tokio_rustls::{client, server};
@@ -122,31 +123,40 @@ pub(in crate::proxy) async fn relay<D: RelayStream, U: RelayStream>(
     // What came early is the client's, if anything.
     let mut answered = early_up.is_empty();
     let mut moved_at = Instant::now();
-    let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = both.poll(cx, down, up) {
-            return Poll::Ready(ended);
-        }
-        if both.moved() != moved {
-            answered = both.moved().0 == moved.0;
-            moved = both.moved();
-            moved_at = Instant::now();
-        }
-        let told = options.ending.get() && answered && both.holds_nothing();
-        let due = moved_at + if told { QUIET } else { options.idle };
-        if due < timer.deadline() {
-            timer.as_mut().reset(due);
-        }
-        // The timer is moved only when it is over: most of the time it is wrong, and that costs nothing.
-        while timer.as_mut().poll(cx).is_ready() {
-            if due <= Instant::now() {
-                let why = if told { Ended::Told } else { Ended::Idle };
-                return Poll::Ready(both.broken.take().unwrap_or(why));
+    let mut looked = None;
+    let ended = loop {
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(ended) = both.poll(cx, down, up) {
+                return Poll::Ready(ended);
             }
-            timer.as_mut().reset(due);
+            if both.moved() != moved {
+                answered = both.moved().0 == moved.0;
+                moved = both.moved();
+                moved_at = Instant::now();
+            }
+            let told = options.ending.get() && answered && both.holds_nothing();
+            let due = moved_at + if told { QUIET } else { options.idle };
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+            // The timer is moved only when it is over: most of the time it is wrong, and that costs nothing.
+            while timer.as_mut().poll(cx).is_ready() {
+                if due <= Instant::now() {
+                    let why = if told { Ended::Told } else { Ended::Idle };
+                    return Poll::Ready(both.broken.take().unwrap_or(why));
+                }
+                timer.as_mut().reset(due);
+            }
+            Poll::Pending
+        })
+        .await;
+        if !matches!(ended, Ended::Told) || looked == Some(moved) {
+            break ended;
         }
-        Poll::Pending
-    })
-    .await;
+        // A question may have come that the event loop has not heard of yet: it looks at its sockets before this goes on.
+        looked = Some(moved);
+        yield_now().await;
+    };
     Outcome {
         to_upstream: both.to_upstream.moved(),
         to_downstream: both.to_downstream.moved(),

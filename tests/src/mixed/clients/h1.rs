@@ -128,7 +128,8 @@ impl Clients<'_> {
             None => {
                 let tls = habit.tls.then_some(0);
                 let stream = self.connect(kind, tls).await;
-                conn.insert(Conn::new(stream.map_err(Lost::Unanswered)?))
+                let (stream, _) = stream.map_err(Lost::Unanswered)?;
+                conn.insert(Conn::new(stream))
             }
         };
         let bytes = written(request, last);

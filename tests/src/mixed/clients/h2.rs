@@ -141,7 +141,7 @@ impl Clients<'_> {
 
     async fn open(&self, kind: &'static str) -> Result<Sender, String> {
         let stream = self.connect(kind, Some(1)).await;
-        let stream = stream.map_err(|error| error.to_string())?;
+        let (stream, _) = stream.map_err(|error| error.to_string())?;
         let shaken = client::handshake(stream).await;
         let (send, connection) = shaken.map_err(|error| error.to_string())?;
         // How it ends is told to its streams.

@@ -1,8 +1,9 @@
 //! Clients that keep a WebSocket open and have messages echoed.
 
-use std::{io, time::Instant};
+use std::{io, mem::MaybeUninit, time::Instant};
 
-use tokio::{task::yield_now, time::timeout};
+use socket2::Socket;
+use tokio::time::timeout;
 
 use super::{Clients, PATIENCE, Stream};
 use crate::mixed::{
@@ -14,6 +15,20 @@ use crate::mixed::{
 /// A message that the next tunnel carries first.
 type Pending = Option<Vec<u8>>;
 
+/// An open WebSocket.
+struct Tunnel {
+    conn: Conn<Box<dyn Stream>>,
+    socket: Socket,
+    pod: String,
+}
+
+/// Whether something came just now, be it the end, that the event loop may not have heard of yet.
+fn has_come(socket: &Socket) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let peeked = socket.peek(&mut byte);
+    !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 impl Clients<'_> {
     /// One tunnel after the other, each for as long as it lasts.
     pub(super) async fn websocket(&self, kind: &'static str, tls: bool) {
@@ -24,9 +39,10 @@ impl Clients<'_> {
             let open = timeout(PATIENCE, self.shake_hands(kind, tls)).await;
             let open = open.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")));
             match open {
-                Ok((conn, pod)) => {
-                    self.ledger.answered(kind, sent, sent, Route::Web, &pod);
-                    pending = self.talk(kind, conn, &pod, pending).await;
+                Ok(tunnel) => {
+                    let pod = &tunnel.pod;
+                    self.ledger.answered(kind, sent, sent, Route::Web, pod);
+                    pending = self.talk(kind, tunnel, pending).await;
                 }
                 Err(why) => {
                     self.ledger.failed(kind, format!("{why}, at the handshake"));
@@ -36,14 +52,11 @@ impl Clients<'_> {
         }
     }
 
-    async fn shake_hands(
-        &self,
-        kind: &'static str,
-        tls: bool,
-    ) -> Result<(Conn<Box<dyn Stream>>, String), String> {
+    async fn shake_hands(&self, kind: &'static str, tls: bool) -> Result<Tunnel, String> {
         let said = |error: io::Error| error.to_string();
         let stream = self.connect(kind, tls.then_some(0)).await;
-        let mut conn = Conn::new(stream.map_err(said)?);
+        let (stream, socket) = stream.map_err(said)?;
+        let mut conn = Conn::new(stream);
         let head = format!(
             "GET /web/socket HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n",
@@ -57,24 +70,18 @@ impl Clients<'_> {
             return Err(format!("{head:?}"));
         }
         let pod = head.field("x-pod").unwrap_or("nobody").to_owned();
-        Ok((conn, pod))
+        Ok(Tunnel { conn, socket, pod })
     }
 
     /// Has messages echoed until one side goes. What is returned was sent, and the pod has gone without reading it.
-    async fn talk(
-        &self,
-        kind: &'static str,
-        mut conn: Conn<Box<dyn Stream>>,
-        pod: &str,
-        mut pending: Pending,
-    ) -> Pending {
+    async fn talk(&self, kind: &'static str, tunnel: Tunnel, mut pending: Pending) -> Pending {
+        let Tunnel {
+            mut conn,
+            socket,
+            pod,
+        } = tunnel;
         let opened = Instant::now();
         for turn in 0_u64.. {
-            // Whoever sends looks first whether the other side has ended: yielding has the event loop look at its sockets.
-            let paused = async {
-                self.pause().await;
-                yield_now().await;
-            };
             tokio::select! {
                 biased;
                 came = conn.fill() => {
@@ -85,7 +92,11 @@ impl Clients<'_> {
                     }
                     return pending;
                 }
-                () = paused => {}
+                () = self.pause() => {}
+            }
+            // Whoever sends looks first whether the other side has ended.
+            if has_come(&socket) {
+                continue;
             }
             if self.over() && pending.is_none() {
                 let bye = websocket::frame(CLOSE, &[], true);
@@ -112,7 +123,7 @@ impl Clients<'_> {
             };
             match timeout(PATIENCE, echoed).await {
                 Ok(Ok((TEXT, echo))) if echo == message => {
-                    self.ledger.answered(kind, sent, opened, Route::Web, pod);
+                    self.ledger.answered(kind, sent, opened, Route::Web, &pod);
                 }
                 Ok(Ok((CLOSE, _))) => {
                     self.ledger.told(kind);
