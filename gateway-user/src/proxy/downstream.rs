@@ -1,6 +1,6 @@
 //! The client's side: its connection, and one exchange after the other on it.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use rustls::ProtocolVersion;
 use tokio::{
@@ -38,6 +38,8 @@ pub(super) struct Downstream {
     pub(super) client: SocketAddr,
     /// The client speaks TLS.
     pub(super) secured: Option<Secured>,
+    /// Streams of HTTP/2 that are open.
+    pub(super) open: Cell<usize>,
 }
 
 impl Downstream {

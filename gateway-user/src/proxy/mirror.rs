@@ -114,6 +114,8 @@ pub(super) fn send(
             address: picked.address,
             tls: policy.protocol == BackendProtocol::Https,
             client: policy.proxy_header.then_some((client, local)),
+            // Of the original.
+            beside: true,
         };
         let outcome = match tokio::time::timeout_at(now + timeout, copy.go(to, body)).await {
             Ok(outcome) => outcome,

@@ -156,6 +156,7 @@ async fn reach(
             address: picked.address,
             tls: false,
             client: named.then_some((down.client, down.local)),
+            beside: false,
         };
         let Ok(seat) = worker.pool.seat(place, CONNECT_TIMEOUT).await else {
             failed = Reason::BackendBusy;

@@ -44,6 +44,8 @@ pub(super) struct Place {
     pub(super) tls: bool,
     /// The client, and what it connected to: told to the backend in a PROXY header.
     pub(super) client: Option<(SocketAddr, SocketAddr)>,
+    /// The client has other requests under way on its connection.
+    pub(super) beside: bool,
 }
 
 impl From<(SocketAddr, bool)> for Place {
@@ -52,6 +54,7 @@ impl From<(SocketAddr, bool)> for Place {
             address,
             tls,
             client: None,
+            beside: false,
         }
     }
 }
@@ -127,6 +130,7 @@ impl Pool {
             address,
             tls,
             client,
+            ..
         } = place.into();
         if client.is_some() {
             return None;
@@ -188,7 +192,7 @@ impl Pool {
     async fn grant(&self, place: Place, patience: Duration) -> io::Result<Grant> {
         let key = (place.address, place.tls);
         loop {
-            if let Some(seat) = self.budget.claim(key) {
+            if let Some(seat) = self.budget.claim(key, place.beside) {
                 return Ok(Grant::Seat(seat));
             }
             // Connections of other backends that nobody uses make room.
@@ -197,7 +201,7 @@ impl Pool {
             }
         }
         let busy = || io::Error::from(io::ErrorKind::ResourceBusy);
-        let queued = self.budget.queue(key, place.client.is_some());
+        let queued = self.budget.queue(key, place.client.is_some(), place.beside);
         let grant = tokio::time::timeout(patience, queued.ok_or_else(busy)?).await;
         grant.map_err(|_| busy())?.map_err(|_| busy())
     }
@@ -228,6 +232,7 @@ impl Pool {
             address,
             tls,
             client,
+            ..
         } = place;
         let seat = match self.grant(place, patience).await? {
             Grant::Seat(seat) => seat,

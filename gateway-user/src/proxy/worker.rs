@@ -435,6 +435,7 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
         peer: client,
         client,
         secured: None,
+        open: Cell::new(0),
     };
     let worker = Rc::clone(worker);
     let routes = current.table.any(local);

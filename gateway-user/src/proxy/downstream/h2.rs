@@ -84,7 +84,6 @@ pub(in crate::proxy) async fn serve(
     };
     let down = Rc::new(down);
     let idle = Rc::new(Cell::new(idle_timeout));
-    let open = Rc::new(Cell::new(0_usize));
     let mut told = false;
     let mut calmed = false;
     let mut idle_since = Instant::now();
@@ -117,7 +116,7 @@ pub(in crate::proxy) async fn serve(
                     (false, false) => idle.get(),
                 };
                 // Streams have deadlines of their own, and tunnels that of the drain.
-                if open.get() > 0 && !calmed {
+                if down.open.get() > 0 && !calmed {
                     idle_since = Instant::now();
                 }
                 ready!(timer.poll(cx, idle_since + span));
@@ -137,7 +136,7 @@ pub(in crate::proxy) async fn serve(
                     worker: Rc::clone(&worker),
                     down: Rc::clone(&down),
                     idle: Rc::clone(&idle),
-                    _open: Open::new(&open),
+                    _open: Open::new(&down),
                 };
                 let sending = Sending::answer(respond);
                 tokio::task::spawn_local(Box::pin(stream.serve(request, sending)));
@@ -209,18 +208,18 @@ impl Drop for Counted<'_> {
 }
 
 /// Counts a stream as open.
-struct Open(Rc<Cell<usize>>);
+struct Open(Rc<Downstream>);
 
 impl Open {
-    fn new(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Self(Rc::clone(open))
+    fn new(down: &Rc<Downstream>) -> Self {
+        down.open.set(down.open.get() + 1);
+        Self(Rc::clone(down))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.open.set(self.0.open.get() - 1);
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! A connection has a [`Seat`] from before it is opened until it is closed, idle or not. Who finds none waits in one
 //! queue of the worker; the first one there that a seat, or a connection that became free, is good for gets it.
+//!
+//! Half of the seats are for requests that are the only ones of their client's connection: however many streams some
+//! clients have open, others find a seat.
 
 use std::{
     cell::{Cell, RefCell},
@@ -53,6 +56,8 @@ struct Waiter {
     key: Key,
     /// A connection that served somebody else is none for it.
     named: bool,
+    /// Other requests of the same client connection are under way.
+    beside: bool,
     to: oneshot::Sender<Grant>,
 }
 
@@ -71,14 +76,16 @@ impl Budget {
         self.all.get() >= self.most.all
     }
 
-    fn has_room(&self, key: Key) -> bool {
+    fn has_room(&self, key: Key, beside: bool) -> bool {
+        let share = |most: usize| if beside { most.div_ceil(2) } else { most };
         let open = self.open.borrow();
-        !self.is_spent() && open.get(&key).copied().unwrap_or(0) < self.most.per_backend
+        let of_backend = open.get(&key).copied().unwrap_or(0);
+        self.all.get() < share(self.most.all) && of_backend < share(self.most.per_backend)
     }
 
-    /// A place for one connection more, if there is one.
-    pub(super) fn claim(self: &Rc<Self>, key: Key) -> Option<Seat> {
-        if !self.has_room(key) {
+    /// A place for one connection more, if there is one; `beside` others of the same client connection or alone.
+    pub(super) fn claim(self: &Rc<Self>, key: Key, beside: bool) -> Option<Seat> {
+        if !self.has_room(key, beside) {
             return None;
         }
         self.all.set(self.all.get() + 1);
@@ -90,14 +97,25 @@ impl Budget {
     }
 
     /// Waits behind all others. `None`: too many wait already.
-    pub(super) fn queue(&self, key: Key, named: bool) -> Option<oneshot::Receiver<Grant>> {
+    pub(super) fn queue(
+        &self,
+        key: Key,
+        named: bool,
+        beside: bool,
+    ) -> Option<oneshot::Receiver<Grant>> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= MOST_WAITING {
             waiting.retain(|it| !it.to.is_closed());
         }
         let (to, grant) = oneshot::channel();
         let room = waiting.len() < MOST_WAITING;
-        room.then(|| waiting.push_back(Waiter { key, named, to }))?;
+        let waiter = Waiter {
+            key,
+            named,
+            beside,
+            to,
+        };
+        room.then(|| waiting.push_back(waiter))?;
         Some(grant)
     }
 
@@ -148,8 +166,8 @@ impl Drop for Seat {
             }
         }
         drop(open);
-        if let Some(next) = budget.first(|it| budget.has_room(it.key))
-            && let Some(seat) = budget.claim(next.key)
+        if let Some(next) = budget.first(|it| budget.has_room(it.key, it.beside))
+            && let Some(seat) = budget.claim(next.key, next.beside)
         {
             // Who has left meanwhile lets the next one have it.
             drop(next.to.send(Grant::Seat(seat)));
@@ -176,11 +194,11 @@ mod tests {
     #[test]
     fn who_waited_longest_gets_the_seat_of_its_backend() {
         let budget = budget(1, 10);
-        let (seat, other) = (budget.claim(key(1)), budget.claim(key(2)));
-        assert!(seat.is_some() && other.is_some() && budget.claim(key(1)).is_none());
-        let mut gone = budget.queue(key(1), false).expect("room");
-        let mut first = budget.queue(key(1), false).expect("room");
-        let mut second = budget.queue(key(1), false).expect("room");
+        let (seat, other) = (budget.claim(key(1), false), budget.claim(key(2), false));
+        assert!(seat.is_some() && other.is_some() && budget.claim(key(1), false).is_none());
+        let mut gone = budget.queue(key(1), false, false).expect("room");
+        let mut first = budget.queue(key(1), false, false).expect("room");
+        let mut second = budget.queue(key(1), false, false).expect("room");
         gone.close();
         drop(other);
         assert!(first.try_recv().is_err(), "that was of another backend");
@@ -189,15 +207,15 @@ mod tests {
         assert!(grant.is_ok() && second.try_recv().is_err());
         drop(grant);
         assert!(is_seated(&mut second));
-        assert!(budget.claim(key(1)).is_some() && budget.open.borrow().is_empty());
+        assert!(budget.claim(key(1), false).is_some() && budget.open.borrow().is_empty());
     }
 
     #[test]
     fn a_seat_that_was_granted_and_not_taken_goes_on() {
         let budget = budget(1, 10);
-        let seat = budget.claim(key(1));
-        let first = budget.queue(key(1), false);
-        let mut second = budget.queue(key(1), false).expect("room");
+        let seat = budget.claim(key(1), false);
+        let first = budget.queue(key(1), false, false);
+        let mut second = budget.queue(key(1), false, false).expect("room");
         drop(seat);
         drop(first);
         assert!(is_seated(&mut second));
@@ -207,9 +225,9 @@ mod tests {
     #[test]
     fn the_seats_of_a_worker_are_for_all_its_backends() {
         let budget = budget(5, 2);
-        let seats = (budget.claim(key(1)), budget.claim(key(2)));
-        assert!(budget.is_spent() && budget.claim(key(3)).is_none());
-        let mut waits = budget.queue(key(3), false).expect("room");
+        let seats = (budget.claim(key(1), false), budget.claim(key(2), false));
+        assert!(budget.is_spent() && budget.claim(key(3), false).is_none());
+        let mut waits = budget.queue(key(3), false, false).expect("room");
         drop(seats);
         assert!(is_seated(&mut waits));
     }
@@ -218,11 +236,31 @@ mod tests {
     fn the_queue_is_bounded() {
         let budget = budget(0, 0);
         let mut waits: Vec<_> = (0..MOST_WAITING)
-            .map(|_| budget.queue(key(1), false))
+            .map(|_| budget.queue(key(1), false, false))
             .collect();
         assert!(waits.iter().all(Option::is_some));
-        assert!(budget.queue(key(1), false).is_none());
+        assert!(budget.queue(key(1), false, false).is_none());
         waits.pop();
-        assert!(budget.queue(key(1), false).is_some(), "who left made room");
+        assert!(
+            budget.queue(key(1), false, false).is_some(),
+            "who left made room"
+        );
+    }
+
+    #[test]
+    fn half_is_for_clients_that_ask_one_thing_at_a_time() {
+        let budget = budget(4, 10);
+        let crowd = (0..4).map(|_| budget.claim(key(1), true));
+        let mut crowd: Vec<_> = crowd.collect();
+        assert_eq!(crowd.iter().flatten().count(), 2);
+        let mut waits = budget.queue(key(1), false, true).expect("room");
+        let alone = (budget.claim(key(1), false), budget.claim(key(1), false));
+        assert!(alone.0.is_some() && alone.1.is_some());
+        drop(alone.0);
+        assert!(!is_seated(&mut waits), "that is not for the crowd");
+        crowd.remove(0);
+        assert!(!is_seated(&mut waits), "two others are open");
+        drop(alone.1);
+        assert!(is_seated(&mut waits));
     }
 }
