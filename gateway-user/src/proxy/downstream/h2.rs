@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
+    sync::atomic::Ordering::Relaxed,
     task::{Poll, ready},
     time::Duration,
 };
@@ -235,6 +236,12 @@ struct Stream {
 impl Stream {
     async fn serve(self, request: http::Request<RecvStream>, sending: Sending) {
         let worker = &self.worker;
+        // What a client took back before its turn came is not begun: that would be work for nothing.
+        if poll_fn(|cx| Poll::Ready(sending.poll_reset(cx).is_ready())).await {
+            worker.stats.requests.fetch_add(1, Relaxed);
+            worker.stats.reason(Reason::ClientGone);
+            return;
+        }
         let mut messages = worker.messages.take();
         let (head, response) = &mut *messages;
         let (parts, body) = request.into_parts();
