@@ -175,6 +175,7 @@ impl World {
         // Calls need HTTP/2, which plain listeners do not offer.
         let grpc = ingress("grpc", "grpc")
             .ports(&[])
+            .https(HTTPS)
             .path("/mixed.Echo")
             .note("alb.ingress.kubernetes.io/backend-protocol", "grpc");
         text += &order(weighted(grpc, self.weights[1]), 50).yaml();

@@ -218,6 +218,8 @@ fn calls_beyond_what_a_pod_allows_on_a_connection_go_over_further_ones() {
                 echoed.extend(piece.unwrap());
             }
             assert_eq!(echoed, b"ab");
+            let trailers = down.trailers().await.unwrap().unwrap();
+            assert_eq!(trailers["grpc-status"], "0");
         }
         // There is room again.
         let before = pod.connections.load(SeqCst);
