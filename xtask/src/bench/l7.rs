@@ -63,6 +63,9 @@ pub struct Options {
     /// Compare with none
     #[arg(long)]
     pub fleetgate_only: bool,
+    /// Nobody writes an access log
+    #[arg(long)]
+    pub without_logs: bool,
     /// Write docs/bench-l7.svg and docs/bench-l7.md from the result
     #[arg(long)]
     pub chart: bool,
@@ -86,6 +89,9 @@ pub struct StageOptions {
     /// Idle connections
     #[arg(long)]
     idle: u32,
+    /// Nobody writes an access log
+    #[arg(long)]
+    without_logs: bool,
     /// Who takes part
     #[arg(long)]
     contender: Vec<String>,
@@ -97,8 +103,11 @@ pub struct StageOptions {
 /// Builds, measures, prints; fails where a bar does not hold.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let peers = peers(options);
-    if options.chart && (!options.only.is_empty() || peers.len() < Contender::OTHERS.len()) {
-        bail!("--chart writes a whole page: leave --only, --against and --fleetgate-only out");
+    let part = !options.only.is_empty() || peers.len() < Contender::OTHERS.len();
+    if options.chart && (part || options.without_logs) {
+        bail!(
+            "--chart writes a whole page: leave --only, --against, --fleetgate-only and --without-logs out"
+        );
     }
     if !process::root() {
         bail!("bench l7 loads programs and makes network namespaces: run it as root");
@@ -183,6 +192,9 @@ fn arguments(options: &Options, peers: &[Contender], envoy: &Path) -> Vec<String
         .into_iter()
         .chain(peers.iter().copied());
     arguments.extend(all.map(|one| format!("--contender={}", one.name())));
+    if options.without_logs {
+        arguments.push("--without-logs".to_owned());
+    }
     arguments.extend(options.only.iter().map(|part| format!("--only={part}")));
     arguments
 }

@@ -18,7 +18,7 @@ fn prefixes() -> impl Iterator<Item = String> {
 
 /// HAProxy: rules are a map searched by prefix, as its manual advises for many of them. Its log goes to a file by its
 /// stdout, which is cheaper than a datagram for each line.
-pub(super) fn haproxy(home: &Path) -> Vec<(String, String)> {
+pub(super) fn haproxy(home: &Path, logs: bool) -> Vec<(String, String)> {
     let port = |front| Contender::Haproxy.port(front);
     let map = home.join("rules.map");
     let config = format!(
@@ -26,12 +26,9 @@ pub(super) fn haproxy(home: &Path) -> Vec<(String, String)> {
   nbthread 1
   maxconn 15000
   no strict-limits
-  log stdout format raw local0
-defaults
+{target}defaults
   mode http
-  log global
-  option httplog
-  option forwardfor
+{log}  option forwardfor
   http-reuse always
   timeout connect 5s
   timeout client 60s
@@ -50,6 +47,16 @@ frontend tls
 backend web
   server pod {POD}:{POD_PORT}
 ",
+        target = if logs {
+            "  log stdout format raw local0\n"
+        } else {
+            ""
+        },
+        log = if logs {
+            "  log global\n  option httplog\n"
+        } else {
+            ""
+        },
         plain = port(Front::Plain),
         rules = port(Front::Rules),
         tls = port(Front::Tls),
@@ -60,7 +67,7 @@ backend web
 }
 
 /// nginx: rules are locations.
-pub(super) fn nginx(home: &Path) -> Vec<(String, String)> {
+pub(super) fn nginx(home: &Path, logs: bool) -> Vec<(String, String)> {
     let port = |front| Contender::Nginx.port(front);
     let locations: String = prefixes()
         .map(|prefix| format!("    location {prefix} {{ proxy_pass http://web; }}\n"))
@@ -72,7 +79,7 @@ worker_processes 1;
 pid {home}/nginx.pid;
 events {{ worker_connections 15000; }}
 http {{
-  access_log {home}/access.log combined buffer=64k flush=1s;
+  access_log {log};
 {temp}  keepalive_timeout 60s;
   keepalive_requests 1000000000;
   upstream web {{
@@ -102,6 +109,11 @@ http {{
 }}
 ",
         home = home.display(),
+        log = if logs {
+            format!("{}/access.log combined buffer=64k flush=1s", home.display())
+        } else {
+            "off".to_owned()
+        },
         temp = temporary(home),
         plain = port(Front::Plain),
         rules = port(Front::Rules),
@@ -145,7 +157,7 @@ fn temporary(home: &Path) -> String {
 
 /// Envoy: rules are routes of one virtual host. Request ids and statistics of its own headers are off: the others have
 /// none.
-pub(super) fn envoy() -> String {
+pub(super) fn envoy(logs: bool) -> String {
     let rules: Vec<Value> = prefixes().map(|prefix| route(&prefix)).collect();
     let one = || vec![route("/")];
     let tls = json!({
@@ -164,9 +176,9 @@ pub(super) fn envoy() -> String {
     let config = json!({
         "static_resources": {
             "listeners": [
-                listener(Front::Plain, one(), None),
-                listener(Front::Rules, rules, None),
-                listener(Front::Tls, one(), Some(tls)),
+                listener(Front::Plain, one(), None, logs),
+                listener(Front::Rules, rules, None, logs),
+                listener(Front::Tls, one(), Some(tls), logs),
             ],
             "clusters": [{
                 "name": "web",
@@ -190,22 +202,24 @@ fn route(prefix: &str) -> Value {
     json!({ "match": { "prefix": prefix }, "route": { "cluster": "web" } })
 }
 
-fn listener(front: Front, routes: Vec<Value>, tls: Option<Value>) -> Value {
+fn listener(front: Front, routes: Vec<Value>, tls: Option<Value>, logs: bool) -> Value {
     let name = format!("{front:?}");
     let log = Contender::Envoy.access_log();
+    let log = json!({
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": log,
+        },
+    });
+    let logs: Vec<Value> = logs.then_some(log).into_iter().collect();
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "use_remote_address": true,
         "generate_request_id": false,
         "common_http_protocol_options": { "idle_timeout": "60s" },
-        "access_log": [{
-            "name": "envoy.access_loggers.file",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                "path": log,
-            },
-        }],
+        "access_log": logs,
         "http_filters": [{
             "name": "envoy.filters.http.router",
             "typed_config": {
@@ -236,9 +250,9 @@ mod tests {
     fn every_peer_has_every_rule() {
         let home = Path::new("/x");
         let texts = [
-            haproxy(home)[1].1.clone(),
-            nginx(home)[0].1.clone(),
-            envoy(),
+            haproxy(home, true)[1].1.clone(),
+            nginx(home, true)[0].1.clone(),
+            envoy(true),
         ];
         for text in texts {
             assert_eq!(

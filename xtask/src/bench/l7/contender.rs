@@ -37,6 +37,8 @@ pub(super) struct Programs {
     pub(super) agent: PathBuf,
     /// Envoy.
     pub(super) envoy: PathBuf,
+    /// They write access logs.
+    pub(super) logs: bool,
 }
 
 impl Contender {
@@ -76,7 +78,7 @@ impl Contender {
     pub(super) fn start(self, programs: &Programs) -> Result<Running> {
         let home = Path::new(stage::SCRATCH).join(self.name());
         fs::create_dir_all(&home)?;
-        for (name, text) in self.files(&home)? {
+        for (name, text) in self.files(&home, programs.logs)? {
             let path = home.join(name);
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -112,12 +114,12 @@ impl Contender {
         Ok(running)
     }
 
-    fn files(self, home: &Path) -> Result<Vec<(String, String)>> {
+    fn files(self, home: &Path, logs: bool) -> Result<Vec<(String, String)>> {
         Ok(match self {
             Self::Fleetgate => objects::manifests()?,
-            Self::Haproxy => configs::haproxy(home),
-            Self::Nginx => configs::nginx(home),
-            Self::Envoy => vec![("envoy.json".into(), configs::envoy())],
+            Self::Haproxy => configs::haproxy(home, logs),
+            Self::Nginx => configs::nginx(home, logs),
+            Self::Envoy => vec![("envoy.json".into(), configs::envoy(logs))],
         })
     }
 
@@ -132,8 +134,11 @@ impl Contender {
                 command
                     .arg("--pin-dir")
                     .arg(Path::new(stage::PINS).join("l7"));
-                if logs(programs)? {
-                    command.arg("--access-log").arg(self.access_log());
+                command.arg("--access-log");
+                if programs.logs {
+                    command.arg(self.access_log());
+                } else {
+                    command.arg("off");
                 }
                 command
             }
@@ -161,12 +166,6 @@ impl Contender {
             }
         })
     }
-}
-
-/// Whether the agent can write an access log.
-pub(super) fn logs(programs: &Programs) -> Result<bool> {
-    let help = process::output(Command::new(&programs.agent).args(["run", "--help"]))?;
-    Ok(help.contains("--access-log"))
 }
 
 /// A running contender; dropping it ends it.

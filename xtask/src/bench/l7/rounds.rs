@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     StageOptions,
     cases::{CASES, Case, IDLE},
-    contender::{self, Contender, Programs, Running},
+    contender::{Contender, Programs, Running},
     idle, load, network,
 };
 use crate::{
@@ -65,6 +65,7 @@ fn measure(options: &StageOptions) -> Result<Value> {
     let programs = Programs {
         agent: options.agent.clone(),
         envoy: options.envoy.clone(),
+        logs: !options.without_logs,
     };
     let contenders: Vec<Contender> = options
         .contender
@@ -107,7 +108,7 @@ fn measure(options: &StageOptions) -> Result<Value> {
         "machine": bench::machine(),
         "rounds": options.rounds,
         "seconds": options.seconds,
-        "fleetgate_logs": contender::logs(&programs)?,
+        "logs": programs.logs,
         "cases": results,
         "memory": memory,
     }))
