@@ -385,8 +385,9 @@ async fn accept_all(
     for _ in 1..ACCEPTS {
         accept(worker, shared, accepted).await;
         accepted = match listener.try_accept() {
-            Some(accepted) => accepted,
-            None => return,
+            Some(Ok(accepted)) => Ok(accepted),
+            // What fails for good fails again, and is waited for once.
+            Some(Err(_)) | None => return,
         };
     }
     accept(worker, shared, accepted).await;
