@@ -14,6 +14,7 @@ mod body;
 mod buffer;
 mod connections;
 mod cors;
+mod decimal;
 mod downstream;
 mod exchange;
 mod fields;

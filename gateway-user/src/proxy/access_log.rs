@@ -23,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::thread::sched_getcpu;
+
 pub use entry::{Entry, Timers};
 
 use self::{entry::MAX_LINE_BYTES, sink::Sink, time::Stamp};
@@ -107,6 +109,8 @@ impl Counters {
 struct Batch {
     bytes: Vec<u8>,
     lines: u64,
+    /// The CPU that wrote them.
+    cpu: usize,
     /// Where the buffer goes when it is empty.
     back: SyncSender<Vec<u8>>,
 }
@@ -282,6 +286,7 @@ impl On {
         let batch = Batch {
             bytes: std::mem::take(&mut self.buffer),
             lines,
+            cpu: sched_getcpu(),
             back: self.back.clone(),
         };
         self.buffer = match self.batches.try_send(batch) {

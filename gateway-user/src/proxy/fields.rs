@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 mod name;
 
 pub(super) use name::Name;
@@ -211,6 +213,17 @@ impl Fields {
         lines.map(|it| (it.name, self.text(it.text), self.text(it.value)))
     }
 
+    /// Name and value of every field; the values share one piece of memory.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (Name, &[u8], Bytes)> {
+        let all = Bytes::copy_from_slice(&self.text);
+        let lines = self.lines.iter().filter(|it| it.live);
+        lines.map(move |it| {
+            let at = it.value.at as usize;
+            let value = all.slice(at..at + it.value.len as usize);
+            (it.name, self.text(it.text), value)
+        })
+    }
+
     /// Number of fields.
     pub(super) fn len(&self) -> usize {
         self.lines.iter().filter(|it| it.live).count()
@@ -284,6 +297,23 @@ mod tests {
         fields.push(b"X_Two", b"4");
         fields.remove_spellings(b"x-one");
         assert_eq!(written(&fields), "Host: a\r\nVia: v\r\nX_Two: 4\r\n");
+    }
+
+    #[test]
+    fn shared_values_are_those_of_the_fields_that_are_left() {
+        let mut fields = sample();
+        fields.remove(Name::Host);
+        fields.push_known(Name::Server, b"s");
+        let shared: Vec<_> = fields
+            .shared()
+            .map(|(known, name, value)| (known, name.to_vec(), value.to_vec()))
+            .collect();
+        let own = fields.iter();
+        let own: Vec<_> = own
+            .map(|(known, name, value)| (known, name.to_vec(), value.to_vec()))
+            .collect();
+        assert_eq!(shared, own);
+        assert_eq!(shared.len(), 4);
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! Header fields that end at the proxy, and those it adds.
 
-use std::{
-    io::Write,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
+    decimal::ip,
     downstream::Downstream,
     fields::{Fields, Name},
     message::{Request, Response, lists},
@@ -153,10 +151,8 @@ pub(super) fn prepare_switch(response: &mut Response) {
 
 /// One list in one line, the peer last.
 fn append_forwarded_for(fields: &mut Fields, client: IpAddr) {
-    let client = client.to_canonical();
     if !fields.has(Name::ForwardedFor) {
-        // Writing to memory does not fail.
-        return fields.push_written(Name::ForwardedFor, |out| drop(write!(out, "{client}")));
+        return fields.push_written(Name::ForwardedFor, |out| ip(out, client));
     }
     let mut list: Vec<u8> = Vec::with_capacity(48);
     for value in fields.all(Name::ForwardedFor) {
@@ -165,8 +161,7 @@ fn append_forwarded_for(fields: &mut Fields, client: IpAddr) {
             list.extend_from_slice(b", ");
         }
     }
-    // Writing to memory does not fail.
-    let _ = write!(list, "{client}");
+    ip(&mut list, client);
     fields.set(Name::ForwardedFor, &list);
 }
 

@@ -1,6 +1,7 @@
 //! A timer that is seldom moved: most deadlines are met long before.
 
 use std::{
+    cell::RefCell,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -11,6 +12,26 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// Timers kept per worker.
+const KEPT: usize = 128;
+
+/// Timers of a worker that are not in use: they go on running, and the next one who takes one moves it when it fires.
+#[derive(Debug, Default)]
+pub(super) struct Timers(RefCell<Vec<Timer>>);
+
+impl Timers {
+    pub(super) fn take(&self) -> Timer {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put(&self, timer: Timer) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < KEPT {
+            kept.push(timer);
+        }
+    }
 }
 
 impl Timer {

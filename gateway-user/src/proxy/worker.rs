@@ -25,7 +25,7 @@ use super::{
     access_log::WorkerLog,
     buffer::Spare,
     connections::Connections,
-    downstream::{self, Downstream},
+    downstream::{self, Downstream, h2},
     framing::HeadLimits,
     group::{Common, GroupState},
     latency::ListenerStats,
@@ -34,6 +34,7 @@ use super::{
     plain::Listening,
     reason::{Reason, Refusal},
     stats::{ConnectionCount, WorkerStats},
+    timer::Timers,
     trace::Tracer,
     upstream::{Pool, PoolLimits, shared::SharedPool},
     wire::relay::Pipes,
@@ -117,6 +118,10 @@ pub(super) struct Worker {
     pub(super) limits: Limits,
     pub(super) spare: Rc<Spare>,
     pub(super) messages: Messages,
+    /// For requests of HTTP/2.
+    pub(super) stream_tasks: Rc<h2::Tasks<h2::Stream>>,
+    /// For what is no connection of its own.
+    pub(super) timers: Timers,
     pub(super) connections: Connections,
     pub(super) pipes: Pipes,
     /// Copies of requests under way.
@@ -194,6 +199,8 @@ impl Worker {
             shared: Rc::default(),
             spare,
             messages: Messages::default(),
+            stream_tasks: Rc::default(),
+            timers: Timers::default(),
             connections: Connections::default(),
             pipes: Pipes::new(PIPES),
             mirrors: Cell::new(0),

@@ -2,8 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::json::{address, number, text};
-use crate::proxy::trace::{SpanId, TraceId};
+use super::json::{address, text};
+use crate::proxy::{
+    decimal::number,
+    trace::{SpanId, TraceId},
+};
 
 /// Bytes shown of a path with its query.
 const PATH_BYTES: usize = 1024;

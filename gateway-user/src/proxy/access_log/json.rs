@@ -3,10 +3,9 @@
 //! Invariant: what is written is ASCII without control characters, so that a hostile request can neither end a line nor
 //! reach the terminal of whoever reads it.
 
-use std::{
-    io::Write,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::SocketAddr;
+
+use crate::proxy::decimal::{ip, number};
 
 /// What stands where bytes were cut off.
 const CUT: &[u8] = b"\\u2026";
@@ -71,28 +70,17 @@ fn escape(out: &mut Vec<u8>, unit: u16) {
     out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
 }
 
-/// Writes a number.
-pub(super) fn number(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
 /// Writes the inside of a string: `192.0.2.1:80` or `[2001:db8::1]:80`, without a port that is 0; a mapped IPv4 address is
 /// shown as IPv4.
 pub(super) fn address(out: &mut Vec<u8>, address: SocketAddr) {
     let port = address.port();
-    let IpAddr::V4(v4) = address.ip().to_canonical() else {
-        // Writing to memory cannot fail.
-        let _ = match port {
-            0 => write!(out, "{}", address.ip()),
-            _ => write!(out, "[{}]:{port}", address.ip()),
-        };
-        return;
-    };
-    for (at, octet) in v4.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        number(out, octet.into());
+    let brackets = port > 0 && address.ip().to_canonical().is_ipv6();
+    if brackets {
+        out.push(b'[');
+    }
+    ip(out, address.ip());
+    if brackets {
+        out.push(b']');
     }
     if port > 0 {
         out.push(b':');
@@ -102,6 +90,8 @@ pub(super) fn address(out: &mut Vec<u8>, address: SocketAddr) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -18,12 +18,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 use super::{Batch, Counters};
 
 /// How often it is looked whether somebody wants the file reopened, or moved it away.
 const LOOK: Duration = Duration::from_secs(1);
 /// Warnings of one kind are this far apart.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The thread moves for no less.
+const WORTH_BYTES: usize = 16 * 1024;
 
 /// An open target.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub(super) struct Sink {
     /// The last write ended inside a line.
     torn: bool,
     warned: Option<Instant>,
+    /// The CPU that this thread was sent to.
+    cpu: Option<usize>,
 }
 
 /// The log tells who asked for what: its owner and group read it.
@@ -61,6 +68,7 @@ impl Sink {
             path,
             torn: false,
             warned: None,
+            cpu: None,
         }
     }
 
@@ -89,8 +97,10 @@ impl Sink {
         let Batch {
             mut bytes,
             lines,
+            cpu,
             back,
         } = batch;
+        self.follow(cpu, bytes.len());
         let written = self.write(&bytes);
         if written == bytes.len() {
             counters.written.fetch_add(lines, Relaxed);
@@ -104,6 +114,19 @@ impl Sink {
         bytes.clear();
         // A worker that is gone, or has enough, does without it.
         let _ = back.try_send(bytes);
+    }
+
+    /// Goes to the CPU that has the lines in its cache: to fetch them to another one's, and the empty buffer back, takes
+    /// longer than to write them.
+    fn follow(&mut self, cpu: usize, bytes: usize) {
+        if bytes < WORTH_BYTES || self.cpu == Some(cpu) || cpu >= CpuSet::MAX_CPU {
+            return;
+        }
+        self.cpu = Some(cpu);
+        let mut there = CpuSet::new();
+        there.set(cpu);
+        // Where it may not go there, it stays.
+        let _ = sched_setaffinity(None, &there);
     }
 
     /// Returns how many bytes were written.
@@ -164,10 +187,32 @@ impl Sink {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::sched_getaffinity;
+
     use super::*;
 
     fn text(path: &Path) -> String {
         std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn the_thread_goes_to_the_cpu_that_has_the_lines_if_there_are_many() {
+        let thread = std::thread::spawn(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut sink = Sink::file(&dir.path().join("log")).unwrap();
+            let allowed = sched_getaffinity(None).unwrap();
+            let cpu = (0..CpuSet::MAX_CPU)
+                .rfind(|cpu| allowed.is_set(*cpu))
+                .unwrap();
+            sink.follow(cpu, WORTH_BYTES - 1);
+            assert_eq!(sched_getaffinity(None).unwrap(), allowed);
+            sink.follow(CpuSet::MAX_CPU, WORTH_BYTES);
+            sink.follow(cpu, WORTH_BYTES);
+            let mut only = CpuSet::new();
+            only.set(cpu);
+            assert_eq!(sched_getaffinity(None).unwrap(), only);
+        });
+        thread.join().unwrap();
     }
 
     #[test]

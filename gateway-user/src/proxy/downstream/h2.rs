@@ -1,5 +1,7 @@
 //! HTTP/2 with a client: one exchange for each stream, all on the connection's worker.
 
+mod tasks;
+
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -13,6 +15,7 @@ use bytes::Bytes;
 use h2::{RecvStream, server};
 use tokio::time::Instant;
 
+pub(in crate::proxy) use self::tasks::Tasks;
 use super::Downstream;
 use crate::proxy::{
     abuse::Account,
@@ -132,15 +135,15 @@ pub(in crate::proxy) async fn serve(
         .await;
         match accepted {
             Some(Ok((request, respond))) => {
-                let stream = Stream {
+                worker.stream_tasks.spawn(Stream {
+                    request,
+                    sending: Sending::answer(respond),
                     account: Rc::clone(&account),
                     worker: Rc::clone(&worker),
                     down: Rc::clone(&down),
                     idle: Rc::clone(&idle),
                     _open: Open::new(&down),
-                };
-                let sending = Sending::answer(respond);
-                tokio::task::spawn_local(Box::pin(stream.serve(request, sending)));
+                });
             }
             Some(Err(err)) => {
                 tracing::debug!(client = %down.client, error = %err, "a client's HTTP/2 connection broke");
@@ -225,7 +228,9 @@ impl Drop for Open {
 }
 
 /// One request and its answer.
-struct Stream {
+pub(in crate::proxy) struct Stream {
+    request: http::Request<RecvStream>,
+    sending: Sending,
     account: Rc<RefCell<Account>>,
     worker: Rc<Worker>,
     down: Rc<Downstream>,
@@ -233,9 +238,18 @@ struct Stream {
     _open: Open,
 }
 
-impl Stream {
-    async fn serve(self, request: http::Request<RecvStream>, sending: Sending) {
-        let worker = &self.worker;
+impl tasks::Job for Stream {
+    async fn run(self) {
+        let Self {
+            request,
+            sending,
+            account,
+            worker,
+            down,
+            idle: idle_timeout,
+            _open,
+        } = self;
+        let worker = &worker;
         // What a client took back before its turn came is not begun: that would be work for nothing.
         if poll_fn(|cx| Poll::Ready(sending.poll_reset(cx).is_ready())).await {
             worker.stats.requests.fetch_add(1, Relaxed);
@@ -256,7 +270,7 @@ impl Stream {
             head.version = Version::Http2;
             let mut reply = Reply::new(to, head, true, &worker.stats);
             // Reading what is refused costs more than answering it.
-            let _ = self.account.borrow_mut().charge(MALFORMED);
+            let _ = account.borrow_mut().charge(MALFORMED);
             let until = Instant::now() + worker.stall_timeout;
             // A client that left does not hear why.
             let _ = tokio::time::timeout_at(until, reply.refuse(refusal, response)).await;
@@ -267,20 +281,21 @@ impl Stream {
                 websocket::offer(head, websocket::nonce());
             }
             let from = Incoming::H2(Box::new(from));
-            let mut timer = Timer::default();
+            let mut timer = worker.timers.take();
             let scope = exchange::Scope {
                 worker,
-                down: &self.down,
+                down: &down,
                 timer: &mut timer,
                 head: None,
                 bytes: &|| sending.bytes(),
             };
             let (next, idle) = exchange::serve(scope, head, response, from, to).await;
+            worker.timers.put(timer);
             if let Some(idle) = idle {
-                self.idle.set(idle);
+                idle_timeout.set(idle);
             }
             match next {
-                Next::Keep => self.account.borrow_mut().answered(),
+                Next::Keep => account.borrow_mut().answered(),
                 Next::Tunnel(upstream) => switched = behind.zip(Some(upstream)),
                 Next::Close { .. } | Next::Abort => sending.reset(h2::Reason::INTERNAL_ERROR),
             }
@@ -288,7 +303,7 @@ impl Stream {
         worker.messages.put(messages);
         if let Some((from, upstream)) = switched {
             let client = Duplex::new(from, sending.clone());
-            tunnel::carry_stream(worker, self.down.local, client, &sending, *upstream).await;
+            tunnel::carry_stream(worker, down.local, client, &sending, *upstream).await;
         }
     }
 }

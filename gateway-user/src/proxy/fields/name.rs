@@ -1,5 +1,7 @@
 //! Field names that mean something to the proxy.
 
+use http::HeaderName;
+
 macro_rules! names {
     ($($variant:ident $text:literal,)*) => {
         /// A field name; all that mean nothing here are `Other`.
@@ -16,6 +18,17 @@ macro_rules! names {
             /// Every name with a text.
             #[cfg(test)]
             const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// As HTTP/2's messages have it; `None` for `Other` and `Disguised`.
+            pub(in crate::proxy) fn header(self) -> Option<HeaderName> {
+                match self {
+                    Self::Other | Self::Disguised => None,
+                    $(Self::$variant => {
+                        const HEADER: HeaderName = HeaderName::from_static($text);
+                        Some(HEADER)
+                    })*
+                }
+            }
 
             /// In lower case; empty for `Other` and `Disguised`.
             pub(in crate::proxy) const fn text(self) -> &'static str {
@@ -193,6 +206,7 @@ mod tests {
     fn every_name_is_found_in_whatever_case() {
         for name in Name::ALL {
             assert_eq!(Name::of(name.text().as_bytes()), *name);
+            assert_eq!(name.header().expect("a name"), name.text());
             assert_eq!(Name::of(name.text().to_ascii_uppercase().as_bytes()), *name);
         }
         for other in [

@@ -1,5 +1,6 @@
 //! Heads of HTTP/2 and ours.
 
+use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request, response};
 
@@ -170,10 +171,10 @@ pub(in crate::proxy) fn to_request(request: &Request, scheme: &str) -> Option<ht
     *head.method_mut() = http::Method::from_bytes(request.method()).ok()?;
     *head.uri_mut() = uri;
     *head.version_mut() = http::Version::HTTP_2;
-    for (name, text, value) in request.fields.iter() {
+    for (name, text, value) in request.fields.shared() {
         match name {
             Name::Host | Name::Connection | Name::Upgrade => {}
-            _ => append(head.headers_mut(), text, value),
+            _ => append(head.headers_mut(), (name, text), value),
         }
     }
     Some(head)
@@ -219,22 +220,23 @@ pub(in crate::proxy) fn to_switched(response: &Response) -> http::Response<()> {
 /// Fields, without those that HTTP/2 does not have (RFC 9113 section 8.2.2).
 pub(in crate::proxy) fn map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len());
-    for (name, text, value) in fields.iter() {
+    for (name, text, value) in fields.shared() {
         match name {
             Name::Connection
             | Name::KeepAlive
             | Name::ProxyConnection
             | Name::TransferEncoding
             | Name::Upgrade => {}
-            _ => append(&mut map, text, value),
+            _ => append(&mut map, (name, text), value),
         }
     }
     map
 }
 
-fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) {
+fn append(map: &mut HeaderMap, (known, name): (Name, &[u8]), value: Bytes) {
+    let name = known.header().or_else(|| HeaderName::from_bytes(name).ok());
     // Both were checked when they were read, by rules that are no laxer.
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+    if let (Some(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value)) {
         map.append(name, value);
     }
 }
