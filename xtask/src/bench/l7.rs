@@ -6,6 +6,7 @@ mod configs;
 mod contender;
 mod idle;
 mod load;
+mod logs;
 mod network;
 mod objects;
 mod report;

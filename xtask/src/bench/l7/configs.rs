@@ -16,7 +16,7 @@ fn prefixes() -> impl Iterator<Item = String> {
     (1..=RULES).map(|number| format!("/{}/", cases::rule(number)))
 }
 
-/// HAProxy: rules are a map searched by prefix, as its manual advises for many of them. Its log goes to a file by its
+/// HAProxy: rules are a map searched by prefix, as its manual advises for many of them. Its log goes to a pipe by its
 /// stdout, which is cheaper than a datagram for each line.
 pub(super) fn haproxy(home: &Path, logs: bool) -> Vec<(String, String)> {
     let port = |front| Contender::Haproxy.port(front);

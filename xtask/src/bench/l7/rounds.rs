@@ -1,6 +1,6 @@
 //! The measurement itself: contenders take turns, round by round.
 
-use std::{collections::BTreeMap, fs, process::Child};
+use std::{collections::BTreeMap, process::Child};
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,7 +10,8 @@ use super::{
     StageOptions,
     cases::{CASES, Case, IDLE},
     contender::{Contender, Programs, Running},
-    idle, load, network,
+    idle, load, logs, network,
+    usage::{Machine, TICKS},
 };
 use crate::{
     bench::{self, figure::Figure, stage},
@@ -27,6 +28,8 @@ struct Values {
     cpu_us: Vec<f64>,
     user_us: Vec<f64>,
     proxy_us: Vec<f64>,
+    others_us: Vec<f64>,
+    idle: Vec<f64>,
 }
 
 /// Inside the namespaces: everything that was asked for.
@@ -35,6 +38,7 @@ pub(super) fn run(options: &StageOptions) -> Result<Value> {
     open_files(u64::from(options.idle) + SPARE)?;
     network::build()?;
     network::certificate()?;
+    logs::take()?;
     let mut origin = network::origin()?;
     let result = measure(options);
     end(&mut origin);
@@ -137,6 +141,8 @@ fn one(case: &Case, running: &[Running], options: &StageOptions) -> Result<Value
             "per_second": Figure::of(values.per_second.iter().copied()),
             "cpu_us": Figure::of(values.cpu_us.iter().copied()),
             "user_us": Figure::of(values.user_us.iter().copied()),
+            "others_us": Figure::of(values.others_us.iter().copied()),
+            "idle_share": Figure::of(values.idle.iter().copied()),
         });
         if *who == Contender::Fleetgate {
             figures["proxy_threads_us"] = json!(Figure::of(values.proxy_us.iter().copied()));
@@ -160,29 +166,28 @@ fn one(case: &Case, running: &[Running], options: &StageOptions) -> Result<Value
 }
 
 fn round(case: &Case, one: &Running, seconds: u8, values: &mut Values) -> Result<()> {
-    let before = one.usage()?;
+    let machine = || Machine::now().context("/proc/stat does not tell what the CPUs did");
+    let (before, all) = (one.usage()?, machine()?);
     let seen = load::run(case, one.who, seconds)?;
-    let after = one.usage()?;
+    let (after, then) = (one.usage()?, machine()?);
     let requests = seen.requests as f64;
     let micros = |before: u64, after: u64| after.saturating_sub(before) as f64 / 1000.0 / requests;
     let cpu = micros(before.cpu_ns, after.cpu_ns);
     let user = after.user_ticks.saturating_sub(before.user_ticks) as f64;
     let system = after.system_ticks.saturating_sub(before.system_ticks) as f64;
+    let busy = then.busy.saturating_sub(all.busy) as f64;
+    let idle = then.idle.saturating_sub(all.idle) as f64;
+    values
+        .others_us
+        .push((busy / TICKS * 1e6 / requests - cpu).max(0.0));
+    values.idle.push(idle / (busy + idle).max(1.0));
     values.per_second.push(seen.per_second);
     values.cpu_us.push(cpu);
     values.user_us.push(cpu * user / (user + system).max(1.0));
     values
         .proxy_us
         .push(micros(before.proxy_ns, after.proxy_ns));
-    // All of them append: the file begins anew, and memory is no matter.
-    match fs::File::options()
-        .write(true)
-        .truncate(true)
-        .open(one.who.access_log())
-    {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn end(child: &mut Child) {

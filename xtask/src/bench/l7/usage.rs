@@ -65,6 +65,40 @@ impl Usage {
     }
 }
 
+/// What all CPUs of the machine have done so far, in clock ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Machine {
+    /// At work for anybody, the kernel and its interrupts too.
+    pub(super) busy: u64,
+    /// With nothing to do, or taken away by the host.
+    pub(super) idle: u64,
+}
+
+/// Clock ticks of a second (time(7)).
+pub(super) const TICKS: f64 = 100.0;
+
+impl Machine {
+    pub(super) fn now() -> Option<Self> {
+        Self::read(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
+    fn read(stat: &str) -> Option<Self> {
+        let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+        let all: Vec<u64> = line
+            .split_ascii_whitespace()
+            .map_while(|text| text.parse().ok())
+            .collect();
+        let [user, nice, system, idle, waiting, irq, softirq, steal, ..] = all[..] else {
+            return None;
+        };
+        Some(Self {
+            busy: user + nice + system + irq + softirq,
+            idle: idle + waiting + steal,
+        })
+    }
+}
+
 /// `VmRSS` of a `/proc/<pid>/status`, in bytes.
 fn resident(status: &str) -> Option<u64> {
     let line = status
@@ -82,6 +116,14 @@ mod tests {
     fn resident_memory_is_read_in_bytes() {
         assert_eq!(resident("Name:\tx\nVmRSS:\t    12 kB\n"), Some(12 * 1024));
         assert_eq!(resident("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn the_work_of_the_machine_is_told_from_its_rest() {
+        let stat = "cpu  1 2 4 8 16 32 64 128 1 1\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+        let (busy, idle) = (103, 152);
+        assert_eq!(Machine::read(stat), Some(Machine { busy, idle }));
+        assert_eq!(Machine::read("cpu  1 2\n"), None);
     }
 
     #[test]
