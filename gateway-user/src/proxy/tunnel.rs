@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 use super::{
     http2::{Sending, duplex::Duplex},
     io::Io,
+    stats::ConnectionCount,
     upstream::Upstream,
     wire::relay::{self, Ended, RelayOptions, RelayStream},
     worker::Worker,
@@ -30,16 +31,18 @@ pub(super) async fn carry(
     client: &mut Io,
     ahead: &[u8],
     backend: Upstream,
+    count: &ConnectionCount,
 ) -> bool {
     let Upstream { mut io, buffer, .. } = backend;
     let counted = (client.read(), client.written());
     let outcome = relay::relay(client, &mut io, ahead, buffer.bytes(), options(worker)).await;
+    // What came ahead was counted with the request.
+    let up = outcome.to_upstream.saturating_sub(ahead.len() as u64);
+    count.bytes(up, outcome.to_downstream);
     // What was spliced went by the connection's own counters, what was not is in both.
     let beside = (client.read() - counted.0, client.written() - counted.1);
     worker.stats.bytes(
-        outcome
-            .to_upstream
-            .saturating_sub(beside.0 + ahead.len() as u64),
+        up.saturating_sub(beside.0),
         outcome.to_downstream.saturating_sub(beside.1),
     );
     tracing::debug!(ended = ?outcome.ended, "a tunnel ended");

@@ -523,6 +523,13 @@ fn an_upgraded_connection_carries_bytes_both_ways() {
     eventually("the tunnel ends with the client", || {
         gateway.stats().active_connections == 0
     });
+    let stats = gateway.stats();
+    let listener = stats.latencies.listeners.values().next().unwrap();
+    assert!(listener.received_bytes > 60 + 10 && listener.sent_bytes > 60 + 16);
+    assert_eq!(
+        (listener.received_bytes, listener.sent_bytes),
+        (stats.downstream_received_bytes, stats.downstream_sent_bytes)
+    );
 }
 
 #[test]

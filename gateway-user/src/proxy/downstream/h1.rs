@@ -179,7 +179,7 @@ impl Connection {
                     let ahead = self.buffer.bytes().to_vec();
                     self.buffer.consume(usize::MAX);
                     self.buffer.release();
-                    if tunnel::carry(&worker, &mut self.io, &ahead, *upstream).await {
+                    if tunnel::carry(&worker, &mut self.io, &ahead, *upstream, &self.count).await {
                         self.linger().await;
                     }
                     break;
