@@ -1,17 +1,14 @@
 //! `cargo xtask chaos`: a gateway that is changed, restarted and cut off all the time, and clients that must not notice.
 
-use std::{
-    env,
-    process::{Command, ExitCode, Stdio},
-};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
     console::{self, Step},
-    ebpf, lab, paths, process, setup,
+    ebpf, lab, setup, trial,
 };
 
 /// How long and in which order.
@@ -28,53 +25,25 @@ pub struct Options {
     json: bool,
 }
 
-/// What the program says when it lost something.
-const LOST: i32 = 2;
-
 /// Builds, runs, prints; fails if a connection was reset or an answer came from the wrong pod.
 pub fn run(options: Options) -> Result<ExitCode> {
     setup::ensure(setup::LAB)?;
     ebpf::build(&ebpf::Options::default())?;
     let step = Step::start("building agent and clients");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let packages = ["--package", "gateway-user", "--package", "fleetgate-tests"];
-    process::output(
-        Command::new(cargo)
-            .args(["build", "--release", "--bin", "fleetgate", "--bin", "chaos"])
-            .args(packages)
-            .current_dir(paths::workspace()),
-    )?;
+    let built = trial::build(&["fleetgate", "chaos"], true)?;
     step.done();
     lab::state::mount_bpffs()?;
-    let release = paths::target().join("release");
     let step = Step::start(format!(
         "{} s of changes, seed {}",
         options.seconds, options.seed
     ));
-    let out = Command::new(release.join("chaos"))
+    let mut program = trial::beside_agent(&built, "chaos")?;
+    program
         .args(["--seconds", &options.seconds.to_string()])
-        .args(["--seed", &options.seed.to_string()])
-        .env("FLEETGATE_AGENT", release.join("fleetgate"))
-        .env("FLEETGATE_XTASK", paths::xtask()?)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start the chaos run")?;
-    let held = match out.status.code() {
-        Some(0) => true,
-        Some(LOST) => false,
-        _ => bail!("the chaos run could not be done ({})", out.status),
-    };
+        .args(["--seed", &options.seed.to_string()]);
+    let (report, held) = trial::run(&mut program)?;
     step.done();
-    let report: Value = serde_json::from_slice(&out.stdout).context("its report")?;
-    match options.json {
-        true => console::say(&report),
-        false => tell(&report),
-    }
-    Ok(match held {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(trial::show(&report, held, options.json, tell))
 }
 
 fn tell(report: &Value) {

@@ -1,17 +1,14 @@
 //! `cargo xtask fuzz-proxy`: mutated HTTP/1.x against the proxy, judged by a second reading.
 
-use std::{
-    env,
-    process::{Command, ExitCode, Stdio},
-};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
     console::{self, Step},
-    paths, process,
+    trial,
 };
 
 /// How long, and which cases.
@@ -31,49 +28,23 @@ pub struct Options {
     json: bool,
 }
 
-/// What the program says when it found something.
-const FOUND: i32 = 2;
-
 /// Builds, runs, prints; fails if proxy and judge do not agree on a case.
 pub fn run(options: Options) -> Result<ExitCode> {
     let step = Step::start("building the proxy and its judge");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // With the checks of debug builds: an overflow is a finding.
-    process::output(
-        Command::new(cargo)
-            .args(["build", "--package", "fleetgate-tests"])
-            .args(["--bin", "fuzz-proxy"])
-            .current_dir(paths::workspace()),
-    )?;
+    let built = trial::build(&["fuzz-proxy"], false)?;
     step.done();
     let step = Step::start(format!("{} s, seed {}", options.seconds, options.seed));
-    let mut program = Command::new(paths::target().join("debug").join("fuzz-proxy"));
+    let mut program = Command::new(built.join("fuzz-proxy"));
     program
         .args(["--seconds", &options.seconds.to_string()])
         .args(["--seed", &options.seed.to_string()]);
     if let Some(case) = options.case {
         program.args(["--case", &case.to_string()]);
     }
-    let out = program
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start the fuzzing")?;
-    let agreed = match out.status.code() {
-        Some(0) => true,
-        Some(FOUND) => false,
-        _ => bail!("the fuzzing could not be done ({})", out.status),
-    };
+    let (report, agreed) = trial::run(&mut program)?;
     step.done();
-    let report: Value = serde_json::from_slice(&out.stdout).context("its report")?;
-    match options.json {
-        true => console::say(&report),
-        false => tell(&report),
-    }
-    Ok(match agreed {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(trial::show(&report, agreed, options.json, tell))
 }
 
 fn tell(report: &Value) {

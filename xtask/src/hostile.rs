@@ -1,17 +1,14 @@
 //! `cargo xtask hostile`: slow and hostile clients of every kind beside a normal one, which must not notice.
 
-use std::{
-    env,
-    process::{Command, ExitCode, Stdio},
-};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
     console::{self, Step},
-    paths, process,
+    trial,
 };
 
 /// How many, how long, which.
@@ -31,46 +28,22 @@ pub struct Options {
     json: bool,
 }
 
-/// What the program says when a bar does not hold.
-const NOTICED: i32 = 2;
-
 /// Builds, runs, prints; fails if the normal client noticed an attack.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let step = Step::start("building proxy and clients");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    process::output(
-        Command::new(cargo)
-            .args(["build", "--release", "--package", "fleetgate-tests"])
-            .args(["--bin", "hostile"])
-            .current_dir(paths::workspace()),
-    )?;
+    let built = trial::build(&["hostile"], true)?;
     step.done();
-    let mut command = Command::new(paths::target().join("release/hostile"));
+    let mut command = Command::new(built.join("hostile"));
     command
         .args(["--clients", &options.clients.to_string()])
         .args(["--seconds", &options.seconds.to_string()]);
     for kind in &options.only {
         command.args(["--only", kind]);
     }
-    let out = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start the hostile clients")?;
-    let held = match out.status.code() {
-        Some(0) => true,
-        Some(NOTICED) => false,
-        _ => bail!("the attacks could not be made ({})", out.status),
-    };
-    let outcomes: Value = serde_json::from_slice(&out.stdout).context("their report")?;
-    match options.json {
-        true => console::say(&outcomes),
-        false => tell(&outcomes, options.clients),
-    }
-    Ok(match held {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    let (outcomes, held) = trial::run(&mut command)?;
+    Ok(trial::show(&outcomes, held, options.json, |outcomes| {
+        tell(outcomes, options.clients);
+    }))
 }
 
 fn tell(outcomes: &Value, clients: u32) {

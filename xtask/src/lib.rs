@@ -23,4 +23,5 @@ pub mod process;
 pub mod setup;
 pub mod suite;
 pub mod toolchain;
+pub mod trial;
 pub mod verify;

@@ -1,18 +1,15 @@
 //! `cargo xtask mixed`: requests of every kind while the proxy's configuration, certificates, pods and program change, none
 //! of which may fail.
 
-use std::{
-    env,
-    process::{Command, ExitCode, Stdio},
-};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
     console::{self, Step},
-    ebpf, lab, paths, process, setup, suite,
+    ebpf, lab, setup, suite, trial,
 };
 
 /// How long, how much, in which order.
@@ -31,9 +28,6 @@ pub struct Options {
     #[arg(long)]
     json: bool,
 }
-
-/// What the program says when a request failed.
-const FAILED: i32 = 2;
 
 /// Columns of the table: key in the report, and heading.
 const COLUMNS: [(&str, &str); 9] = [
@@ -55,46 +49,21 @@ pub fn run(options: Options) -> Result<ExitCode> {
     let step = Step::start("building agents and clients");
     // The version that takes over has maps of another layout.
     suite::other_agent()?;
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let packages = ["--package", "gateway-user", "--package", "fleetgate-tests"];
-    process::output(
-        Command::new(cargo)
-            .args(["build", "--bin", "fleetgate", "--bin", "mixed"])
-            .args(packages)
-            .current_dir(paths::workspace()),
-    )?;
+    let built = trial::build(&["fleetgate", "mixed"], false)?;
     step.done();
     lab::state::mount_bpffs()?;
-    let built = paths::target().join("debug");
     let step = Step::start(format!(
         "{} s of requests, {} changes, seed {}",
         options.seconds, options.changes, options.seed
     ));
-    let out = Command::new(built.join("mixed"))
+    let mut program = trial::beside_agent(&built, "mixed")?;
+    program
         .args(["--seconds", &options.seconds.to_string()])
         .args(["--changes", &options.changes.to_string()])
-        .args(["--seed", &options.seed.to_string()])
-        .env("FLEETGATE_AGENT", built.join("fleetgate"))
-        .env("FLEETGATE_XTASK", paths::xtask()?)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start the run")?;
-    let held = match out.status.code() {
-        Some(0) => true,
-        Some(FAILED) => false,
-        _ => bail!("the run could not be done ({})", out.status),
-    };
+        .args(["--seed", &options.seed.to_string()]);
+    let (report, held) = trial::run(&mut program)?;
     step.done();
-    let report: Value = serde_json::from_slice(&out.stdout).context("its report")?;
-    match options.json {
-        true => console::say(&report),
-        false => tell(&report),
-    }
-    Ok(match held {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(trial::show(&report, held, options.json, tell))
 }
 
 fn tell(report: &Value) {
