@@ -116,6 +116,11 @@ impl Incoming<'_> {
         }
     }
 
+    /// What comes behind it does not wait for its end.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::H2(_))
+    }
+
     /// Nobody would hear yet that the sender leaves.
     pub(super) fn is_fresh(&self) -> bool {
         matches!(self, Self::H1(source) if source.is_fresh())

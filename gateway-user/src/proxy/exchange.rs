@@ -289,8 +289,12 @@ impl From<Refusal> for Broken {
     }
 }
 
-/// Reads the rest of a body that nobody wants, if it is short and comes soon: then the connection stays in step.
+/// Reads the rest of a body that nobody wants, if it is short and comes soon: then the connection stays in step. Over
+/// HTTP/2 it is in nobody's way.
 async fn drained(from: &mut Incoming<'_>, timer: &mut Timer) -> bool {
+    if from.is_stream() {
+        return true;
+    }
     const MOST_BYTES: usize = 64 * 1024;
     const PATIENCE: Duration = Duration::from_secs(1);
     let mut left = MOST_BYTES;

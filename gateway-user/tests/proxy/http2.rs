@@ -244,6 +244,25 @@ fn an_answer_that_comes_before_the_body_is_whole_reaches_a_client_that_still_sen
     }
 }
 
+/// Each would hold its stream for a second.
+#[test]
+fn a_refusal_does_not_wait_for_a_body_that_may_never_come() {
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = gateway(&origin);
+    gateway.change(|listener| listener.rules.clear());
+    with(&gateway.proxy, |send| async move {
+        for _ in 0..40 {
+            let mut ready = send.clone().ready().await.unwrap();
+            let request = Request::post("http://a/").body(()).unwrap();
+            let (response, mut body) = ready.send_request(request, false).unwrap();
+            assert_eq!(receive(response).await.unwrap().head.status(), 404);
+            // RFC 9113 section 8.1: the answer is whole, and the rest of the request is of no use.
+            let reset = std::future::poll_fn(|cx| body.poll_reset(cx)).await;
+            assert_eq!(reset.unwrap(), h2::Reason::NO_ERROR);
+        }
+    });
+}
+
 #[test]
 fn an_answer_that_breaks_off_resets_the_stream() {
     let origin = Origin::raw(|_, stream| {

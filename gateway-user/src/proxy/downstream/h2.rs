@@ -35,6 +35,8 @@ use crate::proxy::{
 
 /// Streams that a client may have open at once.
 const STREAMS: u32 = 128;
+/// So many of them need not wait for their turn.
+const FEW: usize = 8;
 /// Room for data of one stream, and of all of a connection, that the proxy has not handed on.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -135,7 +137,7 @@ pub(in crate::proxy) async fn serve(
         .await;
         match accepted {
             Some(Ok((request, respond))) => {
-                worker.stream_tasks.spawn(Stream {
+                let stream = Stream {
                     request,
                     sending: Sending::answer(respond),
                     account: Rc::clone(&account),
@@ -143,7 +145,9 @@ pub(in crate::proxy) async fn serve(
                     down: Rc::clone(&down),
                     idle: Rc::clone(&idle),
                     _open: Open::new(&down),
-                });
+                };
+                let crowd = down.open.get() > FEW;
+                worker.stream_tasks.spawn(stream, crowd);
             }
             Some(Err(err)) => {
                 tracing::debug!(client = %down.client, error = %err, "a client's HTTP/2 connection broke");
