@@ -7,7 +7,10 @@ use gateway_user::proxy::Proxy;
 use h2::client::{self, SendRequest};
 use http::{HeaderMap, Request, Response};
 
-use crate::support::*;
+use crate::{
+    h2frames::{Client, Event, block, code, data, headers, ping},
+    support::*,
+};
 
 /// A gateway whose listener allows HTTP/2 without TLS.
 pub(crate) fn gateway(origin: &Origin) -> Gateway {
@@ -261,6 +264,53 @@ fn a_refusal_does_not_wait_for_a_body_that_may_never_come() {
             assert_eq!(reset.unwrap(), h2::Reason::NO_ERROR);
         }
     });
+}
+
+/// RFC 9113 section 5.1: after RST_STREAM frames may still be on their way. They are no error of the client's.
+#[test]
+fn bodies_that_come_after_many_refusals_leave_the_connection_alone() {
+    const REFUSED: u32 = 128;
+    let origin = Origin::fixed(ok("ok"));
+    let mut gateway = gateway(&origin);
+    gateway.change(|listener| listener.rules.clear());
+    let stream = std::net::TcpStream::connect(gateway.proxy.local_addr()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut client = Client::new(stream);
+    client.open(&[]);
+    let post = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "a"),
+    ];
+    let ids = || (0..REFUSED).map(|it| 2 * it + 1);
+    for id in ids() {
+        client.send(&headers(id, block(&post), false)).unwrap();
+    }
+    let mut resets = 0;
+    while resets < REFUSED {
+        match client.event() {
+            Event::Reset { code, .. } => {
+                assert_eq!(code, code::NO_ERROR);
+                resets += 1;
+            }
+            Event::Closed | Event::Silence => panic!("{resets} resets"),
+            _ => {}
+        }
+    }
+    for id in ids() {
+        client.send(&data(id, "late", true)).unwrap();
+    }
+    client.send(&ping(*b"and now?")).unwrap();
+    loop {
+        match client.event() {
+            Event::Pong(payload) if payload == b"and now?" => break,
+            Event::Closed | Event::Silence | Event::GoAway { .. } => panic!("it ended"),
+            _ => {}
+        }
+    }
 }
 
 #[test]

@@ -45,6 +45,9 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// CVE-2023-44487 (rapid reset), CVE-2025-8671 (MadeYouReset): beyond these the connection ends.
 const PENDING_RESETS: usize = 32;
 const LOCAL_RESETS: usize = 64;
+/// Streams that were reset are known for so long: frames of theirs that are still on their way are no errors.
+const KNOWN_RESETS: usize = 2 * STREAMS as usize;
+const KNOWN: Duration = Duration::from_secs(5);
 /// Points that a request takes which is none.
 const MALFORMED: u32 = 20;
 /// Who is told why the connection ends has this long to read it.
@@ -69,6 +72,8 @@ pub(in crate::proxy) async fn serve(
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(worker.limits.head.head_bytes).unwrap_or(u32::MAX))
         .enable_connect_protocol()
+        .max_concurrent_reset_streams(KNOWN_RESETS)
+        .reset_stream_duration(KNOWN)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS));
     let mut timer = Timer::default();
