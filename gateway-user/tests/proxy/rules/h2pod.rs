@@ -93,14 +93,28 @@ fn one_less(count: &AtomicUsize) -> bool {
 async fn leave(mut stream: tokio::net::TcpStream) {
     let mut bytes = [0; 4096];
     stream.write_all(&settings(&[]).bytes()).await.unwrap();
-    // The preface and SETTINGS come in one piece, and calls wait for ours.
-    for _ in 0..2 {
-        assert!(stream.read(&mut bytes).await.unwrap() > 0);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut seen = Vec::new();
+    while !has_headers(&seen) {
+        let read = stream.read(&mut bytes).await.unwrap();
+        assert!(read > 0);
+        seen.extend_from_slice(&bytes[..read]);
     }
     let said = goaway(0, code::NO_ERROR).bytes();
     stream.write_all(&said).await.unwrap();
     while let Ok(1..) = stream.read(&mut bytes).await {}
+}
+
+/// Whether a HEADERS frame (RFC 9113 section 6.2) has begun behind the preface.
+fn has_headers(seen: &[u8]) -> bool {
+    let mut rest = seen.get(24..).unwrap_or_default();
+    while let [a, b, c, kind, ..] = *rest {
+        if kind == 1 {
+            return true;
+        }
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    false
 }
 
 async fn connection(
