@@ -5,6 +5,7 @@ mod tasks;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
+    pin::pin,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
     task::{Poll, ready},
@@ -13,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{RecvStream, server};
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 pub(in crate::proxy) use self::tasks::Tasks;
 use super::Downstream;
@@ -98,8 +99,22 @@ pub(in crate::proxy) async fn serve(
     let mut told = false;
     let mut calmed = false;
     let mut idle_since = Instant::now();
+    // Where many streams are open, others may soon have something to write, too: the event loop looks at its sockets once
+    // before this connection goes on, and what is there by then goes out together.
+    let mut slept = false;
+    let mut turn = pin!(None);
     loop {
         let accepted = poll_fn(|cx| {
+            if slept && down.open.get() > 1 {
+                if turn.is_none() {
+                    turn.set(Some(yield_now()));
+                }
+                if let Some(turn) = turn.as_mut().as_pin_mut() {
+                    ready!(turn.poll(cx));
+                }
+                turn.set(None);
+            }
+            slept = true;
             loop {
                 counted.count();
                 if account.borrow().verdict().is_err() && !calmed {
@@ -140,6 +155,7 @@ pub(in crate::proxy) async fn serve(
             }
         })
         .await;
+        slept = false;
         match accepted {
             Some(Ok((request, respond))) => {
                 let stream = Stream {
