@@ -152,7 +152,7 @@ pub(super) async fn attempt(
             address: picked.address,
             tls: protocol == BackendProtocol::Https,
             client: group.group.policy.proxy_header.then_some(client),
-            beside: subject.down.open.get() > 1,
+            beside: subject.down.crowded.get(),
         };
         let mut pooled = Leg::kept(&worker, place, protocol, started, !replayable);
         let mut refused_before = false;

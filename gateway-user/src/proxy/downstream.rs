@@ -40,6 +40,8 @@ pub(super) struct Downstream {
     pub(super) secured: Option<Secured>,
     /// Streams of HTTP/2 that are open.
     pub(super) open: Cell<usize>,
+    /// There were several at once. Which of them is the last one says nothing: others were refused before it.
+    pub(super) crowded: Cell<bool>,
 }
 
 impl Downstream {

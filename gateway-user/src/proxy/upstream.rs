@@ -44,7 +44,7 @@ pub(super) struct Place {
     pub(super) tls: bool,
     /// The client, and what it connected to: told to the backend in a PROXY header.
     pub(super) client: Option<(SocketAddr, SocketAddr)>,
-    /// The client has other requests under way on its connection.
+    /// The client had several requests under way at once on its connection.
     pub(super) beside: bool,
 }
 
@@ -130,9 +130,9 @@ impl Pool {
             address,
             tls,
             client,
-            ..
+            beside,
         } = place.into();
-        if client.is_some() {
+        if client.is_some() || !self.budget.admits((address, tls), beside) {
             return None;
         }
         let mut idle = self.idle.borrow_mut();
@@ -145,6 +145,7 @@ impl Pool {
                 return None;
             }
             if upstream.io.is_quiet() && (!certain || upstream.io.is_silent()) {
+                upstream.seat.used(beside);
                 return Some(upstream);
             }
         }
@@ -160,6 +161,7 @@ impl Pool {
         }
         upstream.buffer.release();
         upstream.reused = true;
+        upstream.seat.used(false);
         let Some(upstream) = self.budget.hand_over(upstream) else {
             return;
         };
@@ -168,6 +170,8 @@ impl Pool {
         if stack.len() < self.limits.idle_per_backend {
             stack.push((upstream, now));
         }
+        drop(idle);
+        self.budget.seat_next();
     }
 
     /// Drops what is too old or closed.

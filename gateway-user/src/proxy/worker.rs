@@ -444,6 +444,7 @@ fn admit(worker: &Rc<Worker>, shared: &Shared, stream: TcpStream, client: Socket
         client,
         secured: None,
         open: Cell::new(0),
+        crowded: Cell::new(false),
     };
     let worker = Rc::clone(worker);
     let routes = current.table.any(local);

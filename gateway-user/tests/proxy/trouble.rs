@@ -501,6 +501,56 @@ fn a_request_that_gets_no_connection_in_time_is_a_503_that_says_so_and_the_pod_i
     assert_eq!(client.get("/").status, 200);
 }
 
+/// The last stream of many that were refused is no client that asks one thing at a time.
+#[test]
+fn a_connection_that_had_many_streams_leaves_half_of_the_connections_to_others() {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let origin = Origin::answering(move |seen, stream| {
+        if seen.line().contains("/hold") {
+            let _ = held.lock().unwrap().recv();
+        }
+        stream.write_all(&ok("ok"))
+    });
+    let mut gateway = bounded(2, &origin);
+    gateway.change(|site| site.settings.h2c = true);
+    super::http2::with(&gateway.proxy, async |first| {
+        let stream = tokio::net::TcpStream::connect(gateway.proxy.local_addr()).await;
+        let (second, connection) = h2::client::handshake(stream.unwrap()).await.unwrap();
+        tokio::spawn(connection);
+        let get = super::http2::get;
+        for send in [&first, &second] {
+            let both = futures_util::future::join(get(send, "/1"), get(send, "/2")).await;
+            assert!(both.0.is_ok() && both.1.is_ok());
+        }
+        let held = get(&first, "/hold");
+        let waits = async {
+            while origin.seen().len() < 5 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            get(&second, "/hold").await
+        };
+        let other = async {
+            while gateway.stats().requests < 6 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            for _ in 0..5 {
+                assert_eq!(gateway.client().get("/other").status, 200);
+            }
+        };
+        let waits = async {
+            let (waited, ()) = futures_util::future::join(waits, other).await;
+            hold.send(()).unwrap();
+            waited.unwrap().head.status()
+        };
+        let (held, waited) = futures_util::future::join(held, waits).await;
+        assert_eq!(
+            (held.unwrap().head.status().as_u16(), waited.as_u16()),
+            (200, 503)
+        );
+    });
+}
+
 /// How long what is under way at a listener that goes has.
 const DRAIN: Duration = Duration::from_millis(700);
 

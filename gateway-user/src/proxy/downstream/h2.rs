@@ -242,6 +242,9 @@ struct Open(Rc<Downstream>);
 impl Open {
     fn new(down: &Rc<Downstream>) -> Self {
         down.open.set(down.open.get() + 1);
+        if down.open.get() > 1 {
+            down.crowded.set(true);
+        }
         Self(Rc::clone(down))
     }
 }

@@ -3,8 +3,8 @@
 //! A connection has a [`Seat`] from before it is opened until it is closed, idle or not. Who finds none waits in one
 //! queue of the worker; the first one there that a seat, or a connection that became free, is good for gets it.
 //!
-//! Half of the seats are for requests that are the only ones of their client's connection: however many streams some
-//! clients have open, others find a seat.
+//! The crowd are clients that have had several requests under way at once on a connection: they use at most half of the
+//! seats at a time, those of idle connections included. However many streams they have open, others find a seat.
 
 use std::{
     cell::{Cell, RefCell},
@@ -47,8 +47,18 @@ pub(in crate::proxy) struct Most {
 pub(super) struct Budget {
     most: Most,
     all: Cell<usize>,
-    open: RefCell<HashMap<Key, usize, RandomState>>,
+    /// Of them in use by the crowd.
+    crowd: Cell<usize>,
+    open: RefCell<HashMap<Key, Open, RandomState>>,
     waiting: RefCell<VecDeque<Waiter>>,
+}
+
+/// Seats of one backend.
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    all: usize,
+    /// In use by the crowd.
+    crowd: usize,
 }
 
 #[derive(Debug)]
@@ -56,7 +66,7 @@ struct Waiter {
     key: Key,
     /// A connection that served somebody else is none for it.
     named: bool,
-    /// Other requests of the same client connection are under way.
+    /// Its client's connection had several requests under way at once.
     beside: bool,
     to: oneshot::Sender<Grant>,
 }
@@ -66,6 +76,7 @@ impl Budget {
         Rc::new(Self {
             most,
             all: Cell::new(0),
+            crowd: Cell::new(0),
             open: RefCell::default(),
             waiting: RefCell::default(),
         })
@@ -76,24 +87,52 @@ impl Budget {
         self.all.get() >= self.most.all
     }
 
-    fn has_room(&self, key: Key, beside: bool) -> bool {
-        let share = |most: usize| if beside { most.div_ceil(2) } else { most };
-        let open = self.open.borrow();
-        let of_backend = open.get(&key).copied().unwrap_or(0);
-        self.all.get() < share(self.most.all) && of_backend < share(self.most.per_backend)
+    fn of(&self, key: Key) -> Open {
+        self.open.borrow().get(&key).copied().unwrap_or_default()
     }
 
-    /// A place for one connection more, if there is one; `beside` others of the same client connection or alone.
+    /// Whether one more may be used by this one of the crowd, or at all.
+    pub(super) fn admits(&self, key: Key, beside: bool) -> bool {
+        let half = |most: usize| most.div_ceil(2);
+        !beside
+            || (self.crowd.get() < half(self.most.all)
+                && self.of(key).crowd < half(self.most.per_backend))
+    }
+
+    fn has_room(&self, key: Key, beside: bool) -> bool {
+        self.all.get() < self.most.all
+            && self.of(key).all < self.most.per_backend
+            && self.admits(key, beside)
+    }
+
+    /// A place for one connection more, if there is one; `beside`: its client's connection
+    /// had several requests under way at once.
     pub(super) fn claim(self: &Rc<Self>, key: Key, beside: bool) -> Option<Seat> {
         if !self.has_room(key, beside) {
             return None;
         }
         self.all.set(self.all.get() + 1);
-        *self.open.borrow_mut().entry(key).or_default() += 1;
-        Some(Seat {
+        self.open.borrow_mut().entry(key).or_default().all += 1;
+        let seat = Seat {
             budget: Rc::clone(self),
             key,
-        })
+            beside: Cell::new(false),
+        };
+        seat.used(beside);
+        Some(seat)
+    }
+
+    /// Lets the first one who waits for a seat that there is have it.
+    pub(super) fn seat_next(self: &Rc<Self>) {
+        if self.waiting.borrow().is_empty() {
+            return;
+        }
+        if let Some(next) = self.first(|it| self.has_room(it.key, it.beside))
+            && let Some(seat) = self.claim(next.key, next.beside)
+        {
+            // Who has left meanwhile lets the next one have it.
+            drop(next.to.send(Grant::Seat(seat)));
+        }
     }
 
     /// Waits behind all others. `None`: too many wait already.
@@ -125,11 +164,16 @@ impl Budget {
             return Some(upstream);
         }
         let key = (upstream.address, upstream.tls);
-        let Some(first) = self.first(|it| it.key == key && !it.named) else {
+        let suited = |it: &Waiter| it.key == key && !it.named && self.admits(key, it.beside);
+        let Some(first) = self.first(suited) else {
             return Some(upstream);
         };
+        upstream.seat.used(first.beside);
         match first.to.send(Grant::Upstream(Box::new(upstream))) {
-            Err(Grant::Upstream(upstream)) => Some(*upstream),
+            Err(Grant::Upstream(upstream)) => {
+                upstream.seat.used(false);
+                Some(*upstream)
+            }
             Ok(()) | Err(Grant::Seat(_)) => None,
         }
     }
@@ -152,26 +196,42 @@ impl Budget {
 pub(in crate::proxy) struct Seat {
     budget: Rc<Budget>,
     key: Key,
+    /// The crowd uses it.
+    beside: Cell<bool>,
+}
+
+impl Seat {
+    /// Its connection is used by one of the crowd, or by somebody else, or by nobody.
+    pub(super) fn used(&self, beside: bool) {
+        let before = self.beside.replace(beside);
+        if before == beside {
+            return;
+        }
+        let change = |count: usize| match beside {
+            true => count + 1,
+            false => count.saturating_sub(1),
+        };
+        self.budget.crowd.set(change(self.budget.crowd.get()));
+        if let Some(open) = self.budget.open.borrow_mut().get_mut(&self.key) {
+            open.crowd = change(open.crowd);
+        }
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.used(false);
         let budget = &self.budget;
         budget.all.set(budget.all.get().saturating_sub(1));
         let mut open = budget.open.borrow_mut();
         if let Some(count) = open.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
+            count.all -= 1;
+            if count.all == 0 {
                 open.remove(&self.key);
             }
         }
         drop(open);
-        if let Some(next) = budget.first(|it| budget.has_room(it.key, it.beside))
-            && let Some(seat) = budget.claim(next.key, next.beside)
-        {
-            // Who has left meanwhile lets the next one have it.
-            drop(next.to.send(Grant::Seat(seat)));
-        }
+        budget.seat_next();
     }
 }
 
@@ -259,8 +319,9 @@ mod tests {
         drop(alone.0);
         assert!(!is_seated(&mut waits), "that is not for the crowd");
         crowd.remove(0);
-        assert!(!is_seated(&mut waits), "two others are open");
-        drop(alone.1);
         assert!(is_seated(&mut waits));
+        assert_eq!((budget.crowd.get(), budget.of(key(1)).crowd), (1, 1));
+        drop((crowd, alone.1));
+        assert_eq!((budget.crowd.get(), budget.all.get()), (0, 0));
     }
 }
