@@ -200,7 +200,7 @@ impl Pool {
                 return Ok(Grant::Seat(seat));
             }
             // Connections of other backends that nobody uses make room.
-            if !(self.budget.is_spent() && self.close_one()) {
+            if !(self.budget.is_spent(key, place.beside) && self.close_one()) {
                 break;
             }
         }

@@ -3,8 +3,9 @@
 //! A connection has a [`Seat`] from before it is opened until it is closed, idle or not. Who finds none waits in one
 //! queue of the worker; the first one there that a seat, or a connection that became free, is good for gets it.
 //!
-//! The crowd are clients that have had several requests under way at once on a connection: they use at most half of the
-//! seats at a time, those of idle connections included. However many streams they have open, others find a seat.
+//! The crowd are clients that have had several requests under way at once on a connection: their requests
+//! use at most half of the connections at a time, whether they open them or find them idle. However many streams they have
+//! open, others find a seat.
 
 use std::{
     cell::{Cell, RefCell},
@@ -82,9 +83,9 @@ impl Budget {
         })
     }
 
-    /// Whether it is the worker's connections that are too many, not those of a backend.
-    pub(super) fn is_spent(&self) -> bool {
-        self.all.get() >= self.most.all
+    /// Whether it is the worker's connections that are too many for this one, neither those of a backend nor the crowd's.
+    pub(super) fn is_spent(&self, key: Key, beside: bool) -> bool {
+        self.all.get() >= self.most.all && self.admits(key, beside)
     }
 
     fn of(&self, key: Key) -> Open {
@@ -105,8 +106,7 @@ impl Budget {
             && self.admits(key, beside)
     }
 
-    /// A place for one connection more, if there is one; `beside`: its client's connection
-    /// had several requests under way at once.
+    /// A place for one connection more, if there is one, for one of the crowd (`beside`) or another.
     pub(super) fn claim(self: &Rc<Self>, key: Key, beside: bool) -> Option<Seat> {
         if !self.has_room(key, beside) {
             return None;
@@ -286,8 +286,11 @@ mod tests {
     fn the_seats_of_a_worker_are_for_all_its_backends() {
         let budget = budget(5, 2);
         let seats = (budget.claim(key(1), false), budget.claim(key(2), false));
-        assert!(budget.is_spent() && budget.claim(key(3), false).is_none());
+        assert!(budget.is_spent(key(3), false) && budget.claim(key(3), false).is_none());
         let mut waits = budget.queue(key(3), false, false).expect("room");
+        seats.0.as_ref().expect("a seat").used(true);
+        // One of two is the crowd's: closing idle connections of others would not help it.
+        assert!(!budget.is_spent(key(3), true) && budget.is_spent(key(3), false));
         drop(seats);
         assert!(is_seated(&mut waits));
     }
